@@ -1,0 +1,1 @@
+"""MLPerf Inference vision benchmark of a Triton Inference Server."""

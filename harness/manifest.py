@@ -1,0 +1,122 @@
+"""MANIFEST.json of a model repository entry: what was exported, from which weights, and how exactly.
+
+Written by the converters after the export was verified; read by the harness, which takes the tensors of a
+user's own file from it, and refuses an entry whose files are not the ones that were verified.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConversionError
+from harness.models.spec import DType, Layout, Platform, Preprocess, Resize, Step, TensorSpec, Variant
+
+MANIFEST_NAME = "MANIFEST.json"
+GOLDEN_NAME = "golden.npz"
+"""Beside the manifest: `input` (n, ...) and, per requested output, `output:<name>` (n, ...) of the source."""
+
+SEEDED = "seeded"
+OFFICIAL = "official"
+USER_FILE = "file"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the export is from its source on fixed inputs."""
+
+    samples: int
+    max_abs_diff: float
+    """Over the floating-point outputs."""
+    tolerance: float
+    class_agreement: float
+    """Share of samples with the same arg-max; 1.0 is required."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One published export."""
+
+    entry: str
+    model: str
+    """Name in `harness.models.MODELS`; for a user's own file, the model whose task it shares."""
+    weights: str
+    """`seeded`, `official` or `file`."""
+    weights_file: str
+    """Absolute path of the file that the weights came from."""
+    weights_sha256: str
+    variant: Variant
+    parity: Parity
+    graph_sha256: str
+    """Digest of the exported file or folder (see `digest`)."""
+    tools: dict[str, str]
+    """Versions of what made it."""
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative file names and contents."""
+    result = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        if file != path:
+            result.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                result.update(block)
+    return result.hexdigest()
+
+
+def save(manifest: Manifest, entry_dir: Path) -> None:
+    """Write the manifest into an entry's folder."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=2)
+    (entry_dir / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def load(entry_dir: Path) -> Manifest:
+    """Read the manifest of an entry.
+
+    Raises:
+        ConversionError: the entry was never converted, or its manifest is damaged.
+    """
+    path = entry_dir / MANIFEST_NAME
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(
+            **{
+                **fields,
+                "variant": _variant(fields["variant"]),
+                "parity": Parity(**fields["parity"]),
+            }
+        )
+    except FileNotFoundError as error:
+        raise ConversionError(f"{path} is missing: convert the model first (python -m converters)") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConversionError(f"{path} is damaged ({error}); convert the model again with --force") from error
+
+
+def _tensor(fields: dict[str, Any]) -> TensorSpec:
+    return TensorSpec(**{**fields, "dtype": DType(fields["dtype"]), "shape": tuple(fields["shape"])})
+
+
+def _variant(fields: dict[str, Any]) -> Variant:
+    preprocess = fields["preprocess"]
+    return Variant(
+        **{
+            **fields,
+            "platform": Platform(fields["platform"]),
+            "input": _tensor(fields["input"]),
+            "outputs": tuple(_tensor(output) for output in fields["outputs"]),
+            "preprocess": Preprocess(
+                **{
+                    **preprocess,
+                    "resize": Resize(preprocess["resize"]),
+                    "size_px": tuple(preprocess["size_px"]),
+                    "steps": tuple(Step(step["op"], tuple(step["values"])) for step in preprocess["steps"]),
+                    "layout": Layout(preprocess["layout"]),
+                    "dtype": DType(preprocess["dtype"]),
+                }
+            ),
+        }
+    )

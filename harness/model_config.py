@@ -1,0 +1,86 @@
+"""A variant plus server settings as Triton's own ModelConfig message: config.pbtxt and load-time overrides."""
+
+from dataclasses import dataclass
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from harness.models.spec import Platform, TensorSpec, Variant
+
+_THREAD_PARAMETER = {
+    Platform.TENSORFLOW: "TF_NUM_INTRA_THREADS",
+    Platform.TENSORFLOW_SAVEDMODEL: "TF_NUM_INTRA_THREADS",
+    Platform.ONNXRUNTIME: "intra_op_thread_count",
+    Platform.PYTORCH: "INTRA_OP_THREAD_COUNT",
+    Platform.TFLITE: "num_threads",
+}
+"""Names from the native backends' READMEs; `num_threads` is our TFLite backend's."""
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What Triton is told about serving one model. 0 leaves a figure to the server or framework."""
+
+    instances: int = 1
+    threads: int = 0
+    """Threads of one instance inside the framework."""
+    max_batch_size: int = 0
+    """0: the variant's own limit."""
+    max_queue_delay_us: int = 0
+    """How long the dynamic batcher may hold a request back to fill a batch."""
+    device: str = "auto"
+
+
+def model_config(
+    entry: str, variant: Variant, settings: ServerSettings | None = None
+) -> model_config_pb2.ModelConfig:
+    """Build the complete configuration of an entry (nothing is left to Triton's auto-complete)."""
+    settings = settings or ServerSettings()
+    config = model_config_pb2.ModelConfig(
+        name=entry,
+        platform=variant.platform.triton_platform,
+        backend=variant.platform.triton_backend,
+        default_model_filename=variant.platform.model_filename,
+        max_batch_size=settings.max_batch_size or variant.max_batch_size,
+    )
+    _declare(config.input.add(), variant.input)
+    for output in variant.outputs:
+        _declare(config.output.add(), output)
+    kind = f"KIND_{settings.device.upper()}"
+    config.instance_group.add(
+        count=settings.instances, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(kind)
+    )
+    if config.max_batch_size > 1:
+        config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+    if settings.threads:
+        parameter = config.parameters[_THREAD_PARAMETER[variant.platform]]
+        parameter.string_value = str(settings.threads)
+    warmup = config.model_warmup.add(name="first call", batch_size=1, count=1)
+    sample = warmup.inputs[variant.input.name]
+    sample.data_type = config.input[0].data_type
+    sample.dims.extend(variant.input.shape)
+    sample.zero_data = True
+    return config
+
+
+def to_text(config: model_config_pb2.ModelConfig) -> str:
+    """Render as config.pbtxt."""
+    return str(text_format.MessageToString(config))
+
+
+def to_json(config: model_config_pb2.ModelConfig) -> str:
+    """Render as the JSON that the model control API takes as an override."""
+    return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
+
+
+def _declare(tensor: model_config_pb2.ModelInput | model_config_pb2.ModelOutput, spec: TensorSpec) -> None:
+    tensor.name = spec.name
+    tensor.data_type = model_config_pb2.DataType.Value(f"TYPE_{spec.dtype.triton}")
+    if spec.shape:
+        tensor.dims.extend(spec.shape)
+    else:
+        # Triton has no empty dims: one number on the wire, which the reshape folds away for the backend.
+        tensor.dims.append(1)
+        tensor.reshape.SetInParent()

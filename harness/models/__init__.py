@@ -1,0 +1,54 @@
+"""The models of the benchmark. Adding one is one module here and one line below."""
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from harness.errors import ConfigError
+from harness.models.mobilenet import MOBILENET
+from harness.models.resnet50 import RESNET50
+from harness.models.spec import ModelSpec, Platform, Variant
+
+MODELS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (RESNET50, MOBILENET)})
+
+
+def get_model(name: str) -> ModelSpec:
+    """Look a model up by its name or an alias.
+
+    Raises:
+        ConfigError: no such model; names those that exist.
+    """
+    for spec in MODELS.values():
+        if name == spec.name or name in spec.aliases:
+            return spec
+    known = [alias for spec in MODELS.values() for alias in (spec.name, *spec.aliases)]
+    raise ConfigError(f"unknown model {name!r}{_nearest(name, known)}; models: {', '.join(MODELS)}")
+
+
+def get_platform(name: str) -> Platform:
+    """Look a platform up by its word.
+
+    Raises:
+        ConfigError: no such platform; names those that exist.
+    """
+    if name in list(Platform):
+        return Platform(name)
+    known = [platform.value for platform in Platform]
+    raise ConfigError(f"unknown platform {name!r}{_nearest(name, known)}; platforms: {', '.join(known)}")
+
+
+def get_variant(spec: ModelSpec, platform: Platform) -> Variant:
+    """How `platform` serves the model.
+
+    Raises:
+        ConfigError: this model has no such variant; names those it has.
+    """
+    if platform in spec.variants:
+        return spec.variants[platform]
+    raise ConfigError(f"{spec.name} is not available on {platform}; it is on: {', '.join(spec.variants)}")
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    """A suggestion for a mistyped word, or nothing."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,231 @@
+"""The declaration of a model: every fact about it, in frozen dataclasses. Standard library only.
+
+Converters, config.pbtxt, the harness, the tests and the README's table all derive from these.
+What differs by framework (tensors, layout, preprocessing, label offset) sits on `Variant`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Task(StrEnum):
+    """What a model does, and so how its answers are scored."""
+
+    CLASSIFICATION = "classification"
+
+
+class Platform(StrEnum):
+    """A framework that serves a model; the value is the word used on the command line and in entry names."""
+
+    TENSORFLOW = "tensorflow"
+    TENSORFLOW_SAVEDMODEL = "tensorflow-savedmodel"
+    ONNXRUNTIME = "onnxruntime"
+    PYTORCH = "pytorch"
+    TFLITE = "tflite"
+
+    @property
+    def triton_backend(self) -> str:
+        """`backend` of config.pbtxt: the folder that Triton looks the implementation up in."""
+        return _TRITON[self][0]
+
+    @property
+    def triton_platform(self) -> str:
+        """`platform` of config.pbtxt, empty where Triton has no native platform of that kind."""
+        return _TRITON[self][1]
+
+    @property
+    def model_filename(self) -> str:
+        """File (or folder) inside the version folder, by the native backend's convention."""
+        return _TRITON[self][2]
+
+
+# backend, platform, default file name: Triton's model_configuration.md and each backend's README.
+_TRITON: Mapping[Platform, tuple[str, str, str]] = {
+    Platform.TENSORFLOW: ("tensorflow", "tensorflow_graphdef", "model.graphdef"),
+    Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow", "tensorflow_savedmodel", "model.savedmodel"),
+    Platform.ONNXRUNTIME: ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
+    Platform.PYTORCH: ("pytorch", "pytorch_libtorch", "model.pt"),
+    Platform.TFLITE: ("tflite", "", "model.tflite"),
+}
+
+
+class DType(StrEnum):
+    """Element types that our models use; the value is numpy's name."""
+
+    FP32 = "float32"
+    UINT8 = "uint8"
+    INT64 = "int64"
+    INT32 = "int32"
+
+    @property
+    def triton(self) -> str:
+        """Name in Triton's protocol and, prefixed with TYPE_, in config.pbtxt."""
+        return {"float32": "FP32", "uint8": "UINT8", "int64": "INT64", "int32": "INT32"}[self.value]
+
+
+class Layout(StrEnum):
+    """Axis order of an image tensor."""
+
+    NHWC = "NHWC"
+    NCHW = "NCHW"
+
+
+class Resize(StrEnum):
+    """How a decoded image becomes the model's size; see `harness.preprocess` for the arithmetic."""
+
+    ASPECT_AREA = "aspect-area"
+    ASPECT_LINEAR = "aspect-linear"
+    ASPECT_PILLOW_BILINEAR = "aspect-pillow-bilinear"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One float32 operation on an RGB image; `values` are per channel, or one for all channels."""
+
+    op: str
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Reject what `harness.preprocess` cannot carry out."""
+        if self.op not in ("divide", "subtract", "multiply"):
+            raise ValueError(f"unknown preprocessing operation {self.op!r}")
+        if len(self.values) not in (1, 3):
+            raise ValueError(f"{self.op} takes 1 or 3 values, not {len(self.values)}")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A recipe of the MLPerf reference, named as its `--dataset` choice.
+
+    The steps are kept apart and in order: folding them changes the last bits of the result.
+    """
+
+    name: str
+    resize: Resize
+    size_px: tuple[int, int]
+    """(height, width)"""
+    steps: tuple[Step, ...]
+    """Applied in float32, in order; must be empty for uint8."""
+    layout: Layout
+    dtype: DType = DType.FP32
+
+    def __post_init__(self) -> None:
+        """Reject recipes that contradict themselves."""
+        if self.dtype == DType.UINT8 and self.steps:
+            raise ValueError(f"{self.name}: arithmetic on uint8 would wrap around; leave `steps` empty")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one preprocessed sample, without the batch axis."""
+        height, width = self.size_px
+        return (height, width, 3) if self.layout == Layout.NHWC else (3, height, width)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output; `shape` is without the batch axis, () for one scalar per sample."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    is_requested: bool = True
+    """Outputs only: whether the harness asks for it. Others are declared so that clients can."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published file: where it is, how it is told from a damaged one, and what is in it."""
+
+    filename: str
+    """Name under which it is kept in the weights folder (the archive's, where it is one)."""
+    urls: tuple[str, ...]
+    """Tried in order."""
+    checksum: str
+    """`md5:…` or `sha256:…` of the downloaded file."""
+    member: str = ""
+    """Path of the wanted file inside the archive; empty where the download is the file itself."""
+    size_bytes: int = 0
+    """0 where the source publishes none."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model as one framework serves it."""
+
+    platform: Platform
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    preprocess: Preprocess
+    label_offset: int
+    """Added to the arg-max to get the ImageNet label 0-999; -1 where class 0 is background."""
+    max_batch_size: int
+    source: str
+    """Which of the model's `sources` this variant is exported from."""
+    tolerance: float
+    """Largest absolute difference allowed between source and export on floating-point outputs."""
+
+    def __post_init__(self) -> None:
+        """Reject declarations that contradict themselves."""
+        names = [tensor.name for tensor in (self.input, *self.outputs)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"{self.platform}: tensor names must differ: {names}")
+        if self.input.shape != self.preprocess.shape or self.input.dtype != self.preprocess.dtype:
+            raise ValueError(f"{self.platform}: input {self.input} is not what {self.preprocess.name} makes")
+        if not any(tensor.is_requested for tensor in self.outputs):
+            raise ValueError(f"{self.platform}: no output is requested")
+
+    @property
+    def requested_outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs that the harness asks for, in the order that scoring expects."""
+        return tuple(tensor for tensor in self.outputs if tensor.is_requested)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The accuracy that MLPerf asks for."""
+
+    metric: str
+    reference: float
+    """Published accuracy of the FP32 reference, as a fraction."""
+    factor: float
+    """Share of the reference that a submission must reach."""
+    origin: str
+
+    @property
+    def threshold(self) -> float:
+        """Smallest accuracy that passes, as a fraction."""
+        return self.reference * self.factor
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the benchmark."""
+
+    name: str
+    title: str
+    task: Task
+    parameters_million: float
+    target: Target
+    rounds: tuple[str, ...]
+    """MLPerf rounds (of those in `harness.rounds`) in which this was a benchmark."""
+    performance_sample_count: int
+    """mlperf.conf; samples that fit in memory and that performance runs draw from."""
+    server_target_latency_ms: int
+    multi_stream_samples_per_query: int
+    sources: Mapping[str, Weights]
+    """Published weights by source name; the same names select the seeded architecture."""
+    variants: Mapping[Platform, Variant]
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject declarations that contradict themselves."""
+        for platform, variant in self.variants.items():
+            if platform != variant.platform:
+                raise ValueError(f"{self.name}: variant of {variant.platform} filed under {platform}")
+            if variant.source not in self.sources:
+                raise ValueError(f"{self.name}: {platform} wants source {variant.source!r}, unknown")
+
+    def entry_name(self, platform: Platform) -> str:
+        """Folder name in the model repository, and the model's name in Triton."""
+        return f"{self.name}_{platform}"
