@@ -1,4 +1,4 @@
-"""A variant plus server settings as Triton's own ModelConfig message: config.pbtxt and load-time overrides."""
+"""A variant plus server settings as Triton's own ModelConfig: config.pbtxt and load-time overrides."""
 
 from dataclasses import dataclass
 
