@@ -1,0 +1,59 @@
+"""Scores a finished accuracy test from LoadGen's own log."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.errors import InferenceError
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A score, and what it was measured against."""
+
+    metric: str
+    truth: str
+    """`data set` (its labels) or `source framework` (its own predictions on the same samples)."""
+    good: int
+    total: int
+    threshold: float | None
+    """Smallest share that passes; None where nothing is prescribed (a user's own file or data)."""
+
+    @property
+    def value(self) -> float:
+        """Share of samples that are right."""
+        return self.good / self.total
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the threshold is reached, where there is one."""
+        return self.threshold is None or self.value >= self.threshold
+
+
+def score_classification(
+    payloads: Mapping[int, bytes], labels: Sequence[int], *, metric: str, truth: str, threshold: float | None
+) -> Accuracy:
+    """Compare the logged labels with the true ones.
+
+    Args:
+        payloads: logged bytes by sample index: one float32 label each.
+        labels: true label by sample index, for the whole data set.
+        metric: name of the score.
+        truth: where the labels are from.
+        threshold: smallest share that passes, if any.
+
+    Raises:
+        InferenceError: samples are missing from the log, or a payload is not one float32.
+    """
+    missing = [index for index in range(len(labels)) if not payloads.get(index)]
+    if missing:
+        raise InferenceError(
+            f"the accuracy log has no answer for {len(missing)} of {len(labels)} samples, first {missing[0]}"
+        )
+    sizes = {len(payload) for payload in payloads.values()}
+    if sizes != {4}:
+        raise InferenceError(f"the accuracy log has payloads of {sorted(sizes)} bytes, expected 4")
+    answered = np.frombuffer(b"".join(payloads[index] for index in range(len(labels))), "<f4")
+    good = int((answered.astype(np.int64) == np.asarray(labels, np.int64)).sum())
+    return Accuracy(metric=metric, truth=truth, good=good, total=len(labels), threshold=threshold)

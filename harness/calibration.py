@@ -1,0 +1,187 @@
+"""Short measurements before a test, from which LoadGen's hints come: expected latency and throughput.
+
+They go through the same SUT as the test, with a stopwatch in LoadGen's place. LoadGen needs them right:
+a SingleStream hint over twice the truth runs it out of queries, an Offline hint under the truth makes
+the run too short, and the Server rate decides whether the latency bound can be met at all.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import InferenceError
+from harness.loadgen import PERCENTILE
+from harness.rounds import Scenario
+from harness.sut import Sut
+
+logger = logging.getLogger(__name__)
+
+_SECONDS = 2.0
+_MIN_QUERIES = 5
+_TIMEOUT_S = 300.0
+_LATENCY_MARGIN = 0.7
+"""Hint = this share of a fast query: too low only costs memory, too high makes the run INVALID."""
+_OFFLINE_MARGIN = 1.1
+"""Over LoadGen's own 10 %: too high only makes the run longer, too low makes it INVALID."""
+_SERVER_SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
+"""Of the throughput in the closed loop; tried in turn until one keeps the bound."""
+_SERVER_BOUND_MARGIN = 0.7
+"""Share of the latency bound that a short probe may use: a long run meets more bad luck."""
+_SERVER_RATE_MARGIN = 0.9
+_PROBE_SECONDS = 4.0
+
+
+class Stopwatch:
+    """Stands where LoadGen does: notes when each sample was completed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self.completed_ns: dict[int, int] = {}
+
+    def complete(self, response_ids: Sequence[int], _address: int, _payload_bytes: int) -> None:
+        """Note the time; has the signature of `sut.Complete`."""
+        now = time.perf_counter_ns()
+        with self._lock:
+            self.completed_ns.update(dict.fromkeys(response_ids, now))
+            self._lock.notify_all()
+
+    def wait(self, count: int) -> None:
+        """Block until `count` samples were completed since the last `clear`.
+
+        Raises:
+            InferenceError: they were not, in five minutes.
+        """
+        with self._lock:
+            if not self._lock.wait_for(lambda: len(self.completed_ns) >= count, _TIMEOUT_S):
+                raise InferenceError(
+                    f"only {len(self.completed_ns)} of {count} samples answered in 5 minutes"
+                )
+
+    def clear(self) -> None:
+        """Forget all completions."""
+        with self._lock:
+            self.completed_ns.clear()
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What LoadGen is told to expect, and what it was derived from."""
+
+    target_qps: float = 1.0
+    expected_latency_ns: int = 1_000_000
+    note: str = ""
+
+
+class Calibrator:
+    """Measures one SUT whose `complete` is a stopwatch's."""
+
+    def __init__(self, sut: Sut, stopwatch: Stopwatch, indices: Sequence[int]) -> None:
+        """`indices`: the loaded samples, which queries take in turn."""
+        self._sut, self._stopwatch = sut, stopwatch
+        self._indices = list(indices)
+
+    def query(self, samples: int, start: int = 0) -> int:
+        """Latency in ns of one query of `samples` samples.
+
+        Raises:
+            InferenceError: a request failed.
+        """
+        self._stopwatch.clear()
+        repeats = -(-(start + samples) // len(self._indices))
+        indices = (self._indices * repeats)[start : start + samples]
+        begin = time.perf_counter_ns()
+        self._sut.issue(list(range(samples)), indices)
+        self._stopwatch.wait(samples)
+        self._check()
+        return max(self._stopwatch.completed_ns.values()) - begin
+
+    def latencies(self, samples: int) -> list[int]:
+        """Sorted latencies in ns of queries in a row, for about two seconds."""
+        results: list[int] = []
+        deadline = time.monotonic() + _SECONDS
+        while len(results) < _MIN_QUERIES or time.monotonic() < deadline:
+            start = len(results) * samples % len(self._indices)
+            results.append(self.query(samples, start))
+        return sorted(results)
+
+    def throughput(self, in_flight_samples: int) -> float:
+        """Samples per second of one long query, once its length fills about two seconds."""
+        samples = max(2 * in_flight_samples, _MIN_QUERIES)
+        while True:
+            seconds = self.query(samples) / 1e9
+            if seconds >= _SECONDS * 0.75:
+                return samples / seconds
+            samples = max(samples + 1, int(samples * min(8.0, 1.2 * _SECONDS / seconds)))
+
+    def tail_latency_ns(self, rate: float, seconds: float) -> int:
+        """p99 in ns of single samples that arrive by chance at `rate` a second, as in Server."""
+        chance = random.Random(0)
+        count = max(int(rate * seconds), 50)
+        self._stopwatch.clear()
+        arrivals: list[int] = []
+        due = time.perf_counter_ns()
+        for number in range(count):
+            due += int(chance.expovariate(rate) * 1e9)
+            time.sleep(max(0, due - time.perf_counter_ns()) / 1e9)
+            arrivals.append(due)
+            self._sut.issue([number], [self._indices[number % len(self._indices)]])
+        self._stopwatch.wait(count)
+        self._check()
+        latencies = sorted(self._stopwatch.completed_ns[number] - arrivals[number] for number in range(count))
+        return latencies[int(count * PERCENTILE[Scenario.SERVER])]
+
+    def _check(self) -> None:
+        if self._sut.failures.requests:
+            raise InferenceError(f"the model fails before the test: {self._sut.failures.first}")
+
+
+def calibrate(
+    calibrator: Calibrator,
+    scenario: Scenario,
+    *,
+    samples_per_query: int,
+    in_flight_samples: int,
+    bound_ns: int,
+) -> Hints:
+    """Measure what this scenario's hint needs; takes 2 s, for Server up to half a minute.
+
+    Raises:
+        InferenceError: a request failed.
+    """
+    if scenario == Scenario.OFFLINE:
+        rate = calibrator.throughput(in_flight_samples)
+        note = f"calibration: {rate:.1f} samples/s in flight of {in_flight_samples}"
+        return Hints(target_qps=rate * _OFFLINE_MARGIN, note=note)
+    if scenario == Scenario.SERVER:
+        return _server_rate(calibrator, bound_ns)
+    latencies = calibrator.latencies(samples_per_query)
+    fast = latencies[len(latencies) // 10]
+    note = f"calibration: a query takes {fast / 1e6:.2f} ms (10th percentile of {len(latencies)})"
+    return Hints(expected_latency_ns=int(fast * _LATENCY_MARGIN), note=note)
+
+
+def _server_rate(calibrator: Calibrator, bound_ns: int) -> Hints:
+    """The highest of a few rates whose tail latency keeps well within the bound."""
+    alone = calibrator.latencies(1)
+    median = alone[len(alone) // 2]
+    capacity = max(1e9 / median, calibrator.throughput(16))
+    for share in _SERVER_SHARES:
+        rate = capacity * share
+        tail = calibrator.tail_latency_ns(rate, _PROBE_SECONDS)
+        logger.info("at %.1f queries/s p99 is %.2f ms", rate, tail / 1e6)
+        if tail <= bound_ns * _SERVER_BOUND_MARGIN:
+            note = f"calibration: p99 {tail / 1e6:.2f} ms at {rate:.1f} queries/s"
+            return Hints(target_qps=rate * _SERVER_RATE_MARGIN, note=note)
+        if median > bound_ns:
+            break
+    logger.warning(
+        "one sample alone takes %.2f ms here and the bound is %.2f ms: no rate was found that keeps it; "
+        "set --qps, or relax the bound with --max-latency SECONDS (not an official run)",
+        median / 1e6,
+        bound_ns / 1e6,
+    )
+    note = f"calibration: no rate keeps the bound; one sample alone takes {median / 1e6:.2f} ms"
+    return Hints(target_qps=capacity * _SERVER_SHARES[-1], note=note)

@@ -1,0 +1,120 @@
+"""The command line: options to RunConfig, results to stdout, errors to one line and an exit code."""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from harness.config import DATASETS, TRANSPORTS, RunMode, resolve
+from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
+from harness.model_config import DEVICES
+from harness.models import MODELS
+from harness.models.spec import Platform
+from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
+
+logger = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options; none has a default here, so that `config.resolve` can tell what was given."""
+    result = _Parser(
+        prog="python -m harness",
+        description="Run an MLPerf Inference vision benchmark against a Triton Inference Server.",
+        epilog="Exit codes: 0 valid; 1 INVALID, or accuracy below target; 2 bad usage or input; "
+        "3 server or inference failure; 130 interrupted.",
+        allow_abbrev=False,
+    )
+    add = result.add_argument_group("what to run").add_argument
+    add("--model", help=f"{', '.join(MODELS)}")
+    add("--platform", help=f"{', '.join(Platform)}")
+    add("--scenario", metavar="LIST", help=f"one or several of {','.join(Scenario)} (default SingleStream)")
+    add("--mode", help=f"{', '.join(RunMode)} (default Performance)")
+    add("--accuracy", action="store_const", const=True, help="add an accuracy test to a performance run")
+    add("--weights", help="auto, seeded, official, or a file of your own (default auto: official if fetched)")
+
+    add = result.add_argument_group("data").add_argument
+    add("--dataset", help=f"{', '.join(DATASETS)} (default auto: yours if given, else synthetic)")
+    add("--dataset-path", metavar="DIR", help="folder of the images and val_map.txt (default $DATA_DIR)")
+    add("--dataset-list", metavar="FILE", help="another list of `file label` lines than DIR/val_map.txt")
+    add("--cache", metavar="DIR", help="where preprocessed samples are kept")
+
+    add = result.add_argument_group("rules, and how to shorten them (quick runs)").add_argument
+    rounds = f"{next(iter(ROUNDS))} to {LATEST_ROUND}"
+    add("--round", help=f"run by the rules of a round, {rounds}; refuses to be shortened")
+    add("--count", metavar="N", help="use the first N images; without --time, end after N queries")
+    add("--time", metavar="SECONDS", help="shortest duration instead of the round's")
+    add("--max-latency", metavar="LIST", help="Server: latency bounds in seconds, a run for each")
+    add("--qps", metavar="RATE", help="Server: offered rate; Offline: expected rate (default: calibrated)")
+
+    add = result.add_argument_group("server").add_argument
+    add("--url", help="gRPC address of a Triton server (default: the running one, else one of our own)")
+    add("--transport", help=f"how samples travel: {', '.join(TRANSPORTS)} (auto: shared memory if possible)")
+    add("--device", help=f"{', '.join(DEVICES)} (auto: the GPU if the server has one)")
+    add("--max-batchsize", metavar="N", help="most samples in one batch, here and on the server")
+    add("--threads", metavar="N", help="CPU threads that the server may use for the model (default: all)")
+
+    add = result.add_argument_group("output").add_argument
+    add("--output", metavar="DIR", help="where results folders are made (default results/)")
+    add("--debug", action="store_const", const=True, help="more log, and tracebacks")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in words
+    logging.basicConfig(
+        level=logging.DEBUG if is_debug else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
+    with one_line_errors(is_debug) as ending:
+        given = vars(parser().parse_args(words))
+        config = resolve(given)
+        from harness import results, runner
+
+        collected = runner.run(config)
+        for result in collected:
+            sys.stdout.write(results.reference_line(result) + "\n")
+        results.print_table(collected)
+        ending.code = max(result.exit_code for result in collected)
+    return ending.code
+
+
+class Ending:
+    """How the program ends; set by the block that `one_line_errors` guards."""
+
+    code = EXIT_VALID
+
+
+@contextlib.contextmanager
+def one_line_errors(is_debug: bool) -> Iterator[Ending]:
+    """Turn whatever ends the block into an exit code and one line on stderr.
+
+    SIGTERM is treated as Ctrl-C, so that servers and workers are stopped on both.
+    """
+    ending = Ending()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield ending
+    except HarnessError as error:
+        ending.code = error.exit_code
+        sys.stderr.write(f"error: {error}\n")
+        if is_debug:
+            logger.debug("traceback", exc_info=True)
+    except KeyboardInterrupt:
+        ending.code = EXIT_INTERRUPTED
+        sys.stderr.write("interrupted\n")
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ending.code = EXIT_USAGE

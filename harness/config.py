@@ -1,0 +1,245 @@
+"""What a run is asked to do: resolved once, with where each value came from, and never changed later."""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from harness import paths
+from harness.errors import ConfigError
+from harness.manifest import OFFICIAL, SEEDED
+from harness.model_config import DEVICES
+from harness.models import get_model, get_platform, get_variant
+from harness.models.recipes import RECIPES
+from harness.models.spec import ModelSpec, Platform
+from harness.rounds import LATEST_ROUND, Scenario, get_round
+
+SYNTHETIC = "synthetic"
+AUTO = "auto"
+DATASETS = (AUTO, *RECIPES, SYNTHETIC)
+TRANSPORTS = (AUTO, "shm", "grpc")
+
+
+class RunMode(StrEnum):
+    """What to measure in each scenario."""
+
+    PERFORMANCE = "Performance"
+    ACCURACY = "Accuracy"
+    SUBMISSION = "Submission"
+    """Accuracy, then performance, as separate tests: LoadGen's own SubmissionRun mixes their logs."""
+    FIND_PEAK = "FindPeakPerformance"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The resolved request. None: not given, so that the model's or the round's own value holds."""
+
+    model: str
+    platform: Platform
+    scenarios: tuple[Scenario, ...]
+    mode: RunMode
+    accuracy: bool
+    dataset: str
+    dataset_path: Path | None
+    dataset_list: Path | None
+    count: int | None
+    time_s: float | None
+    qps: float | None
+    max_latency_s: tuple[float, ...]
+    """Server's bounds, each a run of its own; empty for the model's."""
+    max_batchsize: int | None
+    threads: int | None
+    device: str
+    transport: str
+    url: str | None
+    weights: str
+    """`auto`, `seeded`, `official`, or the path of a user's own file."""
+    output: Path
+    cache: Path
+    round: str
+    is_official: bool
+    """A round was asked for, so nothing may be shortened."""
+    debug: bool
+    provenance: Mapping[str, str]
+    """Where each value came from, by field."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's declaration."""
+        return get_model(self.model)
+
+    @property
+    def is_user_file(self) -> bool:
+        """Whether the weights are a file of the user's own."""
+        return self.weights not in (AUTO, SEEDED, OFFICIAL)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def resolve(given: Mapping[str, Any]) -> RunConfig:
+    """Check what was given on the command line and fill the rest in.
+
+    Args:
+        given: option by field name; None where it was not given.
+
+    Raises:
+        ConfigError: an unknown word, an impossible value, or options that exclude each other.
+    """
+    provenance: dict[str, str] = {}
+
+    def take(name: str, default: Any, origin: str = "default") -> Any:
+        value = given.get(name)
+        provenance[name] = origin if value is None else "command line"
+        return default if value is None else value
+
+    spec = get_model(_required(given, "model", "which model to run"))
+    platform = get_platform(_required(given, "platform", "which framework serves it"))
+    get_variant(spec, platform)
+    provenance.update(model="command line", platform="command line")
+    data_dir = paths.data_dir()
+    config = RunConfig(
+        model=spec.name,
+        platform=platform,
+        scenarios=_scenarios(take("scenario", Scenario.SINGLE_STREAM.value)),
+        mode=RunMode(_one_of("mode", take("mode", RunMode.PERFORMANCE.value), RunMode)),
+        accuracy=take("accuracy", False),
+        dataset=_one_of("dataset", take("dataset", AUTO), DATASETS),
+        dataset_path=_path(take("dataset_path", data_dir, "DATA_DIR" if data_dir else "default")),
+        dataset_list=_path(take("dataset_list", None)),
+        count=_positive("count", take("count", None), int),
+        time_s=_positive("time", take("time", None), float),
+        qps=_positive("qps", take("qps", None), float),
+        max_latency_s=_latencies(take("max_latency", None, "model")),
+        max_batchsize=_positive("max-batchsize", take("max_batchsize", None, "model"), int),
+        threads=_positive("threads", take("threads", None, "number of CPUs"), int),
+        device=_one_of("device", take("device", AUTO), DEVICES),
+        transport=_one_of("transport", take("transport", AUTO), TRANSPORTS),
+        url=take("url", None),
+        weights=_weights(take("weights", AUTO)),
+        output=Path(take("output", paths.RESULTS_DIR)).absolute(),
+        cache=_cache(take("cache", paths.CACHE_DIR)),
+        round=get_round(take("round", LATEST_ROUND)).name,
+        is_official=given.get("round") is not None,
+        debug=take("debug", False),
+        provenance=provenance,
+    )
+    _check_combinations(config)
+    return config
+
+
+def _check_combinations(config: RunConfig) -> None:
+    shortened = {
+        "--count": config.count,
+        "--time": config.time_s,
+        "--max-latency": config.max_latency_s or None,
+    }
+    used = [option for option, value in shortened.items() if value is not None]
+    wants_official = "--round" if config.is_official else ""
+    if config.mode == RunMode.SUBMISSION:
+        wants_official = "--mode Submission"
+    if wants_official and used:
+        raise ConfigError(
+            f"{wants_official} runs by MLPerf's rules and takes no {', '.join(used)}; "
+            f"leave {'it' if len(used) == 1 else 'them'} out, or run without {wants_official}"
+        )
+    if config.mode == RunMode.FIND_PEAK and config.scenarios != (Scenario.SERVER,):
+        raise ConfigError(
+            "--mode FindPeakPerformance searches the highest Server rate: use --scenario Server"
+        )
+    if config.dataset == SYNTHETIC and config.provenance["dataset_path"] == "command line":
+        raise ConfigError("--dataset synthetic draws its own images and takes no --dataset-path")
+    if config.dataset_list and not config.dataset_path:
+        raise ConfigError("--dataset-list names the labels of the images in --dataset-path, which is missing")
+    if config.dataset in RECIPES and not config.dataset_path:
+        raise ConfigError(
+            f"--dataset {config.dataset} needs --dataset-path DIR (or DATA_DIR) with the images and "
+            "val_map.txt; --dataset synthetic needs no data"
+        )
+    if not config.is_user_file and config.dataset in RECIPES:
+        recipe = get_variant(config.spec, config.platform).preprocess.name
+        if config.dataset != recipe:
+            raise ConfigError(
+                f"{config.model} on {config.platform} is preprocessed as {recipe}: "
+                f"--dataset {config.dataset} would feed it other pixel values"
+            )
+
+
+def _required(given: Mapping[str, Any], name: str, meaning: str) -> str:
+    value = given.get(name)
+    if not value:
+        raise ConfigError(f"--{name} is missing: {meaning}; see --help")
+    return str(value)
+
+
+def _one_of(option: str, word: str, known: Iterable[str]) -> str:
+    """Match a word, whatever its case, or suggest the nearest."""
+    words = [str(item) for item in known]
+    by_lower = {item.lower(): item for item in words}
+    if word.lower() in by_lower:
+        return by_lower[word.lower()]
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    hint = f" (did you mean {by_lower[close[0]]}?)" if close else ""
+    raise ConfigError(f"--{option} {word!r} is unknown{hint}; choices: {', '.join(words)}")
+
+
+def _scenarios(text: str) -> tuple[Scenario, ...]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ConfigError(f"--scenario is empty; choices: {', '.join(Scenario)}")
+    return tuple(dict.fromkeys(Scenario(_one_of("scenario", word, Scenario)) for word in words))
+
+
+def _positive(option: str, value: Any, kind: type[int] | type[float]) -> Any:
+    if value is None:
+        return None
+    try:
+        number = kind(value)
+    except ValueError:
+        number = kind(0)
+    if not 0 < number < float("inf"):
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0")
+    return number
+
+
+def _latencies(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    return tuple(_positive("max-latency", part, float) for part in text.split(","))
+
+
+def _path(value: Any) -> Path | None:
+    return Path(value).expanduser().absolute() if value is not None else None
+
+
+def _weights(value: str) -> str:
+    if value in (AUTO, SEEDED, OFFICIAL):
+        return value
+    path = Path(value).expanduser().absolute()
+    if not path.exists():
+        raise ConfigError(f"--weights {value}: no such file (nor one of {AUTO}, {SEEDED}, {OFFICIAL})")
+    return str(path)
+
+
+def _cache(value: Any) -> Path:
+    # The reference's --cache is a number that nothing reads; 0, its only value in use, is our default.
+    return paths.CACHE_DIR if str(value) == "0" else Path(value).expanduser().absolute()
+
+
+def cpu_count() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))

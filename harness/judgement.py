@@ -1,0 +1,139 @@
+"""One scenario's tests become one result: LoadGen's verdict, our failures, accuracy, and what deviates."""
+
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from harness import environment, loadgen, results, verdict
+from harness.accuracy import Accuracy, score_classification
+from harness.config import RunMode
+from harness.loadgen import Mode
+from harness.manifest import OFFICIAL, SEEDED
+from harness.preparation import DATA_SET, Prepared, truth
+from harness.results import Result
+from harness.rounds import Rules, Scenario
+from harness.worker import Outcome
+
+
+def judge(
+    prepared: Prepared, scenario: Scenario, rule: Rules, folder: Path, outcomes: dict[Mode, Outcome]
+) -> Result:
+    """Combine what LoadGen logged with what the workers reported.
+
+    Args:
+        prepared: the model and the data.
+        scenario: what was run.
+        rule: what the round asks for.
+        folder: where LoadGen's logs are.
+        outcomes: by mode, of the tests that were started.
+
+    Raises:
+        HarnessError: a log cannot be read, or the source framework cannot be run.
+    """
+    log, metric, accuracy = None, None, None
+    reasons: list[str] = []
+    failures = [failure for outcome in outcomes.values() if (failure := _failure(outcome))]
+    for mode, outcome in outcomes.items():
+        if _failure(outcome):
+            continue
+        if mode == Mode.ACCURACY:
+            accuracy = _score(prepared, results.log_dir(folder, mode))
+            reasons.extend(_below_threshold(accuracy))
+        else:
+            log = loadgen.read_detail(results.log_dir(folder, mode))
+            metric = verdict.metric(log, scenario)
+            reasons.extend(verdict.reasons(log, scenario) if mode == Mode.PERFORMANCE else ())
+    deviations = _deviations(prepared, rule)
+    return Result(
+        model=prepared.manifest.entry.removesuffix(f"_{prepared.config.platform}"),
+        platform=prepared.config.platform.value,
+        scenario=scenario,
+        folder=folder,
+        is_official=not deviations,
+        deviations=deviations,
+        reasons=(*failures, *reasons),
+        is_failed=bool(failures),
+        metric=metric,
+        accuracy=accuracy,
+        performance_log=log,
+        outcomes=outcomes,
+        args=prepared.config.to_json(),
+        cmdline=shlex.join(sys.argv),
+        time=int(time.time()),
+        details={
+            "rules": dataclasses.asdict(rule),
+            "manifest": dataclasses.asdict(prepared.manifest),
+            "dataset": {
+                "name": prepared.dataset.name,
+                "samples": len(prepared.dataset.samples),
+                "fingerprint": prepared.dataset.fingerprint,
+                "is_complete": prepared.dataset.is_complete,
+            },
+            "loadgen": loadgen.version(),
+            "environment": environment.describe(),
+        },
+    )
+
+
+def _failure(outcome: Outcome) -> str:
+    """Why a test failed, or nothing; failed samples count whatever LoadGen says of the run."""
+    failures = outcome.failures
+    if outcome.error or not failures.requests:
+        return outcome.error
+    return (
+        f"{failures.samples} samples in {failures.requests} requests failed, the first (sample indices "
+        f"{list(failures.first_sample_indices)[:8]}) with {failures.first}"
+    )
+
+
+def _below_threshold(accuracy: Accuracy) -> list[str]:
+    if accuracy.is_met:
+        return []
+    return [
+        f"{accuracy.metric} {accuracy.value:.3%} ({accuracy.good} of {accuracy.total}, against the "
+        f"{accuracy.truth}) is below {accuracy.threshold:.3%}"
+    ]
+
+
+def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
+    """Everything that keeps this from being a run by MLPerf's rules."""
+    config, dataset, weights = prepared.config, prepared.dataset, prepared.manifest.weights
+    found = []
+    if weights != OFFICIAL:
+        found.append("seeded weights" if weights == SEEDED else "weights from a user's file")
+    if not dataset.has_labels:
+        found.append("synthetic images")
+    elif not dataset.is_complete:
+        found.append(f"{len(dataset.samples)} images instead of the whole data set")
+    if config.time_s is not None:
+        found.append(f"{config.time_s:g} s instead of {rule.min_duration_ms / 1000:g} s")
+    elif config.count is not None:
+        found.append(f"shortened to --count {config.count}")
+    if config.max_latency_s:
+        found.append("another latency bound than MLPerf's")
+    if config.mode == RunMode.FIND_PEAK:
+        found.append("a search for the peak rate")
+    if not rule.model_in_round:
+        found.append(f"{config.model} is not a benchmark of round {rule.round}")
+    return tuple(found)
+
+
+def _score(prepared: Prepared, log_dir: Path) -> Accuracy:
+    """Score an accuracy test; labels have a threshold only for official weights on the whole data set."""
+    payloads = loadgen.read_accuracy(log_dir)
+    origin, labels = truth(prepared)
+    target = prepared.config.spec.target
+    if origin != DATA_SET:
+        return score_classification(
+            payloads, labels, metric=f"{target.metric} agreement", truth=origin, threshold=1.0
+        )
+    is_prescribed = prepared.manifest.weights == OFFICIAL and prepared.dataset.is_complete
+    return score_classification(
+        payloads,
+        labels,
+        metric=target.metric,
+        truth=origin,
+        threshold=target.threshold if is_prescribed else None,
+    )

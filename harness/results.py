@@ -1,0 +1,217 @@
+"""The result of one scenario: results.json, the reference's output line, and the summary table."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.accuracy import Accuracy
+from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID
+from harness.loadgen import DetailLog, Mode
+from harness.rounds import Scenario
+from harness.verdict import Metric
+from harness.worker import Outcome
+
+VALID, INVALID, FAILED = "VALID", "INVALID", "FAILED"
+
+PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
+"""Those that LoadGen logs."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scenario of one model on one server."""
+
+    model: str
+    platform: str
+    scenario: Scenario
+    folder: Path
+    is_official: bool
+    deviations: tuple[str, ...]
+    """Why this is not an official run; empty for one that is."""
+    reasons: tuple[str, ...]
+    """Why it is INVALID or FAILED; empty for a valid one."""
+    is_failed: bool
+    """The server or an inference failed, as opposed to a limit that was not met."""
+    metric: Metric | None
+    accuracy: Accuracy | None
+    performance_log: DetailLog | None
+    outcomes: dict[Mode, Outcome]
+    args: dict[str, Any]
+    cmdline: str
+    time: int
+    """Seconds since the epoch."""
+    details: dict[str, Any]
+    """Rules, model, data and environment, for results.json."""
+
+    @property
+    def verdict(self) -> str:
+        """One word for the whole result."""
+        if self.is_failed:
+            return FAILED
+        return INVALID if self.reasons else VALID
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with, were this its only result."""
+        return {FAILED: EXIT_SERVER, INVALID: EXIT_INVALID, VALID: EXIT_VALID}[self.verdict]
+
+    def percentile_ms(self, percentile: str) -> float | None:
+        """A latency percentile from LoadGen's log; MultiStream's are of whole queries."""
+        if self.performance_log is None:
+            return None
+        value = self.performance_log.number(f"result_{percentile}_percentile_latency_ns")
+        if value is None:
+            value = self.performance_log.number(f"result_{percentile}_percentile_per_query_latency_ns")
+        return value / 1e6 if value is not None else None
+
+
+def reference_entry(result: Result) -> dict[str, Any]:
+    """The reference's keys of one scenario, each figure from LoadGen's detail log; times in seconds."""
+    entry: dict[str, Any] = {}
+    log = result.performance_log
+    if log is not None:
+        is_multi = result.scenario == Scenario.MULTI_STREAM
+        mean = log.number("result_mean_query_latency_ns" if is_multi else "result_mean_latency_ns")
+        count = log.number("result_query_count")
+        took = next(o.test_s for mode, o in result.outcomes.items() if mode != Mode.ACCURACY)
+        if result.scenario == Scenario.OFFLINE:
+            count = log.number("effective_samples_per_query") or count
+            took = (log.number("result_max_latency_ns") or 0) / 1e9
+        entry = {
+            "took": took,
+            "mean": mean / 1e9 if mean is not None else None,
+            "percentiles": {
+                f"{float(name):.1f}": value / 1e3
+                for name in PERCENTILES
+                if (value := result.percentile_ms(name)) is not None
+            },
+            "qps": _rate(result, log),
+            "count": int(count) if count is not None else None,
+        }
+    if result.accuracy is not None:
+        entry["good_items"] = result.accuracy.good
+        entry["total_items"] = result.accuracy.total
+        entry["accuracy"] = 100.0 * result.accuracy.value
+    return entry
+
+
+def _rate(result: Result, log: DetailLog) -> float | None:
+    """Samples (MultiStream: queries) per second."""
+    keys = {
+        Scenario.SINGLE_STREAM: "result_qps_with_loadgen_overhead",
+        Scenario.SERVER: "result_completed_samples_per_sec",
+        Scenario.OFFLINE: "result_samples_per_second",
+    }
+    if result.scenario in keys:
+        return log.number(keys[result.scenario])
+    mean = log.number("result_mean_query_latency_ns")
+    return 1e9 / mean if mean else None
+
+
+def log_dir(folder: Path, mode: Mode) -> Path:
+    """Where LoadGen's logs of a test are: the submission checker's own sub-folders."""
+    return folder / ("accuracy" if mode == Mode.ACCURACY else "performance/run_1")
+
+
+def write(result: Result, server_details: dict[str, Any]) -> Path:
+    """Write results.json into the result's folder: the reference's keys first, then ours."""
+    path = result.folder / "results.json"
+    document = {
+        "runtime": "triton",
+        "version": server_details["version"],
+        "time": result.time,
+        "args": result.args,
+        "cmdline": result.cmdline,
+        f"TestScenario.{result.scenario}": reference_entry(result),
+        "model": result.model,
+        "platform": result.platform,
+        "scenario": result.scenario.value,
+        "kind": "official" if result.is_official else "quick",
+        "deviations": list(result.deviations),
+        "verdict": result.verdict,
+        "reasons": list(result.reasons),
+        "metric": dataclasses.asdict(result.metric) if result.metric else None,
+        "accuracy": _accuracy(result.accuracy),
+        "tests": {mode.value: _outcome(outcome) for mode, outcome in result.outcomes.items()},
+        "server": server_details,
+        **result.details,
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    partial.rename(path)
+    return path
+
+
+def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return {**dataclasses.asdict(accuracy), "value": accuracy.value, "is_met": accuracy.is_met}
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    details = dataclasses.asdict(outcome)
+    if outcome.statistics:
+        details["statistics"]["mean_batch_size"] = outcome.statistics.mean_batch_size
+    return details
+
+
+def reference_line(result: Result) -> str:
+    """The line that the reference prints per scenario, in its shape, since tools read it."""
+    entry = reference_entry(result)
+    parts = [
+        f"{name}={entry[name]:{form}}"
+        for name, form in (("qps", ".2f"), ("mean", ".4f"), ("took", ".3f"))
+        if entry.get(name) is not None
+    ]
+    parts = [part.replace("took=", "time=") for part in parts]
+    if result.accuracy:
+        parts.append(f"acc={entry['accuracy']:.3f}%")
+    if entry.get("count") is not None:
+        parts.append(f"queries={entry['count']}")
+    tiles = ",".join(f"{name}:{value:.4f}" for name, value in entry.get("percentiles", {}).items())
+    return f"TestScenario.{result.scenario} {', '.join(parts)}{', tiles=' + tiles if tiles else ''}"
+
+
+def print_table(results: Sequence[Result]) -> None:
+    """Print one row per result, then why those that are not valid are not."""
+    console = Console(highlight=False, soft_wrap=True)
+    first = results[0]
+    title = f"{first.model} on {first.platform}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("Scenario", "MLPerf metric"):
+        table.add_column(name)
+    for name in ("p50 ms", "p90 ms", "p99 ms", "Accuracy"):
+        table.add_column(name, justify="right")
+    table.add_column("Result")
+    for result in results:
+        table.add_row(
+            result.scenario.value,
+            f"{result.metric.value:.2f} {result.metric.unit}" if result.metric else "-",
+            *(_cell(result.percentile_ms(name)) for name in ("50.00", "90.00", "99.00")),
+            _accuracy_cell(result.accuracy),
+            f"{result.verdict}{'' if result.is_official else ' (quick)'}",
+        )
+    console.print(table)
+    for result in results:
+        for reason in result.reasons:
+            console.print(f"{result.scenario} {result.verdict}: {reason}", markup=False)
+    deviations = dict.fromkeys(reason for result in results for reason in result.deviations)
+    if deviations:
+        console.print(f"Not an official MLPerf result: {'; '.join(deviations)}.", markup=False)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _accuracy_cell(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return "-"
+    against = "agree" if accuracy.truth == "source framework" else accuracy.metric
+    return f"{100 * accuracy.value:.2f}% {against} ({accuracy.good}/{accuracy.total})"

@@ -1,0 +1,217 @@
+"""One invocation: prepare, bring the server up, run each scenario's tests, judge, write results."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import paths, results, server
+from harness.client import TritonClient
+from harness.config import RunConfig, RunMode, cpu_count
+from harness.errors import ConfigError
+from harness.judgement import judge
+from harness.loadgen import Mode, Plan
+from harness.model_config import model_config, to_json
+from harness.preparation import Prepared, prepare
+from harness.processes import die_with_parent
+from harness.results import Result
+from harness.rounds import EARLY_STOPPING_MIN_QUERIES, Rules, Scenario, rules
+from harness.serving import check_served, load_model
+from harness.tuning import Tuning, tune
+from harness.worker import Job, Outcome, read_outcome
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_TIMEOUT_S = 120.0
+"""After which a request counts as lost; far above any batch on any machine that one would benchmark."""
+
+_MODES = {
+    RunMode.PERFORMANCE: (Mode.PERFORMANCE,),
+    RunMode.ACCURACY: (Mode.ACCURACY,),
+    RunMode.SUBMISSION: (Mode.ACCURACY, Mode.PERFORMANCE),
+    RunMode.FIND_PEAK: (Mode.FIND_PEAK,),
+}
+
+
+def run(config: RunConfig) -> list[Result]:
+    """Carry out an invocation; one result per scenario (and per Server bound).
+
+    Raises:
+        HarnessError: nothing could be measured.
+    """
+    _check_writable(config.output)
+    prepared = prepare(config)
+    with _server(config) as url, TritonClient(url) as client:
+        client.check_is_triton()
+        return [
+            _run_scenario(prepared, client, scenario, bound_s)
+            for scenario in config.scenarios
+            for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,)
+        ]
+
+
+@contextlib.contextmanager
+def _server(config: RunConfig) -> Iterator[str]:
+    """The server to measure: the given one, the one that is running, or our own for as long as this takes."""
+    running = None if config.url else server.running()
+    if config.url or running:
+        url = config.url or (running.grpc_url if running else "")
+        logger.info("using the server at %s", url)
+        yield url
+        return
+    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
+    info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
+    try:
+        yield info.grpc_url
+    finally:
+        server.stop(info, state_dir=state_dir)
+        shutil.rmtree(state_dir, ignore_errors=True)
+
+
+def _run_scenario(
+    prepared: Prepared, client: TritonClient, scenario: Scenario, bound_s: float | None
+) -> Result:
+    """Load the model as the scenario wants it, run its tests, write its results."""
+    config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
+    rule = rules(config.round, config.spec, scenario)
+    tuning = _tuning(prepared, client, rule, scenario)
+    is_ours = load_model(client, entry, to_json(model_config(entry, variant, tuning.server)))
+    live = check_served(client, entry, variant, tuning)
+    folder = _new_folder(config, entry, scenario)
+    modes = _MODES[config.mode]
+    if config.accuracy and Mode.ACCURACY not in modes:
+        modes = (Mode.ACCURACY, *modes)
+    outcomes: dict[Mode, Outcome] = {}
+    for mode in modes:
+        plan = _plan(prepared, scenario, mode, rule, bound_s)
+        log_dir = results.log_dir(folder, mode)
+        log_dir.mkdir(parents=True)
+        logger.info("%s %s: %s", scenario, mode, _length(plan))
+        outcomes[mode] = _run_test(prepared, client, plan, tuning, log_dir)
+        if outcomes[mode].error:
+            break
+    result = judge(prepared, scenario, rule, folder, outcomes)
+    server_details = {
+        "version": client.check_is_triton().get("version") if not result.is_failed else None,
+        "url": client.url,
+        "config": live,
+        "is_config_ours": is_ours,
+        "tuning": dataclasses.asdict(tuning),
+    }
+    path = results.write(result, server_details)
+    logger.info("%s %s: %s", scenario, result.verdict, path)
+    return result
+
+
+def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
+    config = prepared.config
+    is_on_this_host = client.url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]")
+    own_cpus = cpu_count() if is_on_this_host and config.device != "gpu" else 0
+    return tune(
+        prepared.manifest.variant,
+        scenario,
+        threads=config.threads or own_cpus,
+        samples_per_query=rule.samples_per_query,
+        max_batchsize=config.max_batchsize,
+        device=config.device,
+    )
+
+
+def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
+    """The round's rules, shortened where the user asked for that."""
+    config = prepared.config
+    duration_ms, queries = rule.min_duration_ms, rule.min_query_count
+    if config.time_s is not None:
+        duration_ms, queries = int(config.time_s * 1000), EARLY_STOPPING_MIN_QUERIES[scenario]
+    elif config.count is not None:
+        duration_ms, queries = 0, config.count
+    return Plan(
+        scenario=scenario,
+        mode=mode,
+        min_duration_ms=duration_ms,
+        min_query_count=queries,
+        performance_sample_count=min(rule.performance_sample_count, len(prepared.dataset.samples)),
+        samples_per_query=rule.samples_per_query,
+        server_target_latency_ns=int(bound_s * 1e9) if bound_s else rule.server_target_latency_ns,
+        qsl_seed=rule.qsl_seed,
+        sample_index_seed=rule.sample_index_seed,
+        schedule_seed=rule.schedule_seed,
+        target_qps=config.qps or 1.0,
+    )
+
+
+def _length(plan: Plan) -> str:
+    if plan.mode == Mode.ACCURACY:
+        return "every sample once"
+    unit = "samples" if plan.scenario == Scenario.OFFLINE else "queries"
+    return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
+
+
+def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuning, log_dir: Path) -> Outcome:
+    """Run LoadGen in a process of its own, which ends with this one."""
+    config = prepared.config
+    is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
+    job = Job(
+        url=client.url,
+        entry=prepared.manifest.entry,
+        entry_dir=str(prepared.entry_dir),
+        samples=str(prepared.samples),
+        log_dir=str(log_dir),
+        outcome=str(log_dir / "outcome.json"),
+        transport=config.transport,
+        segment=f"mlperf-samples-{os.getpid()}-{time.monotonic_ns()}",
+        client_batch=tuning.client_batch,
+        in_flight=tuning.in_flight,
+        timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
+        plan=plan,
+        has_hint=config.qps is not None and is_paced,
+    )
+    job_file = log_dir / "job.json"
+    job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
+    level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "harness.worker", str(job_file)],
+        cwd=paths.PROJECT_ROOT,
+        stdout=sys.stderr,  # LoadGen prints there, and stdout is for results
+        env={**os.environ, "HARNESS_LOG": level},
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    try:
+        worker.wait()
+    finally:
+        worker.kill()
+        worker.wait()
+        # A worker that was killed could not: its memory must not stay mapped in a server that lives on.
+        if worker.returncode:
+            client.unregister_shared_memory(job.segment)
+    return read_outcome(Path(job.outcome))
+
+
+def _check_writable(folder: Path) -> None:
+    """Find out now, not after ten minutes, whether results can be written."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write results to {folder}: {error.strerror}; see --output") from error
+
+
+def _new_folder(config: RunConfig, entry: str, scenario: Scenario) -> Path:
+    """A results folder of this scenario's own."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{entry}_{scenario}"
+    for number in range(1, 1000):
+        folder = config.output / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise ConfigError(f"{config.output} has a thousand results of this second")

@@ -1,0 +1,179 @@
+"""Loaded samples, and the ready-made requests that carry them.
+
+Rows are numbered in the order in which LoadGen had them loaded, so that neighbours in a query are neighbours
+in memory, and a client-side batch is one range of rows.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.client import TritonClient
+from harness.errors import ServerError
+from harness.models.spec import Variant
+from harness.shared_memory import Segment
+from harness.wire import message_request_header, sample_bytes, shared_memory_request
+
+Samples = npt.NDArray[np.generic]
+"""(n, *input.shape) in the input's dtype; usually a read-only memory map."""
+
+
+class SampleStore(Protocol):
+    """Where the loaded samples are."""
+
+    transport: str
+
+    def fill(self, samples: Samples, indices: Sequence[int]) -> None:
+        """Make `samples[indices]` the rows, from 0 on."""
+
+    def request(self, first_row: int, batch: int) -> bytes:
+        """The request for rows `first_row` to `first_row + batch`."""
+
+    def close(self) -> None:
+        """Let go of the memory; the store cannot be used again."""
+
+
+class SharedMemoryStore:
+    """Samples in a segment that the server has mapped; requests only point into it."""
+
+    transport = "shm"
+
+    def __init__(
+        self, client: TritonClient, entry: str, variant: Variant, segment: Segment, batch: int
+    ) -> None:
+        """Take over a registered segment; requests for 1 and for `batch` rows are made here, once."""
+        self._client, self._entry, self._variant, self._segment = client, entry, variant, segment
+        self._rows = np.frombuffer(segment.buffer, variant.input.dtype.value).reshape(
+            -1, *variant.input.shape
+        )
+        self._requests: dict[tuple[int, int], bytes] = {}
+        for size in {1, batch}:
+            for row in range(len(self._rows) - size + 1):
+                self._requests[row, size] = self._make(row, size)
+
+    def fill(self, samples: Samples, indices: Sequence[int]) -> None:
+        """Copy the samples in; the server sees them at once."""
+        for row, index in enumerate(indices):
+            self._rows[row] = samples[index]
+
+    def request(self, first_row: int, batch: int) -> bytes:
+        """The request for these rows, made beforehand but for odd batch sizes."""
+        ready = self._requests.get((first_row, batch))
+        if ready is None:
+            ready = self._requests[first_row, batch] = self._make(first_row, batch)
+        return ready
+
+    def close(self) -> None:
+        """Have the server unmap the segment, then unmap it here."""
+        self._client.unregister_shared_memory(self._segment.name)
+        del self._rows
+        self._segment.close()
+
+    def _make(self, row: int, batch: int) -> bytes:
+        variant = self._variant
+        return shared_memory_request(
+            self._entry, variant.input, variant.requested_outputs, self._segment.name, row, batch
+        )
+
+
+class MessageStore:
+    """Samples travel inside the requests: ready ones for single samples, joined ones for batches."""
+
+    transport = "grpc"
+
+    def __init__(self, entry: str, variant: Variant, batch: int) -> None:
+        self._entry, self._variant, self._batch = entry, variant, batch
+        self._rows: list[bytes] = []
+        self._headers: dict[int, bytes] = {}
+
+    def fill(self, samples: Samples, indices: Sequence[int]) -> None:
+        """Serialise the samples, one copy of each in memory."""
+        prefix = self._header(1) if self._batch == 1 else b""
+        self._rows.clear()
+        self._rows.extend(prefix + np.ascontiguousarray(samples[index]).tobytes() for index in indices)
+
+    def request(self, first_row: int, batch: int) -> bytes:
+        """The request for these rows."""
+        if self._batch == 1:
+            return self._rows[first_row]
+        return b"".join((self._header(batch), *self._rows[first_row : first_row + batch]))
+
+    def close(self) -> None:
+        """Drop the samples."""
+        self._rows.clear()
+
+    def _header(self, batch: int) -> bytes:
+        if batch not in self._headers:
+            variant = self._variant
+            self._headers[batch] = message_request_header(
+                self._entry, variant.input, variant.requested_outputs, batch
+            )
+        return self._headers[batch]
+
+
+def open_store(
+    client: TritonClient, entry: str, variant: Variant, *, transport: str, name: str, rows: int, batch: int
+) -> SampleStore:
+    """Choose where samples live: `shm`, `grpc`, or `auto` for shm where the server can map our memory.
+
+    Args:
+        client: the server that will be sent the requests.
+        entry: the model's name there.
+        variant: its tensors.
+        transport: auto, shm or grpc.
+        name: of the shared memory segment, unique on this machine and on the server.
+        rows: most samples ever loaded at once.
+        batch: largest number of rows in one request.
+
+    Raises:
+        ServerError: no room in /dev/shm, or `shm` was asked for and the server cannot map it.
+    """
+    if transport == "grpc":
+        return MessageStore(entry, variant, batch)
+    segment = Segment(name, rows * sample_bytes(variant.input))
+    try:
+        is_mapped = client.register_shared_memory(name, segment.size)
+    finally:
+        # Mapped memory needs no name any more, and without one no crash can leak it.
+        segment.unlink()
+    if is_mapped:
+        return SharedMemoryStore(client, entry, variant, segment, batch)
+    segment.close()
+    if transport == "shm":
+        raise ServerError(
+            f"the server at {client.url} cannot map this machine's shared memory (other host or IPC "
+            "namespace, or started without --allow-client-shm=true); use --transport grpc"
+        )
+    return MessageStore(entry, variant, batch)
+
+
+class SampleLibrary:
+    """LoadGen's QSL: which samples are loaded, and at which rows."""
+
+    def __init__(self, samples: Samples, store: SampleStore) -> None:
+        self.samples = samples
+        self.store = store
+        self._loaded: list[int] = []
+        self._row_of: dict[int, int] = {}
+
+    def load(self, indices: list[int]) -> None:
+        """Load samples in this order; those that MultiStream repeats at the end become rows too."""
+        self.store.fill(self.samples, indices)
+        self._loaded = list(indices)
+        self._row_of = {index: row for row, index in reversed(list(enumerate(indices)))}
+
+    def unload(self, indices: list[int]) -> None:
+        """Nothing to do: the next load takes the rows over."""
+
+    def first_run(self, indices: Sequence[int], start: int, limit: int) -> tuple[int, int]:
+        """Row of `indices[start]`, and how many samples from there on (up to `limit`) follow it."""
+        row = self._row_of[indices[start]]
+        count = min(limit, len(indices) - start, len(self._loaded) - row)
+        if indices[start : start + count] == self._loaded[row : row + count]:
+            return row, count
+        count = 1
+        while indices[start + count] == self._loaded[row + count]:
+            count += 1
+        return row, count

@@ -1,0 +1,61 @@
+"""Triton's own account of a run: the difference of its cumulative statistics before and after."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ServerStatistics:
+    """What the server did for one model between two readings. Times are totals over all requests."""
+
+    requests: int
+    failures: int
+    samples: int
+    executions: int
+    """Batches that were executed."""
+    queue_ns: int
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+    executions_by_batch_size: dict[int, int]
+
+    @property
+    def mean_batch_size(self) -> float:
+        """Samples per executed batch."""
+        return self.samples / self.executions if self.executions else 0.0
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> ServerStatistics:
+    """What happened between two readings of `TritonClient.statistics`."""
+
+    def grown(*path: str) -> int:
+        return _figure(after, *path) - _figure(before, *path)
+
+    earlier = _batches(before)
+    batches = {size: count - earlier.get(size, 0) for size, count in _batches(after).items()}
+    return ServerStatistics(
+        requests=grown("inference_stats", "success", "count"),
+        failures=grown("inference_stats", "fail", "count"),
+        samples=grown("inference_count"),
+        executions=grown("execution_count"),
+        queue_ns=grown("inference_stats", "queue", "ns"),
+        compute_input_ns=grown("inference_stats", "compute_input", "ns"),
+        compute_infer_ns=grown("inference_stats", "compute_infer", "ns"),
+        compute_output_ns=grown("inference_stats", "compute_output", "ns"),
+        executions_by_batch_size={size: count for size, count in sorted(batches.items()) if count},
+    )
+
+
+def _figure(statistics: dict[str, Any], *path: str) -> int:
+    """A counter; protobuf's JSON leaves zeros out and writes 64-bit numbers as text."""
+    value: Any = statistics
+    for key in path:
+        value = value.get(key, {})
+    return int(value or 0)
+
+
+def _batches(statistics: dict[str, Any]) -> dict[int, int]:
+    return {
+        int(entry["batch_size"]): _figure(entry, "compute_infer", "count")
+        for entry in statistics.get("batch_stats", [])
+    }

@@ -1,0 +1,73 @@
+"""The model under test on the server: loaded with the scenario's settings, and proven to be the right one."""
+
+import logging
+from typing import Any
+
+from harness.client import TritonClient
+from harness.errors import ServerError
+from harness.models.spec import TensorSpec, Variant
+from harness.tuning import Tuning
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(client: TritonClient, entry: str, config_json: str) -> bool:
+    """Load a model with these settings; False where the server was told not to let clients load models.
+
+    Raises:
+        ServerError: the server cannot load it.
+    """
+    try:
+        client.load(entry, config_json)
+    except ServerError as error:
+        if "explicit model load" not in str(error) or not client.is_model_ready(entry):
+            raise
+        logger.warning("the server does not let clients load models: %s is measured as it is set up", entry)
+        return False
+    return True
+
+
+def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tuning) -> dict[str, Any]:
+    """Compare the live configuration with the declaration, and return it.
+
+    Raises:
+        ServerError: another model under that name, a batch limit that is too low, or a response cache,
+            which would answer repeated samples without computing them.
+    """
+    if not client.is_model_ready(entry):
+        raise ServerError(f"{entry} is not ready on {client.url}; see the server's log")
+    live = client.model_config(entry)
+    _check_tensors(client, entry, "input", (variant.input,), live)
+    _check_tensors(client, entry, "output", variant.requested_outputs, live)
+    limit = int(live.get("max_batch_size", 0))
+    if limit < tuning.client_batch:
+        raise ServerError(
+            f"{entry} on {client.url} takes at most {limit} samples at once, {tuning.client_batch} are "
+            f"wanted; run with --max-batchsize {max(limit, 1)}"
+        )
+    if live.get("response_cache", {}).get("enable"):
+        raise ServerError(
+            f"{entry} on {client.url} has its response cache switched on, which MLPerf forbids; "
+            "remove response_cache from its config.pbtxt"
+        )
+    return live
+
+
+def _check_tensors(
+    client: TritonClient, entry: str, kind: str, specs: tuple[TensorSpec, ...], live: dict[str, Any]
+) -> None:
+    served = {tensor["name"]: tensor for tensor in live.get(kind, [])}
+    for spec in specs:
+        if spec.name not in served:
+            raise ServerError(
+                f"another model is served as {entry} on {client.url}: no {kind} {spec.name!r}, "
+                f"it has {sorted(served)}; convert it again, or check the server's repository"
+            )
+        tensor = served[spec.name]
+        have = (tensor["data_type"].removeprefix("TYPE_"), [int(dim) for dim in tensor["dims"]])
+        want = (spec.dtype.triton, list(spec.shape or (1,)))
+        if have != want:
+            raise ServerError(
+                f"another model is served as {entry} on {client.url}: {kind} {spec.name!r} is "
+                f"{have[0]} {have[1]}, expected {want[0]} {want[1]}"
+            )

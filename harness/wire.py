@@ -1,0 +1,166 @@
+"""Bytes on the wire: ready-made ModelInfer requests, and responses read without protobuf where possible.
+
+Triton's protocol is tritonclient's generated schema. Building and parsing its messages costs more than
+everything else that a query costs the client, so requests are serialised when samples are loaded, and a
+response that has the length and the leading bytes of one that was parsed and checked before is read in place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from harness.errors import InferenceError
+from harness.models.spec import TensorSpec
+
+_RAW_INPUT_TAG = b"\x3a"
+"""Field 7 (`raw_input_contents`), length-delimited, of ModelInferRequest."""
+
+
+def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
+    """Shape of a tensor as clients see it; one number per sample has a last axis of 1 (see model_config)."""
+    return (batch, *(spec.shape or (1,)))
+
+
+def sample_bytes(spec: TensorSpec) -> int:
+    """Bytes of one sample of a tensor."""
+    return int(np.prod(spec.shape or (1,))) * np.dtype(spec.dtype.value).itemsize
+
+
+def _request(
+    entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
+) -> service_pb2.ModelInferRequest:
+    request = service_pb2.ModelInferRequest(model_name=entry)
+    request.inputs.add(name=source.name, datatype=source.dtype.triton, shape=batch_shape(source, batch))
+    for output in outputs:
+        request.outputs.add(name=output.name)
+    return request
+
+
+def shared_memory_request(
+    entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], region: str, first_row: int, batch: int
+) -> bytes:
+    """Serialise a request for `batch` consecutive samples of a registered region."""
+    request = _request(entry, source, outputs, batch)
+    parameters = request.inputs[0].parameters
+    parameters["shared_memory_region"].string_param = region
+    parameters["shared_memory_byte_size"].int64_param = batch * sample_bytes(source)
+    if first_row:
+        parameters["shared_memory_offset"].int64_param = first_row * sample_bytes(source)
+    return bytes(request.SerializeToString())
+
+
+def message_request_header(
+    entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
+) -> bytes:
+    """Serialise all of a request but the samples, whose raw bytes must follow to complete it."""
+    size = batch * sample_bytes(source)
+    length = bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    request = _request(entry, source, outputs, batch)
+    return bytes(request.SerializeToString()) + _RAW_INPUT_TAG + bytes(length)
+
+
+@dataclass(frozen=True)
+class _Template:
+    """Where the tensors of a response of one batch size are, once one such response was parsed."""
+
+    length: int
+    constants: tuple[tuple[int, bytes], ...]
+    """(offset, bytes) of all that is not tensor data: names, dtypes, shapes and lengths."""
+    tensors: tuple[tuple[int, np.dtype[np.generic], int, tuple[int, ...]], ...]
+    """(offset, dtype, element count, shape) in the order of the requested outputs."""
+
+
+class ResponseReader:
+    """Checks and reads ModelInfer responses of one entry."""
+
+    def __init__(self, outputs: Sequence[TensorSpec]) -> None:
+        self._outputs = tuple(outputs)
+        self._templates: dict[int, _Template] = {}
+
+    def read(self, response: bytes, batch: int) -> list[npt.NDArray[np.generic]]:
+        """Tensors of a response, in the order of the requested outputs, as views of its bytes.
+
+        Raises:
+            InferenceError: an output is missing, or has another dtype, shape or byte length than declared.
+        """
+        template = self._templates.get(batch)
+        if (
+            template is None
+            or len(response) != template.length
+            or any(not response.startswith(text, at) for at, text in template.constants)
+        ):
+            return self._parse(response, batch)
+        return [
+            np.frombuffer(response, dtype, count, offset).reshape(shape)
+            for offset, dtype, count, shape in template.tensors
+        ]
+
+    def _parse(self, response: bytes, batch: int) -> list[npt.NDArray[np.generic]]:
+        try:
+            message = service_pb2.ModelInferResponse.FromString(response)
+        except DecodeError as error:
+            raise InferenceError(f"malformed response: {error}") from error
+        answered = {output.name: index for index, output in enumerate(message.outputs)}
+        tensors = []
+        for spec in self._outputs:
+            if spec.name not in answered:
+                raise InferenceError(f"malformed response: no output {spec.name!r}, only {list(answered)}")
+            index = answered[spec.name]
+            raw = _raw_contents(message, index)
+            _check_tensor(spec, message.outputs[index], raw, batch)
+            tensors.append(np.frombuffer(raw, spec.dtype.value).reshape(batch_shape(spec, batch)))
+        self._templates[batch] = self._template(response, message, batch)
+        return tensors
+
+    def _template(self, response: bytes, message: service_pb2.ModelInferResponse, batch: int) -> _Template:
+        """Find the tensors in the bytes: they come last, in order, each behind its tag and length."""
+        offsets = {}
+        constants = []
+        end = len(response)
+        for output, raw in reversed(list(zip(message.outputs, message.raw_output_contents, strict=True))):
+            offsets[output.name] = end - len(raw)
+            head = service_pb2.ModelInferResponse(raw_output_contents=[raw]).SerializeToString()
+            start = end - len(head)
+            constants.append((start, response[start : end - len(raw)]))
+            end = start
+        constants.append((0, response[:end]))
+        return _Template(
+            length=len(response),
+            constants=tuple(reversed(constants)),
+            tensors=tuple(
+                (
+                    offsets[spec.name],
+                    np.dtype(spec.dtype.value),
+                    int(np.prod(batch_shape(spec, batch))),
+                    batch_shape(spec, batch),
+                )
+                for spec in self._outputs
+            ),
+        )
+
+
+def _raw_contents(message: service_pb2.ModelInferResponse, index: int) -> bytes:
+    if index >= len(message.raw_output_contents):
+        return b""
+    return bytes(message.raw_output_contents[index])
+
+
+def _check_tensor(
+    spec: TensorSpec, got: service_pb2.ModelInferResponse.InferOutputTensor, raw: bytes, batch: int
+) -> None:
+    """Compare with the declaration; the byte length too, since Triton can send well-shaped empty tensors."""
+    want = (spec.dtype.triton, batch_shape(spec, batch), batch * sample_bytes(spec))
+    have = (got.datatype, tuple(got.shape), len(raw))
+    if have != want:
+        raise InferenceError(
+            f"malformed response: output {spec.name!r} is {have[0]} {have[1]} in {have[2]} bytes, "
+            f"expected {want[0]} {want[1]} in {want[2]} bytes"
+        )

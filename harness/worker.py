@@ -1,0 +1,326 @@
+"""One LoadGen test in a process of its own: `python -m harness.worker JOB.json`.
+
+LoadGen waits in C++ for samples that never complete, deaf to signals, and keeps state between tests. So the
+runner starts this process per test and may kill it at any time: it owns nothing that outlives it.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import loadgen, manifest, server_statistics
+from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
+from harness.client import TritonClient
+from harness.errors import EXIT_SERVER, HarnessError, InferenceError
+from harness.loadgen import Mode, Plan
+from harness.models.spec import Variant
+from harness.postprocess import decoder
+from harness.rounds import Scenario
+from harness.samples import MessageStore, SampleLibrary, open_store
+from harness.server_statistics import ServerStatistics
+from harness.sut import Complete, Failures, Sut
+from harness.wire import ResponseReader
+
+logger = logging.getLogger(__name__)
+
+_WATCH_INTERVAL_S = 0.25
+_FATAL_GRACE_S = 2.0
+"""LoadGen may end by itself when the server is gone (Offline does, at once); after this it is ended."""
+_MAX_FAILED_REQUESTS = 64
+"""One failure already makes the run invalid; so many make the rest of it a waste of time."""
+_GOLDEN_TOLERANCE = 1e-2
+"""On floating-point outputs; generous, since a GPU may compute in TF32. The arg-max must be equal."""
+_CALIBRATION_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one test needs, passed as a file."""
+
+    url: str
+    entry: str
+    entry_dir: str
+    samples: str
+    """Path of the .npy array of all preprocessed samples."""
+    log_dir: str
+    outcome: str
+    """Path that the outcome is written to."""
+    transport: str
+    segment: str
+    """Name of the shared memory segment, should one be used."""
+    client_batch: int
+    in_flight: int
+    timeout_s: float
+    plan: Plan
+    has_hint: bool
+    """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a test, beside LoadGen's own logs."""
+
+    error: str = ""
+    """Empty where LoadGen finished; it may still have judged the run INVALID."""
+    failures: Failures = dataclasses.field(default_factory=Failures)
+    plan: Plan | None = None
+    """As run: with the calibrated hints."""
+    calibration: str = ""
+    transport: str = ""
+    statistics: ServerStatistics | None = None
+    test_s: float = 0.0
+    client_cpu_s: float = 0.0
+    peak_rss_bytes: int = 0
+
+
+def read_job(path: Path) -> Job:
+    """Read a job file."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    return Job(**{**fields, "plan": _plan(fields["plan"])})
+
+
+def read_outcome(path: Path) -> Outcome:
+    """Read an outcome file.
+
+    Raises:
+        InferenceError: there is none: the worker died.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InferenceError(f"the process that ran LoadGen died without a word ({error})") from error
+    statistics = fields["statistics"]
+    if statistics:
+        sizes = statistics["executions_by_batch_size"]
+        statistics["executions_by_batch_size"] = {int(size): count for size, count in sizes.items()}
+        fields["statistics"] = ServerStatistics(**statistics)
+    fields["plan"] = _plan(fields["plan"]) if fields["plan"] else None
+    fields["failures"] = Failures(**fields["failures"])
+    return Outcome(**fields)
+
+
+def _plan(fields: dict[str, Any]) -> Plan:
+    return Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
+
+
+def _write_outcome(job: Job, outcome: Outcome) -> None:
+    path = Path(job.outcome)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(outcome), indent=2), encoding="utf-8")
+    partial.rename(path)
+
+
+class Watchdog(threading.Thread):
+    """Ends a test that cannot end by itself: a dead server, a lost request, failure upon failure."""
+
+    def __init__(self, job: Job, sut: Sut) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._job, self._sut = job, sut
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look at the SUT a few times a second until the test is over."""
+        stuck_since: dict[int, tuple[int, float]] = {}
+        fatal_since = 0.0
+        while not self._over.wait(_WATCH_INTERVAL_S):
+            now = time.monotonic()
+            failures = self._sut.failures
+            if failures.is_fatal:
+                fatal_since = fatal_since or now
+                if now - fatal_since > _FATAL_GRACE_S:
+                    self._end("the server is gone")
+            if failures.requests >= _MAX_FAILED_REQUESTS:
+                self._end(f"{failures.requests} requests failed")
+            for number, slot in enumerate(self._sut.slots):
+                if not slot.response_ids:
+                    continue
+                uses, since = stuck_since.get(number, (-1, now))
+                if uses != slot.uses:
+                    stuck_since[number] = (slot.uses, now)
+                # gRPC's own deadline comes first and completes the samples; this is for when it does not.
+                elif now - since > self._job.timeout_s + 10:
+                    self._end(f"a request was lost: no answer in {now - since:.0f} s")
+
+    def stop(self) -> None:
+        """The test is over."""
+        self._over.set()
+
+    def _end(self, reason: str) -> None:
+        failures = self._sut.failures
+        first = f"; first failure: {failures.first}" if failures.first else ""
+        _write_outcome(self._job, Outcome(error=f"{reason}{first}", failures=failures))
+        # LoadGen is waiting in C++ in the main thread and would keep the process alive for ever.
+        os._exit(EXIT_SERVER)
+
+
+def run_job(job: Job) -> Outcome:
+    """Check the server, calibrate, run LoadGen.
+
+    Raises:
+        HarnessError: the test could not be started, or its preparation failed.
+    """
+    entry_dir = Path(job.entry_dir)
+    variant = manifest.load(entry_dir).variant
+    samples = np.load(job.samples, mmap_mode="r")
+    plan = job.plan
+    reader = ResponseReader(variant.requested_outputs)
+    with TritonClient(job.url) as client:
+        _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
+        # MultiStream repeats samples at the end, so that a query may start at any of them.
+        rows = min(plan.performance_sample_count, len(samples)) + plan.samples_per_query - 1
+        store = open_store(
+            client,
+            job.entry,
+            variant,
+            transport=job.transport,
+            name=job.segment,
+            rows=rows,
+            batch=job.client_batch,
+        )
+        library = SampleLibrary(samples, store)
+        try:
+
+            def new_sut(complete: Complete) -> Sut:
+                return Sut(
+                    client,
+                    library,
+                    reader,
+                    decoder(variant),
+                    complete,
+                    batch=job.client_batch,
+                    in_flight=job.in_flight,
+                    timeout_s=job.timeout_s,
+                )
+
+            plan, hints = _prepare(job, library, new_sut)
+            before = client.statistics(job.entry)
+            sut = new_sut(loadgen.complete)
+            test_s, cpu_s = _test(job, plan, library, sut, len(samples))
+            statistics = _statistics_after(client, job.entry, before)
+        finally:
+            store.close()
+    return Outcome(
+        failures=sut.failures,
+        plan=plan,
+        calibration=hints.note,
+        transport=store.transport,
+        statistics=statistics,
+        test_s=test_s,
+        client_cpu_s=cpu_s,
+        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) -> tuple[float, float]:
+    """Run LoadGen under the watchdog; wall and CPU seconds of this process."""
+    watchdog = Watchdog(job, sut)
+    watchdog.start()
+    began, cpu_began = time.monotonic(), time.process_time()
+    loadgen.run(
+        plan,
+        Path(job.log_dir),
+        total_sample_count=total,
+        load=library.load,
+        unload=library.unload,
+        issue=sut.issue,
+        flush=sut.flush,
+    )
+    watchdog.stop()
+    return time.monotonic() - began, time.process_time() - cpu_began
+
+
+def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut]) -> tuple[Plan, Hints]:
+    """Warm up with the batch sizes of the test, and calibrate what was not given."""
+    plan = job.plan
+    count = min(_CALIBRATION_SAMPLES, plan.performance_sample_count, len(library.samples))
+    indices = list(range(count))
+    library.load(indices)
+    stopwatch = Stopwatch()
+    calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
+    for _ in range(2):
+        calibrator.query(min(job.client_batch * job.in_flight, 2 * count))
+    is_paced = plan.scenario == Scenario.SERVER
+    # Accuracy runs end with the data set, so only Server, which is paced by its rate, needs a hint.
+    if job.has_hint or (plan.mode == Mode.ACCURACY and not is_paced):
+        return plan, Hints(plan.target_qps, plan.expected_latency_ns)
+    hints = calibrate(
+        calibrator,
+        plan.scenario,
+        samples_per_query=plan.samples_per_query,
+        in_flight_samples=job.client_batch * job.in_flight,
+        bound_ns=plan.server_target_latency_ns,
+    )
+    logger.info("%s", hints.note)
+    # LoadGen's search starts from a rate that must already keep the bound.
+    share = 0.5 if plan.mode == Mode.FIND_PEAK else 1.0
+    return dataclasses.replace(
+        plan, target_qps=hints.target_qps * share, expected_latency_ns=hints.expected_latency_ns
+    ), hints
+
+
+def _statistics_after(client: TritonClient, entry: str, before: dict[str, Any]) -> ServerStatistics | None:
+    """What the server counted; None where it is gone, which is a failure of its own already."""
+    try:
+        return server_statistics.difference(before, client.statistics(entry))
+    except HarnessError as error:
+        logger.warning("no server statistics: %s", error)
+        return None
+
+
+def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path) -> None:
+    """Compare the live server with what the source framework answered to a few fixed inputs.
+
+    Raises:
+        InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
+    """
+    reader = ResponseReader(variant.requested_outputs)
+    with np.load(golden) as stored:
+        inputs = stored["input"]
+        store = MessageStore(entry, variant, 1)
+        store.fill(inputs, range(len(inputs)))
+        for row in range(len(inputs)):
+            answers = reader.read(client.infer_now(store.request(row, 1)), 1)
+            for spec, answer in zip(variant.requested_outputs, answers, strict=True):
+                expected = stored[f"output:{spec.name}"][row]
+                _compare(entry, spec.name, answer.reshape(expected.shape), expected)
+
+
+def _compare(entry: str, name: str, answer: Any, expected: Any) -> None:
+    is_float = np.issubdtype(expected.dtype, np.floating)
+    difference = np.abs(answer.astype(np.float64) - expected.astype(np.float64)).max()
+    if difference > (_GOLDEN_TOLERANCE if is_float else 0) or answer.argmax() != expected.argmax():
+        raise InferenceError(
+            f"{entry} on this server is not the verified model: output {name} differs from the source "
+            f"framework by up to {difference:.3g} on the stored inputs; convert it again, or check the "
+            "server's model repository"
+        )
+
+
+def main() -> int:
+    """Run the job named on the command line."""
+    job = read_job(Path(sys.argv[1]))
+    logging.basicConfig(level=os.environ.get("HARNESS_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
+    try:
+        outcome = run_job(job)
+    except HarnessError as error:
+        outcome = Outcome(error=str(error))
+    except Exception as error:
+        logger.debug("worker failed", exc_info=True)
+        outcome = Outcome(error=f"{type(error).__name__}: {error}")
+    _write_outcome(job, outcome)
+    return EXIT_SERVER if outcome.error else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

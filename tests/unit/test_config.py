@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+
+from harness import paths
+from harness.config import RunMode, resolve
+from harness.errors import ConfigError
+from harness.models.spec import Platform
+from harness.rounds import Scenario
+
+MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
+
+
+@pytest.fixture(autouse=True)
+def _no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATA_DIR", raising=False)
+
+
+def test_what_is_not_given_has_a_default_that_says_so() -> None:
+    config = resolve(MINIMAL)
+    assert config.scenarios == (Scenario.SINGLE_STREAM,)
+    assert config.mode == RunMode.PERFORMANCE
+    assert config.output == paths.RESULTS_DIR
+    assert config.provenance["scenario"] == "default"
+    assert config.provenance["model"] == "command line"
+    assert not config.is_official
+
+
+def test_aliases_and_case_are_accepted() -> None:
+    config = resolve({"model": "resnet50-v1.5", "platform": "pytorch", "scenario": "offline,SERVER"})
+    assert (config.model, config.platform) == ("resnet50", Platform.PYTORCH)
+    assert config.scenarios == (Scenario.OFFLINE, Scenario.SERVER)
+
+
+def test_a_scenario_named_twice_runs_once() -> None:
+    assert resolve({**MINIMAL, "scenario": "Offline,Offline"}).scenarios == (Scenario.OFFLINE,)
+
+
+def test_several_latency_bounds_are_kept_in_order() -> None:
+    assert resolve({**MINIMAL, "max_latency": "0.2,0.05"}).max_latency_s == (0.2, 0.05)
+
+
+def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    config = resolve({**MINIMAL, "dataset": "imagenet"})
+    assert config.dataset_path == tmp_path
+    assert config.provenance["dataset_path"] == "DATA_DIR"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"model": None}, "--model is missing"),
+        ({"model": "resnet5"}, "did you mean 'resnet50'.*models: resnet50, mobilenet"),
+        ({"platform": "onnx"}, "unknown platform 'onnx'.*platforms: .*onnxruntime"),
+        ({"scenario": "Ofline"}, "did you mean Offline.*SingleStream, MultiStream, Server, Offline"),
+        ({"scenario": ""}, "--scenario is empty"),
+        ({"mode": "Fast"}, "--mode 'Fast' is unknown.*Submission"),
+        ({"qps": "0"}, "--qps 0 is impossible"),
+        ({"qps": "nan"}, "--qps nan is impossible"),
+        ({"qps": "inf"}, "--qps inf is impossible"),
+        ({"qps": "many"}, "--qps many is impossible"),
+        ({"count": "0"}, "--count 0 is impossible: it takes a whole number above 0"),
+        ({"count": "1.5"}, "--count 1.5 is impossible"),
+        ({"time": "-3"}, "--time -3 is impossible"),
+        ({"max_latency": "0.1,0"}, "--max-latency 0 is impossible"),
+        ({"max_batchsize": "-1"}, "--max-batchsize -1 is impossible"),
+        ({"threads": "0"}, "--threads 0 is impossible"),
+        ({"device": "tpu"}, "--device 'tpu' is unknown.*auto, cpu, gpu"),
+        ({"transport": "http"}, "--transport 'http' is unknown"),
+        ({"dataset": "imagenet"}, "needs --dataset-path"),
+        (
+            {"dataset": "imagenet_mobilenet", "dataset_path": "."},
+            "resnet50 on onnxruntime is preprocessed as",
+        ),
+        ({"dataset": "synthetic", "dataset_path": "."}, "takes no --dataset-path"),
+        ({"dataset_list": "val_map.txt"}, "--dataset-path, which is missing"),
+        ({"weights": "/no/such/file.onnx"}, "/no/such/file.onnx: no such file"),
+        ({"round": "v9"}, "unknown round 'v9'; rounds: v0.5"),
+        ({"round": "v6.1", "time": "10"}, "--round runs by MLPerf's rules and takes no --time"),
+        ({"round": "v6.1", "count": "10", "max_latency": "1"}, "takes no --count, --max-latency"),
+        ({"mode": "Submission", "time": "10"}, "--mode Submission runs by MLPerf's rules"),
+        ({"mode": "FindPeakPerformance"}, "use --scenario Server"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(given: dict[str, str | None], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        resolve({**MINIMAL, **given})
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2

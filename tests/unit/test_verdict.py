@@ -1,0 +1,113 @@
+"""Judged on logs that the real LoadGen wrote, with a system under test that only waits."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import loadgen, verdict
+from harness.loadgen import DetailLog, Mode, Plan
+from harness.rounds import Scenario
+
+WAITING_SUT = """
+import json, sys, threading, time
+from pathlib import Path
+from harness import loadgen
+from harness.loadgen import Mode, Plan
+from harness.rounds import Scenario
+
+fields, seconds, log_dir = json.loads(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
+plan = Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
+
+def issue(ids, indices):
+    time.sleep(seconds)
+    loadgen.complete(ids, 0, 0)
+
+loadgen.run(plan, log_dir, total_sample_count=64, load=lambda _: None, unload=lambda _: None,
+            issue=issue, flush=lambda: None)
+"""
+
+ROOT = Path(__file__).parents[2]
+
+PLAN = Plan(
+    scenario=Scenario.SINGLE_STREAM,
+    mode=Mode.PERFORMANCE,
+    min_duration_ms=100,
+    min_query_count=100,
+    performance_sample_count=64,
+    samples_per_query=1,
+    server_target_latency_ns=10_000_000,
+    qsl_seed=1,
+    sample_index_seed=2,
+    schedule_seed=3,
+)
+
+
+def run(tmp_path: Path, seconds: float, **changes: object) -> DetailLog:
+    plan = json.dumps(dataclasses.asdict(dataclasses.replace(PLAN, **changes)))
+    subprocess.run(
+        [sys.executable, "-c", WAITING_SUT, plan, str(seconds), str(tmp_path)], check=True, cwd=ROOT
+    )
+    return loadgen.read_detail(tmp_path)
+
+
+def test_a_valid_run_has_a_metric_and_no_reasons(tmp_path: Path) -> None:
+    log = run(tmp_path, 0.001)
+    assert verdict.is_valid(log)
+    assert verdict.reasons(log, Scenario.SINGLE_STREAM) == []
+    metric = verdict.metric(log, Scenario.SINGLE_STREAM)
+    assert metric is not None
+    assert 1.0 <= metric.value < 20.0
+    assert metric.unit == "ms"
+
+
+def test_too_few_queries_are_explained_with_the_number_needed(tmp_path: Path) -> None:
+    log = run(tmp_path, 0.001, min_duration_ms=0, min_query_count=10)
+    assert not verdict.is_valid(log)
+    reason = " ".join(verdict.reasons(log, Scenario.SINGLE_STREAM))
+    assert "10 queries are too few" in reason
+    assert "at least 64" in reason
+    assert verdict.metric(log, Scenario.SINGLE_STREAM) is None
+
+
+def test_a_missed_latency_bound_is_explained_with_bound_tail_and_rate(tmp_path: Path) -> None:
+    log = run(
+        tmp_path,
+        0.005,
+        scenario=Scenario.SERVER,
+        min_query_count=500,
+        target_qps=400.0,
+        server_target_latency_ns=1_000_000,
+    )
+    (reason,) = verdict.reasons(log, Scenario.SERVER)
+    assert "bound 1.00 ms" in reason
+    assert "(500 of 500 queries over it, 1 % allowed)" in reason
+    assert "lower --qps below 400.0" in reason
+
+
+def test_an_offline_run_that_was_too_short_names_the_rate_to_set(tmp_path: Path) -> None:
+    log = run(tmp_path, 0.1, scenario=Scenario.OFFLINE, min_duration_ms=2000, target_qps=50.0)
+    (reason,) = verdict.reasons(log, Scenario.OFFLINE)
+    assert "of at least 2.0 s" in reason
+    rate = float(reason.rsplit("--qps ", 1)[1])
+    achieved = log.number("result_samples_per_second")
+    assert achieved is not None
+    assert rate == pytest.approx(achieved * 1.1, abs=1)
+
+
+def test_a_single_stream_hint_that_is_too_high_is_explained(tmp_path: Path) -> None:
+    log = run(tmp_path, 0.0, min_duration_ms=500, expected_latency_ns=20_000_000)
+    reasons = " ".join(verdict.reasons(log, Scenario.SINGLE_STREAM))
+    assert not verdict.is_valid(log)
+    assert "ended before 0.5 s" in reasons
+
+
+def test_a_log_that_loadgen_did_not_finish_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(loadgen.InferenceError, match="cannot be read"):
+        loadgen.read_detail(tmp_path)
+    (tmp_path / "mlperf_log_detail.txt").write_text(':::MLLOG {"key": "x"')
+    with pytest.raises(loadgen.InferenceError, match="cannot be read"):
+        loadgen.read_detail(tmp_path)
