@@ -85,14 +85,15 @@ class TritonClient:
         return self.response(self._infer.future(request, timeout=timeout_s))
 
     def check_is_triton(self) -> dict[str, Any]:
-        """Metadata of a server that is up, ready and a Triton.
+        """Metadata of a server that is up, live and a Triton.
 
         Raises:
-            ServerError: nothing answers there, something else does, or it is not ready.
+            ServerError: nothing answers there, something else does, or it is not live.
         """
         try:
             metadata = self._control.get_server_metadata(as_json=True, client_timeout=_CONTROL_TIMEOUT_S)
-            is_ready = self._control.is_server_ready(client_timeout=_CONTROL_TIMEOUT_S)
+            # Not `is_server_ready`: one broken model, even another than ours, makes a server not ready.
+            is_live = self._control.is_server_live(client_timeout=_CONTROL_TIMEOUT_S)
         except InferenceServerException as error:
             raise ServerError(
                 f"no Triton answers at {self.url} ({_reason(error)}); "
@@ -100,7 +101,7 @@ class TritonClient:
             ) from error
         if metadata.get("name") != "triton":
             raise ServerError(f"{self.url} is {metadata.get('name')!r}, not a Triton Inference Server")
-        if not is_ready:
+        if not is_live:
             raise ServerError(f"Triton at {self.url} is up but not ready; see its log")
         return dict(metadata)
 

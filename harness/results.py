@@ -66,8 +66,6 @@ class Result:
         if self.performance_log is None:
             return None
         value = self.performance_log.number(f"result_{percentile}_percentile_latency_ns")
-        if value is None:
-            value = self.performance_log.number(f"result_{percentile}_percentile_per_query_latency_ns")
         return value / 1e6 if value is not None else None
 
 
@@ -76,8 +74,7 @@ def reference_entry(result: Result) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     log = result.performance_log
     if log is not None:
-        is_multi = result.scenario == Scenario.MULTI_STREAM
-        mean = log.number("result_mean_query_latency_ns" if is_multi else "result_mean_latency_ns")
+        mean = log.number("result_mean_latency_ns")
         count = log.number("result_query_count")
         took = next(o.test_s for mode, o in result.outcomes.items() if mode != Mode.ACCURACY)
         if result.scenario == Scenario.OFFLINE:
@@ -110,7 +107,7 @@ def _rate(result: Result, log: DetailLog) -> float | None:
     }
     if result.scenario in keys:
         return log.number(keys[result.scenario])
-    mean = log.number("result_mean_query_latency_ns")
+    mean = log.number("result_mean_latency_ns")
     return 1e9 / mean if mean else None
 
 

@@ -101,10 +101,9 @@ class Sut:
                 slot.indices = indices[start : start + count]
                 slot.uses += 1
                 if self.failures.is_fatal:
-                    self._finish(slot, 0)
-                else:
-                    request = self._library.store.request(row, count)
-                    self._client.infer(request, slot.on_answer, self._timeout_s)
+                    raise RequestFailed("not sent, since the server is gone", is_fatal=True)
+                request = self._library.store.request(row, count)
+                self._client.infer(request, slot.on_answer, self._timeout_s)
             except Exception as error:  # noqa: BLE001 - boundary to LoadGen, see above
                 self._fail(slot, error)
             start += count

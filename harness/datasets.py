@@ -1,0 +1,255 @@
+"""Which images there are, in which order, with which labels. A sample's index here is LoadGen's sample index.
+
+Nothing is skipped: MLPerf's accuracy scripts index the list; a missing file would shift every later label.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import progress, synthetic
+from harness.errors import ConfigError, DatasetError
+
+logger = logging.getLogger(__name__)
+
+LIST_NAME = "val_map.txt"
+CLASSES = 1000
+
+_IMAGENET_SIZE = 50_000
+# Of the labels in order, a line each, as in val.txt of caffe_ilsvrc12.tar.gz, which the reference uses.
+_IMAGENET_LABELS_SHA256 = "098d797749a19d2c76f3243494b4d38079446eab41f3b8775212a33e4558a35f"
+_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+_EDGE_BYTES = 4096
+"""How much of a file's start and of its end goes into the fingerprint."""
+_READERS = 8
+"""Threads that look at files: they wait for the disk, not for a core."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image."""
+
+    path: Path
+    label: int | None
+    """ImageNet class, 0-999; None where there is no ground truth."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images in LoadGen's order."""
+
+    name: str
+    root: Path
+    samples: tuple[Sample, ...]
+    fingerprint: str
+    """Digest of names, labels, sizes and the first and last 4 KiB of each file, in order."""
+    is_complete: bool
+    """Whether this is the whole real set in its published order, and with its published labels if any."""
+    has_labels: bool
+
+
+def open_imagenet(
+    path: Path, *, list_file: Path | None, count: int | None, name: str = "imagenet"
+) -> Dataset:
+    """Find the ImageNet validation images, or another set that is laid out like them.
+
+    The order is that of `list_file`, else of val_map.txt in the folder: lines `file label`, the files being
+    in the folder, in its `val/`, or in the synset folders of either. Without a list: by file name, labelled
+    by the 1000 synset folders, or without labels where the images lie flat.
+
+    Args:
+        path: the folder.
+        list_file: a list to use instead of val_map.txt.
+        count: how many to take, from the start; None for all.
+        name: of the result.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+        DatasetError: the list is bad, or what it names cannot be used (which, how many of how many).
+    """
+    if count is not None and count < 1:
+        raise ConfigError(f"count must be at least 1, not {count}")
+    if not path.is_dir():
+        raise DatasetError(
+            f"dataset folder {path} does not exist; "
+            f"`python -m converters.fetch imagenet` says what to put there"
+        )
+    path = path.absolute()
+    source = list_file or path / LIST_NAME
+    if list_file or source.is_file():
+        samples = _take(_locate(path, source, _read_list(source)), count, source)
+    else:
+        samples = _take(_scan(path), count, path)
+    dataset = _dataset(name, path, samples)
+    if not dataset.has_labels:
+        logger.warning("%s: no labels, so accuracy cannot be measured; they belong into %s", path, LIST_NAME)
+    return dataset
+
+
+def open_synthetic(root: Path, count: int) -> Dataset:
+    """Images that the tool draws itself; those that are not in `root` yet are drawn.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+        DatasetError: the folder cannot be written.
+    """
+    if count < 1:
+        raise ConfigError(f"count must be at least 1, not {count}")
+    with progress.bar("drawing synthetic images", count) as advance:
+        paths = synthetic.draw_set(root.absolute(), count, len(os.sched_getaffinity(0)), advance)
+    return _dataset("synthetic", root.absolute(), tuple(Sample(path, None) for path in paths))
+
+
+def _dataset(name: str, root: Path, samples: tuple[Sample, ...]) -> Dataset:
+    return Dataset(
+        name=name,
+        root=root,
+        samples=samples,
+        fingerprint=_fingerprint(samples),
+        is_complete=_is_imagenet(samples),
+        has_labels=all(sample.label is not None for sample in samples),
+    )
+
+
+def _read_list(source: Path) -> list[tuple[str, int]]:
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read the list {source}: {error}") from error
+    entries = [_parse(line, f"{source}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not entries:
+        raise DatasetError(f"the list {source} is empty; it wants lines `file label`")
+    labels = dict(entries)
+    for file, label in entries:
+        if labels[file] != label:
+            raise DatasetError(f"{source} gives {file} two labels: {label} and {labels[file]}")
+    return entries
+
+
+def _parse(line: str, where: str) -> tuple[str, int]:
+    columns = line.split()
+    if len(columns) != 2:
+        raise DatasetError(f"{where}: wants two columns, `file label`, not {line.strip()!r}")
+    file, label = columns
+    if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) >= CLASSES:
+        raise DatasetError(
+            f"{where}: the label must be a whole number from 0 to {CLASSES - 1}, not {label!r}"
+        )
+    return file, int(label)
+
+
+def _locate(path: Path, source: Path, entries: list[tuple[str, int]]) -> list[Sample]:
+    """Where the listed files are; the first layout that has any of them is taken to be the one."""
+    for folder in (path, path / "val"):
+        if any((folder / file).is_file() for file, _ in entries):
+            return [Sample(folder / file, label) for file, label in entries]
+    by_name = {image.name: image for image, _ in _synset_images(path)}
+    if not any(file in by_name for file, _ in entries):
+        raise DatasetError(
+            f"{source} does not belong to {path}: not one of its {len(entries)} images is there "
+            f"(the first is {entries[0][0]})"
+        )
+    return [Sample(by_name.get(file, path / file), label) for file, label in entries]
+
+
+def _scan(path: Path) -> list[Sample]:
+    """Images of a folder without a list, in the order of their names, as the published list has them."""
+    images = sorted(_synset_images(path), key=lambda image: image[0].name)
+    if images:
+        synsets = sorted({synset for _, synset in images})
+        if len(synsets) != CLASSES:
+            raise DatasetError(
+                f"{path} has {len(synsets)} synset folders with images; labels follow from them only if all "
+                f"{CLASSES} are there: add {LIST_NAME} (lines `file label`) or name a list"
+            )
+        label = {synset: number for number, synset in enumerate(synsets)}
+        return [Sample(image, label[synset]) for image, synset in images]
+    for folder in (path, path / "val"):
+        flat = sorted(folder.glob("ILSVRC2012_val_*.JPEG"))
+        if flat:
+            return [Sample(image, None) for image in flat]
+    raise DatasetError(
+        f"no images in {path}: wanted {LIST_NAME} with the files that it names, ILSVRC2012_val_*.JPEG, or "
+        f"one folder per synset; `python -m converters.fetch imagenet` says where to get them"
+    )
+
+
+def _synset_images(path: Path) -> Iterator[tuple[Path, str]]:
+    """Images in `n01440764/` and the like, in the folder or its `val/`, with the synset's name."""
+    for folder in (path, path / "val"):
+        synsets = [entry for entry in _entries(folder) if re.fullmatch(r"n\d{8}", entry.name)]
+        for synset in synsets:
+            for image in _entries(synset):
+                if image.suffix.lower() in _IMAGE_SUFFIXES:
+                    yield image, synset.name
+        if synsets:
+            return
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    return folder.iterdir() if folder.is_dir() else ()
+
+
+def _take(samples: Sequence[Sample], count: int | None, source: Path) -> tuple[Sample, ...]:
+    if count is not None and count > len(samples):
+        raise DatasetError(f"{count} images wanted, but {source} has {len(samples)}; lower --count")
+    return tuple(samples[:count])
+
+
+def _fingerprint(samples: Sequence[Sample]) -> str:
+    """Look at every file; identify the set.
+
+    Raises:
+        DatasetError: files that are missing, empty or no images.
+    """
+    digest = hashlib.sha256()
+    bad: list[str] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        probes = pool.map(_probe, [sample.path for sample in samples])
+        checked = progress.track(probes, "checking images", len(samples))
+        for sample, (edges, defect) in zip(samples, checked, strict=True):
+            if defect:
+                bad.append(f"{sample.path} {defect}")
+            digest.update(f"{sample.path.name}\0{sample.label}\0".encode() + edges)
+    if bad:
+        raise DatasetError(
+            f"{bad[0]} ({len(bad)} of {len(samples)} images cannot be used); none is skipped: complete the "
+            f"folder, or list only what is there"
+        )
+    return digest.hexdigest()
+
+
+def _probe(path: Path) -> tuple[bytes, str]:
+    """Digest of size, start and end of a file, and what is wrong with it, if anything."""
+    try:
+        with path.open("rb", buffering=0) as stream:
+            head = stream.read(_EDGE_BYTES)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(len(head), size - _EDGE_BYTES))
+            tail = stream.read(_EDGE_BYTES)
+    except FileNotFoundError:
+        return b"", "is missing"
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror})"
+    edges = hashlib.sha256(b"%d\0" % size + head + tail).digest()
+    if not head:
+        return edges, "is empty"
+    return edges, "" if head.startswith(_MAGIC) else "is neither a JPEG nor a PNG"
+
+
+def _is_imagenet(samples: Sequence[Sample]) -> bool:
+    """Whether these are the 50,000 validation images, in order, with the labels that MLPerf uses."""
+    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, _IMAGENET_SIZE + 1)]
+    if [sample.path.name for sample in samples] != names:
+        return False
+    labels = "".join(f"{sample.label}\n" for sample in samples)
+    if samples[0].label is None or hashlib.sha256(labels.encode()).hexdigest() == _IMAGENET_LABELS_SHA256:
+        return True
+    logger.warning("these are ImageNet's validation images, but not with the labels that MLPerf uses")
+    return False

@@ -1,0 +1,165 @@
+"""Image file to model input, by the MLPerf reference's arithmetic, bit for bit.
+
+Reference: mlcommons/inference, vision/classification_and_detection/python/dataset.py. What depends on order,
+rounding or the decoder is kept as it is there; what commutes exactly is done where it is cheapest: colours
+are swapped after the crop (each resize here works on every channel by itself).
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL
+from PIL import Image
+
+from harness.errors import DatasetError
+from harness.models.spec import DType, Layout, Preprocess, Resize
+
+U8Image = npt.NDArray[np.uint8]
+"""(height, width, 3)"""
+
+_CROP_PERCENT = 87.5
+"""Share of the resized image's short side that the centre crop keeps (reference: `scale`)."""
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    "divide": np.divide,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+}
+_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
+
+
+def load(path: Path, recipe: Preprocess) -> npt.NDArray[Any]:
+    """Decode and preprocess one file; see `apply` for the result.
+
+    Raises:
+        DatasetError: the file cannot be used; names it.
+    """
+    image = decode(path)
+    try:
+        return apply(image, recipe)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
+
+
+def decode(path: Path) -> U8Image:
+    """Read an image as OpenCV's `imread` does: 3 channels **BGR**, rotated as its EXIF data says.
+
+    A file that ends too early is refused, although OpenCV would fill the rest with grey.
+
+    Raises:
+        DatasetError: missing, not an image, or cut off.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror or error}") from error
+    if _is_cut_off(content):
+        raise DatasetError(f"{path}: the file is cut off ({len(content)} bytes); fetch it again")
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error as error:
+        raise DatasetError(f"{path}: OpenCV cannot decode it ({error.err})") from error
+    if image is None:
+        raise DatasetError(f"{path}: not an image that OpenCV can decode ({len(content)} bytes)")
+    return image.astype(np.uint8, copy=False)
+
+
+def apply(image_bgr: U8Image, recipe: Preprocess) -> npt.NDArray[Any]:
+    """Resize, crop, swap to RGB and normalise.
+
+    Args:
+        image_bgr: (h, w, 3) uint8 from `decode`.
+        recipe: what to do; its steps are carried out one by one in float32.
+
+    Returns:
+        C-contiguous array of `recipe.shape` and `recipe.dtype`.
+
+    Raises:
+        DatasetError: the image is too extreme to be resized.
+    """
+    if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
+        raise ValueError(f"(h, w, 3) uint8 wanted, not {image_bgr.shape} {image_bgr.dtype}")
+    rgb = _RESIZE[recipe.resize](image_bgr, recipe.size_px)[..., ::-1]
+    values = rgb if recipe.layout == Layout.NHWC else rgb.transpose(2, 0, 1)
+    result = np.ascontiguousarray(values, dtype=recipe.dtype.value)
+    if recipe.dtype != DType.UINT8:
+        per_channel = (3,) if recipe.layout == Layout.NHWC else (3, 1, 1)
+        for step in recipe.steps:
+            operand = np.broadcast_to(np.array(step.values, np.float32), 3).reshape(per_channel)
+            _OPERATIONS[step.op](result, operand, out=result)
+    return result
+
+
+@cache
+def decoder_version() -> str:
+    """The libraries whose version can change a pixel, e.g. `opencv 4.11.0, libjpeg-turbo 3.0.3-70, …`."""
+    jpeg = re.search(r"^\s*JPEG:\s*(.+?)\s*$", cv2.getBuildInformation(), re.MULTILINE)
+    # A build that takes the system's library prints the path where it was compiled: not a version.
+    library = re.sub(r"^\S*/|^build-", "", jpeg.group(1)) if jpeg else "unknown JPEG library"
+    return f"opencv {cv2.__version__}, {library}, pillow {PIL.__version__}"
+
+
+def _is_cut_off(content: bytes) -> bool:
+    """Whether the end marker of a JPEG's last scan, or of a PNG, is missing and its pixels too.
+
+    The marker of an embedded thumbnail comes before the scan. Pillow, which refuses what OpenCV fills with
+    grey, has the last word, so that odd bytes after a good image do no harm.
+    """
+    if content.startswith(_JPEG_START):
+        is_suspect = content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
+    else:
+        is_suspect = content.startswith(_PNG_START) and _PNG_END not in content
+    return is_suspect and not _is_complete_for_pillow(content)
+
+
+def _is_complete_for_pillow(content: bytes) -> bool:
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
+
+
+def _resized_px(height: int, width: int, size_px: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) after the aspect-keeping resize; a square image takes the second branch."""
+    short_height, short_width = (math.floor(100.0 * side / _CROP_PERCENT) for side in size_px)
+    if height > width:
+        return int(short_height * height / width), short_width
+    return short_height, int(short_width * width / height)
+
+
+def _opencv(interpolation: int) -> Callable[[U8Image, tuple[int, int]], U8Image]:
+    def resize_and_crop(image: U8Image, size_px: tuple[int, int]) -> U8Image:
+        height, width = _resized_px(image.shape[0], image.shape[1], size_px)
+        try:
+            resized = cv2.resize(image, (width, height), interpolation=interpolation)
+        except cv2.error as error:
+            raise DatasetError(f"cannot be resized to {width}x{height} pixels ({error.err})") from error
+        top, left = int((height - size_px[0]) / 2), int((width - size_px[1]) / 2)
+        return resized[top : top + size_px[0], left : left + size_px[1]].astype(np.uint8, copy=False)
+
+    return resize_and_crop
+
+
+def _pillow_bilinear(image: U8Image, size_px: tuple[int, int]) -> U8Image:
+    """Torchvision's `resize` (anti-aliased, unlike OpenCV's) and `center_crop` (rounds half to even)."""
+    height, width = _resized_px(image.shape[0], image.shape[1], size_px)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    top, left = round((height - size_px[0]) / 2), round((width - size_px[1]) / 2)
+    return np.asarray(resized.crop((left, top, left + size_px[1], top + size_px[0])))
+
+
+_RESIZE: dict[Resize, Callable[[U8Image, tuple[int, int]], U8Image]] = {
+    Resize.ASPECT_AREA: _opencv(cv2.INTER_AREA),
+    Resize.ASPECT_LINEAR: _opencv(cv2.INTER_LINEAR),
+    Resize.ASPECT_PILLOW_BILINEAR: _pillow_bilinear,
+}
