@@ -2,6 +2,11 @@
 
 import sys
 
-from harness.cli import main
+from harness.errors import EXIT_INTERRUPTED
 
-sys.exit(main())
+try:
+    from harness.cli import main
+
+    sys.exit(main())
+except KeyboardInterrupt:  # while the libraries were being imported
+    sys.exit(EXIT_INTERRUPTED)

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
+from harness import runner
 from harness.config import DATASETS, TRANSPORTS, RunMode, resolve
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
 from harness.model_config import DEVICES
 from harness.models import MODELS
 from harness.models.spec import Platform
+from harness.results import Result, print_table, reference_line
 from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
 
 logger = logging.getLogger(__name__)
@@ -77,15 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.DEBUG if is_debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
+    collected: list[Result] = []
     with one_line_errors(is_debug) as ending:
-        given = vars(parser().parse_args(words))
-        config = resolve(given)
-        from harness import results, runner
-
-        collected = runner.run(config)
-        for result in collected:
-            sys.stdout.write(results.reference_line(result) + "\n")
-        results.print_table(collected)
+        config = resolve(vars(parser().parse_args(words)))
+        try:
+            for result in runner.run(config):
+                collected.append(result)
+                sys.stdout.write(reference_line(result) + "\n")
+                sys.stdout.flush()
+        finally:
+            if collected:
+                print_table(collected)
         ending.code = max(result.exit_code for result in collected)
     return ending.code
 
@@ -100,10 +104,12 @@ class Ending:
 def one_line_errors(is_debug: bool) -> Iterator[Ending]:
     """Turn whatever ends the block into an exit code and one line on stderr.
 
-    SIGTERM is treated as Ctrl-C, so that servers and workers are stopped on both.
+    SIGTERM is treated as Ctrl-C, so that servers and workers are stopped on both; a second one is ignored,
+    so that they are stopped to the end.
     """
     ending = Ending()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield ending
     except HarnessError as error:
@@ -118,3 +124,9 @@ def one_line_errors(is_debug: bool) -> Iterator[Ending]:
         # Whoever read our output has gone; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         ending.code = EXIT_USAGE
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt

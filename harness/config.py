@@ -30,7 +30,7 @@ class RunMode(StrEnum):
     PERFORMANCE = "Performance"
     ACCURACY = "Accuracy"
     SUBMISSION = "Submission"
-    """Accuracy, then performance, as separate tests: LoadGen's own SubmissionRun mixes their logs."""
+    """Performance, then accuracy, as separate tests: LoadGen's own SubmissionRun mixes their logs."""
     FIND_PEAK = "FindPeakPerformance"
 
 

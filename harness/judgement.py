@@ -44,7 +44,7 @@ def judge(
         else:
             log = loadgen.read_detail(results.log_dir(folder, mode))
             metric = verdict.metric(log, scenario)
-            reasons.extend(verdict.reasons(log, scenario) if mode == Mode.PERFORMANCE else ())
+            reasons.extend(verdict.reasons(log, scenario))
     deviations = _deviations(prepared, rule)
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{prepared.config.platform}"),

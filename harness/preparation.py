@@ -132,7 +132,7 @@ def truth(prepared: Prepared) -> tuple[str, list[int]]:
 def _source_labels(prepared: Prepared) -> Path:
     """What the source framework itself predicts for the same samples; computed once and kept."""
     facts = prepared.manifest
-    key = f"{prepared.samples.stem}-{facts.weights_sha256[:16]}-{facts.platform_source}"
+    key = f"{facts.entry}_{facts.weights_sha256[:16]}_{prepared.samples.parent.name}"
     path = prepared.config.cache / "source-labels" / f"{key}.npy"
     if not path.exists():
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))

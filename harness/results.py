@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -175,40 +176,48 @@ def reference_line(result: Result) -> str:
     return f"TestScenario.{result.scenario} {', '.join(parts)}{', tiles=' + tiles if tiles else ''}"
 
 
-def print_table(results: Sequence[Result]) -> None:
-    """Print one row per result, then why those that are not valid are not."""
+def print_table(collected: Sequence[Result]) -> None:
+    """Print one row per result, then why those that are not valid are not; fits 80 columns."""
     console = Console(highlight=False, soft_wrap=True)
-    first = results[0]
-    title = f"{first.model} on {first.platform}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("Scenario", "MLPerf metric"):
-        table.add_column(name)
-    for name in ("p50 ms", "p90 ms", "p99 ms", "Accuracy"):
-        table.add_column(name, justify="right")
-    table.add_column("Result")
-    for result in results:
+    first = collected[0]
+    kind = "" if first.is_official else " (quick run)"
+    table = Table(
+        title=f"{first.model} on {first.platform}{kind}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("Scenario", no_wrap=True)
+    for name in ("MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Result", no_wrap=True)
+    for result in collected:
         table.add_row(
             result.scenario.value,
             f"{result.metric.value:.2f} {result.metric.unit}" if result.metric else "-",
             *(_cell(result.percentile_ms(name)) for name in ("50.00", "90.00", "99.00")),
-            _accuracy_cell(result.accuracy),
-            f"{result.verdict}{'' if result.is_official else ' (quick)'}",
+            f"{result.accuracy.value:.2%}" if result.accuracy else "-",
+            result.verdict,
         )
     console.print(table)
-    for result in results:
-        for reason in result.reasons:
-            console.print(f"{result.scenario} {result.verdict}: {reason}", markup=False)
-    deviations = dict.fromkeys(reason for result in results for reason in result.deviations)
+    for line in _notes(collected):
+        console.print(line, markup=False)
+
+
+def _notes(collected: Sequence[Result]) -> list[str]:
+    """What the figures mean, and what is wrong with which."""
+    notes = [f"{result.scenario} {result.verdict}: {why}" for result in collected for why in result.reasons]
+    accuracies = dict.fromkeys(
+        f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
+        for result in collected
+        if (accuracy := result.accuracy)
+    )
+    deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:
-        console.print(f"Not an official MLPerf result: {'; '.join(deviations)}.", markup=False)
+        notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
+    return [*accuracies, *notes, f"Results: {collected[0].folder.parent}"]
 
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _accuracy_cell(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return "-"
-    against = "agree" if accuracy.truth == "source framework" else accuracy.metric
-    return f"{100 * accuracy.value:.2f}% {against} ({accuracy.good}/{accuracy.total})"

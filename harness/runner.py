@@ -15,14 +15,14 @@ from pathlib import Path
 from harness import paths, results, server
 from harness.client import TritonClient
 from harness.config import RunConfig, RunMode, cpu_count
-from harness.errors import ConfigError
+from harness.errors import ConfigError, InferenceError
 from harness.judgement import judge
 from harness.loadgen import Mode, Plan
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
 from harness.processes import die_with_parent
 from harness.results import Result
-from harness.rounds import EARLY_STOPPING_MIN_QUERIES, Rules, Scenario, rules
+from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
 from harness.serving import check_served, load_model
 from harness.tuning import Tuning, tune
 from harness.worker import Job, Outcome, read_outcome
@@ -35,26 +35,24 @@ _REQUEST_TIMEOUT_S = 120.0
 _MODES = {
     RunMode.PERFORMANCE: (Mode.PERFORMANCE,),
     RunMode.ACCURACY: (Mode.ACCURACY,),
-    RunMode.SUBMISSION: (Mode.ACCURACY, Mode.PERFORMANCE),
+    RunMode.SUBMISSION: (Mode.PERFORMANCE, Mode.ACCURACY),
     RunMode.FIND_PEAK: (Mode.FIND_PEAK,),
 }
 
 
-def run(config: RunConfig) -> list[Result]:
-    """Carry out an invocation; one result per scenario (and per Server bound).
+def run(config: RunConfig) -> Iterator[Result]:
+    """Carry out an invocation; yields a result as each scenario (and Server bound) ends.
 
     Raises:
-        HarnessError: nothing could be measured.
+        HarnessError: the next scenario could not be measured.
     """
     _check_writable(config.output)
     prepared = prepare(config)
     with _server(config) as url, TritonClient(url) as client:
         client.check_is_triton()
-        return [
-            _run_scenario(prepared, client, scenario, bound_s)
-            for scenario in config.scenarios
-            for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,)
-        ]
+        for scenario in config.scenarios:
+            for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,):
+                yield _run_scenario(prepared, client, scenario, bound_s)
 
 
 @contextlib.contextmanager
@@ -87,7 +85,7 @@ def _run_scenario(
     folder = _new_folder(config, entry, scenario)
     modes = _MODES[config.mode]
     if config.accuracy and Mode.ACCURACY not in modes:
-        modes = (Mode.ACCURACY, *modes)
+        modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
         plan = _plan(prepared, scenario, mode, rule, bound_s)
@@ -129,7 +127,7 @@ def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound
     config = prepared.config
     duration_ms, queries = rule.min_duration_ms, rule.min_query_count
     if config.time_s is not None:
-        duration_ms, queries = int(config.time_s * 1000), EARLY_STOPPING_MIN_QUERIES[scenario]
+        duration_ms, queries = int(config.time_s * 1000), QUICK_MIN_QUERIES[scenario]
     elif config.count is not None:
         duration_ms, queries = 0, config.count
     return Plan(
@@ -192,7 +190,10 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
         # A worker that was killed could not: its memory must not stay mapped in a server that lives on.
         if worker.returncode:
             client.unregister_shared_memory(job.segment)
-    return read_outcome(Path(job.outcome))
+    try:
+        return read_outcome(Path(job.outcome))
+    except InferenceError as error:
+        return Outcome(error=str(error))
 
 
 def _check_writable(folder: Path) -> None:

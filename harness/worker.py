@@ -204,6 +204,12 @@ def run_job(job: Job) -> Outcome:
                 )
 
             plan, hints = _prepare(job, library, new_sut)
+            if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
+                # LoadGen paces this one too.
+                seconds = len(samples) / plan.target_qps
+                logger.info(
+                    "%d samples at %.1f per second take %.0f s", len(samples), plan.target_qps, seconds
+                )
             before = client.statistics(job.entry)
             sut = new_sut(loadgen.complete)
             test_s, cpu_s = _test(job, plan, library, sut, len(samples))
@@ -248,12 +254,13 @@ def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut
     library.load(indices)
     stopwatch = Stopwatch()
     calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
-    for _ in range(2):
-        calibrator.query(min(job.client_batch * job.in_flight, 2 * count))
-    is_paced = plan.scenario == Scenario.SERVER
-    # Accuracy runs end with the data set, so only Server, which is paced by its rate, needs a hint.
-    if job.has_hint or (plan.mode == Mode.ACCURACY and not is_paced):
+    calibrator.warm_up(min(job.client_batch * job.in_flight, count))
+    if job.has_hint:
         return plan, Hints(plan.target_qps, plan.expected_latency_ns)
+    if plan.mode == Mode.ACCURACY:
+        # These end with the data set; only Server is paced, and has no bound to keep.
+        rate = calibrator.throughput(1) / 2 if plan.scenario == Scenario.SERVER else 1.0
+        return dataclasses.replace(plan, target_qps=rate), Hints(rate)
     hints = calibrate(
         calibrator,
         plan.scenario,
