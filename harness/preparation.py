@@ -1,7 +1,6 @@
 """What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
 
 import logging
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from harness.config import AUTO, SYNTHETIC, RunConfig, cpu_count
 from harness.datasets import Dataset, open_imagenet, open_synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import SEEDED, Manifest
-from harness.processes import die_with_parent
+from harness.processes import start_module
 
 logger = logging.getLogger(__name__)
 
@@ -57,24 +56,15 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _convert(config: RunConfig) -> Path:
     """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
-    command = [sys.executable, "-m", "converters", "--model", config.model, "--platform", config.platform]
-    command += ["--weights", config.weights, "--print-entry"]
+    options = ["--model", config.model, "--platform", config.platform, "--weights", config.weights]
     if config.is_user_file and config.dataset not in (AUTO, SYNTHETIC):
-        command += ["--recipe", config.dataset]
-    return Path(_run_converter(command).strip())
+        options += ["--recipe", config.dataset]
+    return Path(_run_converter("converters", *options, "--print-entry").strip())
 
 
-def _run_converter(command: list[str]) -> str:
+def _run_converter(module: str, *options: str) -> str:
     """Run one of the converters' commands; its last line on stderr is the reason should it fail."""
-    process = subprocess.Popen(
-        command,
-        cwd=paths.PROJECT_ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-    )
+    process = start_module(module, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     last = ""
@@ -94,7 +84,7 @@ def _run_converter(command: list[str]) -> str:
             process.kill()
         raise
     if code:
-        raise ConversionError(last.strip().removeprefix("error: ") or f"{shlex.join(command)} failed")
+        raise ConversionError(last.strip().removeprefix("error: ") or f"python -m {module} failed")
     sys.stderr.write(last)
     return output
 
@@ -137,7 +127,6 @@ def _source_labels(prepared: Prepared) -> Path:
     if not path.exists():
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "converters.source", "--entry", str(prepared.entry_dir)]
-        command += ["--samples", str(prepared.samples), "--output", str(path)]
-        _run_converter(command)
+        options = ["--entry", str(prepared.entry_dir), "--samples", str(prepared.samples)]
+        _run_converter("converters.source", *options, "--output", str(path))
     return path

@@ -1,12 +1,50 @@
-"""Child processes that cannot outlive this one."""
+"""Child processes that cannot outlive this one: `python -m harness.processes PARENT MODULE [ARGUMENT ...]`.
+
+The child asks the kernel itself to be killed with its parent. Asking between fork and exec (`preexec_fn`)
+would need a real fork, which crashes now and then in a process that uses gRPC.
+"""
 
 import ctypes
+import os
+import runpy
 import signal
+import subprocess
+import sys
+from typing import IO, Any
+
+from harness.paths import PROJECT_ROOT
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> None:
-    """Run in a child between fork and exec: be killed when the parent dies, however it dies."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def start_module(
+    module: str,
+    *arguments: str,
+    stdout: IO[Any] | int | None = None,
+    stderr: IO[Any] | int | None = None,
+    environment: dict[str, str] | None = None,
+) -> subprocess.Popen[str]:
+    """Run a module of this project, away from the terminal's Ctrl-C, until the calling thread ends."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.processes", str(os.getpid()), module, *arguments],
+        cwd=PROJECT_ROOT,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, **(environment or {})},
+        text=True,
+        start_new_session=True,
+    )
+
+
+def main() -> None:
+    """Become the module, once it is certain that we end with the parent."""
+    parent, module = int(sys.argv[1]), sys.argv[2]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it ended before we could ask
+    sys.argv = sys.argv[2:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from harness.judgement import judge
 from harness.loadgen import Mode, Plan
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
-from harness.processes import die_with_parent
+from harness.processes import start_module
 from harness.results import Result
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
 from harness.serving import check_served, load_model
@@ -64,6 +63,10 @@ def _server(config: RunConfig) -> Iterator[str]:
         logger.info("using the server at %s", url)
         yield url
         return
+    for leftover in paths.STATE_DIR.glob("server-*"):
+        # Of a run that was killed; its server has ended with it.
+        if not Path(f"/proc/{leftover.name.removeprefix('server-')}").exists():
+            shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
     try:
@@ -174,13 +177,9 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "harness.worker", str(job_file)],
-        cwd=paths.PROJECT_ROOT,
-        stdout=sys.stderr,  # LoadGen prints there, and stdout is for results
-        env={**os.environ, "HARNESS_LOG": level},
-        start_new_session=True,
-        preexec_fn=die_with_parent,
+    # LoadGen prints to stdout, which is for results.
+    worker = start_module(
+        "harness.worker", str(job_file), stdout=sys.stderr, environment={"HARNESS_LOG": level}
     )
     try:
         worker.wait()

@@ -1,0 +1,230 @@
+"""One conversion: weights, export, comparison, publication."""
+
+import hashlib
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from converters import files, own_files, parity, publish, samples, weights
+from converters.graph import Array, shape_in
+from converters.parity import Comparison
+from converters.weights import AUTO, SourceFile
+from harness import manifest
+from harness.errors import ConfigError, ConversionError
+from harness.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
+from harness.model_config import model_config, to_text
+from harness.models import get_variant
+from harness.models.spec import Layout, ModelSpec, Platform, Variant
+
+logger = logging.getLogger(__name__)
+
+CODE_VERSION = 1
+"""Raise it when a change here makes other entries from the same weights."""
+
+GOLDEN_SAMPLES = 4
+
+_TOOLS = {
+    Platform.TENSORFLOW: ("tensorflow",),
+    Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow",),
+    Platform.ONNXRUNTIME: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+    Platform.PYTORCH: ("tensorflow", "torch"),
+    Platform.TFLITE: ("tensorflow", "ai-edge-litert"),
+}
+_DISTRIBUTIONS = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
+"""A package may go by several names."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be converted, and where to."""
+
+    spec: ModelSpec
+    platform: Platform
+    weights: str
+    """`auto`, `seeded`, `official`, or a file's path."""
+    repository: Path
+    recipe: str = ""
+    """Preprocessing of a user's file; empty for the model's own."""
+    entry: str = ""
+    """Empty for the default name."""
+    is_forced: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject what contradicts itself."""
+        if self.recipe and not self.is_own_file:
+            raise ConfigError("--recipe is for your own files; the named models have theirs")
+        if self.entry != self.default_entry and own_files.is_reserved(self.entry):
+            raise ConfigError(f"--name {self.entry} is the entry of a named model; choose another")
+
+    @property
+    def is_own_file(self) -> bool:
+        """Whether the weights are a user's file."""
+        return self.weights not in (AUTO, SEEDED, OFFICIAL)
+
+    @property
+    def default_entry(self) -> str:
+        """The entry's name where none was given."""
+        if self.is_own_file:
+            return own_files.entry_name(Path(self.weights), self.platform)
+        return self.spec.entry_name(self.platform)
+
+    @property
+    def entry_dir(self) -> Path:
+        """Where the entry is, or will be."""
+        return self.repository / (self.entry or self.default_entry)
+
+    @property
+    def variant(self) -> Variant:
+        """The model's own declaration for the platform."""
+        return get_variant(self.spec, self.platform)
+
+
+def convert(request: Request) -> Manifest:
+    """Make an entry, unless it is there and made from the same weights by the same tools.
+
+    Returns:
+        What is in the entry now.
+
+    Raises:
+        ConfigError: the request contradicts the model.
+        ConversionError: weights that cannot be had, or an export that does not equal its source.
+    """
+    entry = request.entry_dir.name
+    variant = request.variant
+    with publish.claim(request.repository, entry):
+        existing = None if request.is_forced else _intact(request, variant)
+        source = _source(request, variant, existing)
+        if existing and _is_made_from(existing, source, request):
+            logger.info("%s is up to date (%s weights)", entry, existing.weights)
+            return existing
+        assert source is not None
+        with publish.staged(request.repository, entry) as staging:
+            return _build(request, source, staging)
+
+
+def _intact(request: Request, variant: Variant) -> Manifest | None:
+    """The entry's manifest, if all that it vouches for is still there and still declared so."""
+    entry_dir = request.entry_dir
+    try:
+        found = manifest.load(entry_dir)
+    except ConversionError:
+        return None
+    graph = entry_dir / "1" / request.platform.model_filename
+    config = entry_dir / publish.CONFIG_NAME
+    is_intact = (
+        (request.is_own_file or found.variant == variant)
+        and found.entry == entry_dir.name
+        and graph.exists()
+        and manifest.digest(graph) == found.graph_sha256
+        and (entry_dir / GOLDEN_NAME).exists()
+        and config.exists()
+        and config.read_text(encoding="utf-8") == to_text(model_config(found.entry, found.variant))
+    )
+    return found if is_intact else None
+
+
+def _source(request: Request, variant: Variant, existing: Manifest | None) -> SourceFile | None:
+    """Choose and get the weights; None leaves an existing entry as it is."""
+    if request.is_own_file:
+        return weights.own_file(Path(request.weights), request.platform)
+    published = request.spec.sources[variant.source]
+    if request.weights == OFFICIAL or (request.weights == AUTO and weights.is_fetched(published)):
+        return weights.official(request.spec, variant)
+    if request.weights == AUTO and existing and Path(existing.weights_file).exists():
+        return None
+    if request.weights == AUTO:
+        logger.warning(
+            "warning: no published weights for %s here: using seeded ones, whose accuracy means agreement "
+            "with the source framework only; to get the published ones: ./run.sh fetch %s",
+            request.spec.name,
+            request.spec.name,
+        )
+    return weights.seeded(request.spec, variant)
+
+
+def _is_made_from(existing: Manifest, source: SourceFile | None, request: Request) -> bool:
+    return source is None or (
+        (existing.weights, existing.weights_file, existing.weights_sha256)
+        == (source.kind, str(source.path), source.sha256)
+        and existing.tools == _tools(request)
+    )
+
+
+def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
+    target = staging / "1" / request.platform.model_filename
+    if source.kind == USER_FILE:
+        # Before it is exported, so that what is wrong is said of the user's file and not of ours.
+        with files.open_file(source.path, request.spec) as graph:
+            own_files.classifier_outputs(graph)
+    logger.info("%s: exporting %s", request.entry_dir.name, source.path)
+    files.export(request.platform, source.path, target, request.spec)
+    with ExitStack() as stack:
+        reference = stack.enter_context(files.open_file(source.path, request.spec))
+        torch_shape = shape_in(Layout.NCHW, reference)
+        export = stack.enter_context(files.open_file(target, request.spec, torch_shape))
+        if source.kind == USER_FILE:
+            variant = own_files.variant_of(export, request.variant, request.recipe)
+        else:
+            variant = request.variant
+            parity.check_tensors(export, variant)
+        inputs = samples.fixed_inputs(variant.preprocess, parity.SAMPLES)
+        comparison = parity.compare(reference, export, variant, inputs)
+    _report(request.entry_dir.name, comparison)
+    made = Manifest(
+        entry=request.entry_dir.name,
+        model=request.spec.name,
+        weights=source.kind,
+        weights_file=str(source.path),
+        weights_sha256=source.sha256,
+        variant=variant,
+        parity=comparison.parity,
+        graph_sha256=manifest.digest(target),
+        tools=_tools(request),
+    )
+    with publish.writing(request.repository):
+        _write(made, comparison, inputs, staging)
+    return made
+
+
+def _write(made: Manifest, comparison: Comparison, inputs: Array, staging: Path) -> None:
+    """Everything beside the exported file."""
+    golden = {
+        f"output:{output.name}": comparison.expected[output.name][:GOLDEN_SAMPLES]
+        for output in made.variant.requested_outputs
+    }
+    np.savez(staging / GOLDEN_NAME, input=inputs[:GOLDEN_SAMPLES], **golden)
+    text = to_text(model_config(made.entry, made.variant))
+    (staging / publish.CONFIG_NAME).write_text(text, encoding="utf-8")
+    manifest.save(made, staging)
+
+
+def _report(entry: str, comparison: Comparison) -> None:
+    found = comparison.parity
+    logger.info(
+        "%s: equals its source on %d inputs: largest difference %.2g (allowed %.2g), every class the same",
+        entry,
+        found.samples,
+        found.max_abs_diff,
+        found.tolerance,
+    )
+
+
+def _tools(request: Request) -> dict[str, str]:
+    """Versions of all that has a say in the entry."""
+    declaration = repr((request.spec.name, request.variant, request.recipe))
+    ours = hashlib.sha256(declaration.encode()).hexdigest()[:12]
+    versions = {name: _version(name) for name in ("numpy", *_TOOLS[request.platform])}
+    return {"converters": f"{CODE_VERSION}.{samples.VERSION} {ours}", **versions}
+
+
+def _version(name: str) -> str:
+    for distribution in _DISTRIBUTIONS.get(name, (name,)):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    raise ConversionError(f"{name} is not installed: run ./run.sh setup")

@@ -1,0 +1,120 @@
+"""Opens and exports model files of every kind; each framework is imported when it is first needed."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from converters.graph import Graph
+from harness.errors import ConfigError, ConversionError
+from harness.models.spec import ModelSpec, Platform, Variant
+
+
+def open_file(
+    path: Path, spec: ModelSpec, torch_shape: tuple[int, ...] = ()
+) -> AbstractContextManager[Graph]:
+    """Open a model file with the framework that its ending stands for.
+
+    Args:
+        path: `.pb`, `.graphdef`, SavedModel folder, `.onnx`, `.tflite`, `.pt` or `.pth`.
+        spec: the model whose task it shares; says what the file leaves open.
+        torch_shape: (3, height, width) of a PyTorch file's input, which is in no such file; the model's own
+            if empty.
+
+    Raises:
+        ConversionError: the file isn't of its kind.
+    """
+    if not path.exists():
+        raise ConversionError(f"{path} is missing; convert the model again")
+    if path.is_dir():
+        from converters.tensorflow_graphs import open_saved_model
+
+        return open_saved_model(path)
+    if path.suffix in (".pt", ".pth"):
+        return _open_torch(path, spec, torch_shape)
+    return _OPENERS[path.suffix](path, spec)
+
+
+def export(platform: Platform, source: Path, target: Path, spec: ModelSpec) -> None:
+    """Write `source` as a file of `platform`, or copy it where it is one.
+
+    Raises:
+        ConversionError: it cannot be expressed there.
+    """
+    named = _named(spec)
+    if source.suffix == Path(platform.model_filename).suffix and source.is_file():
+        shutil.copyfile(source, target)
+    elif platform == Platform.PYTORCH:
+        _export_torchscript(source, target, spec)
+    elif platform == Platform.ONNXRUNTIME:
+        from converters.onnx_graphs import export_onnx
+
+        export_onnx(source, target, named)
+    else:
+        from converters import tensorflow_graphs
+
+        write = {
+            Platform.TENSORFLOW: tensorflow_graphs.export_graph_def,
+            Platform.TENSORFLOW_SAVEDMODEL: tensorflow_graphs.export_saved_model,
+            Platform.TFLITE: tensorflow_graphs.export_tflite,
+        }[platform]
+        write(source, target, named)
+
+
+def _export_torchscript(source: Path, target: Path, spec: ModelSpec) -> None:
+    from converters import torch_graphs
+
+    if source.suffix == ".pth":
+        torch_graphs.export_state_dict(source, target)
+    elif spec.variants[Platform.PYTORCH].source == "tensorflow":
+        from converters.tensorflow_chain import read_chain
+
+        torch_graphs.export_chain(read_chain(source, _named(spec)), target)
+    else:
+        raise ConfigError(
+            f"{source}: {spec.name} on pytorch is made from a state dict (.pth) or TorchScript (.pt)"
+        )
+
+
+def _named(spec: ModelSpec) -> Variant | None:
+    """The published TensorFlow graph's tensor names."""
+    return spec.variants.get(Platform.TENSORFLOW)
+
+
+def _open_graph_def(path: Path, spec: ModelSpec) -> AbstractContextManager[Graph]:
+    from converters.tensorflow_graphs import open_graph_def
+
+    return open_graph_def(path, _named(spec))
+
+
+def _open_onnx(path: Path, spec: ModelSpec) -> AbstractContextManager[Graph]:
+    from converters.onnx_graphs import open_onnx
+
+    return open_onnx(path, spec.variants[Platform.ONNXRUNTIME].preprocess.size_px)
+
+
+def _open_tflite(path: Path, spec: ModelSpec) -> AbstractContextManager[Graph]:
+    from converters.tflite_graphs import open_tflite
+
+    return open_tflite(path)
+
+
+def _open_torch(path: Path, spec: ModelSpec, shape: tuple[int, ...]) -> AbstractContextManager[Graph]:
+    from converters import torch_graphs
+
+    expected = spec.variants[Platform.PYTORCH].input
+    expected = replace(expected, shape=shape or expected.shape)
+    if path.suffix == ".pt":
+        return torch_graphs.open_torchscript(path, expected)
+    if "pytorch" not in spec.sources:
+        raise ConversionError(f"{path}: {spec.name} has no state dict; give a TorchScript file (.pt)")
+    return torch_graphs.open_state_dict(path, expected)
+
+
+_OPENERS: dict[str, Callable[[Path, ModelSpec], AbstractContextManager[Graph]]] = {
+    ".pb": _open_graph_def,
+    ".graphdef": _open_graph_def,
+    ".onnx": _open_onnx,
+    ".tflite": _open_tflite,
+}

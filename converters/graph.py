@@ -1,0 +1,114 @@
+"""What a model file says about itself, in the same terms for every framework."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import ConversionError
+from harness.models.spec import DType, Layout, TensorSpec
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model file opened by its own framework; valid until the opener's context ends."""
+
+    path: Path
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    """In the order in which `run` returns them; shapes as a run of one sample gave them."""
+    fixed_batch: int
+    """The batch size that the file insists on; 0 where it takes any."""
+    run: Callable[[Array], list[Array]]
+    """(n, *input.shape) in the input's dtype -> one array per output, batch axis first."""
+
+    @property
+    def layout(self) -> Layout:
+        """Axis order of the input."""
+        return layout_of(self.input.shape, self.path)
+
+
+def layout_of(shape: Sequence[int], path: Path) -> Layout:
+    """Tell the axis order of an image from where its three channels are.
+
+    Raises:
+        ConversionError: no axis of three, or not an image at all.
+    """
+    if len(shape) == 3 and shape[2] == 3:
+        return Layout.NHWC
+    if len(shape) == 3 and shape[0] == 3:
+        return Layout.NCHW
+    raise ConversionError(
+        f"{path}: the input's shape {list(shape)} is not an RGB image, in either axis order"
+    )
+
+
+def dtype_of(name: str, dtype: Any, path: Path) -> DType:
+    """Translate anything that numpy takes for a type.
+
+    Raises:
+        ConversionError: a type that no model here uses.
+    """
+    try:
+        return DType(np.dtype(dtype).name)
+    except (TypeError, ValueError) as error:
+        raise ConversionError(
+            f"{path}: tensor {name} is {dtype}; supported types: {', '.join(DType)}"
+        ) from error
+
+
+def describe(
+    path: Path,
+    input_spec: TensorSpec,
+    output_names: Sequence[str] | None,
+    fixed_batch: int,
+    run: Callable[[Array], list[Array]],
+) -> Graph:
+    """Complete a graph's description by running it once, on zeros.
+
+    Args:
+        path: the file.
+        input_spec: what it takes.
+        output_names: in the order of `run`'s answers; None where the file has no names, and its outputs are
+            numbered as Triton's PyTorch backend does.
+        fixed_batch: the batch size that it insists on; 0 for any.
+        run: runs it.
+
+    Raises:
+        ConversionError: it doesn't run, or its answers have no batch axis.
+    """
+    batch = fixed_batch or 1
+    zeros = np.zeros((batch, *input_spec.shape), dtype=input_spec.dtype.value)
+    try:
+        answers = run(zeros)
+    except Exception as error:  # each framework has its own, often bare RuntimeError
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise ConversionError(f"{path}: does not run on an input of {list(zeros.shape)}: {reason}") from error
+    outputs = []
+    output_names = output_names or [f"OUTPUT__{index}" for index in range(len(answers))]
+    for name, answer in zip(output_names, answers, strict=True):
+        if answer.shape[:1] != (batch,):
+            raise ConversionError(f"{path}: output {name} of shape {list(answer.shape)} has no batch axis")
+        outputs.append(TensorSpec(name, dtype_of(name, answer.dtype, path), answer.shape[1:]))
+    return Graph(path, input_spec, tuple(outputs), fixed_batch, run)
+
+
+def shape_in(layout: Layout, graph: Graph) -> tuple[int, ...]:
+    """Shape of a graph's input, were it in another axis order."""
+    first, second, third = graph.input.shape
+    if graph.layout == layout:
+        return graph.input.shape
+    return (third, first, second) if layout == Layout.NCHW else (second, third, first)
+
+
+def relayout(batch: Array, source: Layout, target: Layout) -> Array:
+    """Change the axis order of a batch of images (a view where nothing changes)."""
+    if source == target:
+        return batch
+    axes = (0, 3, 1, 2) if target == Layout.NCHW else (0, 2, 3, 1)
+    return np.ascontiguousarray(batch.transpose(axes))

@@ -1,0 +1,95 @@
+"""ONNX's door: files read and run with ONNX Runtime, and TensorFlow graphs exported with tf2onnx."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from converters.graph import Array, Graph, describe, dtype_of, layout_of
+from converters.native_output import held_back
+from harness.errors import ConversionError
+from harness.models.spec import Layout, TensorSpec, Variant
+
+OPSET = 13
+"""What Triton's ONNX Runtime of any supported release runs, and the first with per-axis quantisation."""
+
+_FATAL_ONLY = 4
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+}
+
+
+@contextmanager
+def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+    """Open an ONNX file; tensors have the graph's names.
+
+    Args:
+        path: the file.
+        size_px: (height, width) to use where the file leaves its own open.
+
+    Raises:
+        ConversionError: not an ONNX file, or not one image in.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # one class per error code, without a common parent
+        reason = str(error).strip().splitlines()[0]
+        raise ConversionError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+    if len(session.get_inputs()) != 1:
+        raise ConversionError(f"{path}: one input wanted; it has {len(session.get_inputs())}")
+    source, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
+    shape = _closed(source.shape, size_px)
+    if len(shape) != 4:
+        raise ConversionError(f"{path}: input {source.name} is {source.shape}; a batch of images is wanted")
+    dtype = dtype_of(source.name, _TYPES.get(source.type, source.type), path)
+    layout_of(shape[1:], path)
+
+    def run(batch: Array) -> list[Array]:
+        return [np.asarray(value) for value in session.run(names, {source.name: batch})]
+
+    fixed_batch = source.shape[0] if isinstance(source.shape[0], int) and source.shape[0] > 0 else 0
+    yield describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
+
+
+def _closed(shape: list[int | str | None], size_px: tuple[int, int]) -> tuple[int, ...]:
+    """Fill in the height and width that a file leaves open."""
+    known = [side if isinstance(side, int) else 0 for side in shape]
+    if len(known) == 4:
+        axes = (2, 3) if known[1] == 3 else (1, 2)
+        for axis, side in zip(axes, size_px, strict=True):
+            known[axis] = known[axis] or side
+    return tuple(known)
+
+
+def export_onnx(source: Path, target: Path, named: Variant | None) -> None:
+    """Write a TensorFlow graph as ONNX with an NCHW input and names ending in `:0`."""
+    from converters.tensorflow_graphs import read_frozen
+
+    with held_back():
+        import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    frozen = read_frozen(source, named)
+    inputs = [f"{frozen.input_name}:0"]
+    is_nhwc = layout_of(frozen.input_shape[1:], source) == Layout.NHWC
+    try:
+        with held_back():
+            tf2onnx.convert.from_graph_def(
+                frozen.graph_def,
+                input_names=inputs,
+                output_names=[f"{name}:0" for name in frozen.output_names],
+                inputs_as_nchw=inputs if is_nhwc else None,
+                opset=OPSET,
+                output_path=os.fspath(target),
+            )
+    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise ConversionError(f"{source}: tf2onnx cannot express this graph: {error}") from error

@@ -1,0 +1,117 @@
+"""python -m converters.source: what the source framework itself predicts, without Triton.
+
+Where the labels of a data set are no truth (seeded weights, synthetic images), these are.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters import command, files, parity
+from converters.graph import Array, relayout
+from harness import manifest
+from harness.errors import ConversionError
+from harness.manifest import Manifest
+from harness.models import get_model
+from harness.progress import track
+
+DEFAULT_BATCH = 16
+
+
+def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> NDArray[np.int64]:
+    """Run the file that an entry's weights came from, in its own framework.
+
+    Args:
+        entry_dir: a converted entry.
+        samples: (n, *variant.input.shape) in variant.input.dtype; may be a memory map.
+        batch: samples at a time, at most; fewer where the model takes fewer.
+
+    Returns:
+        (n,) predicted labels: arg-max + label_offset.
+
+    Raises:
+        ConversionError: the weights are gone or changed, or the samples are for another model.
+    """
+    facts = manifest.load(entry_dir)
+    variant = facts.variant
+    if samples.shape[1:] != variant.input.shape or samples.dtype.name != variant.input.dtype:
+        raise ConversionError(
+            f"samples are {samples.dtype} {list(samples.shape[1:])}, {facts.entry} takes "
+            f"{variant.input.dtype} {list(variant.input.shape)}"
+        )
+    labels = np.empty(len(samples), dtype=np.int64)
+    with files.open_file(_weights(facts), get_model(facts.model), variant.input.shape) as graph:
+        names = [output.name for output in variant.outputs]
+        index = parity.source_index(graph, names, variant.requested_outputs[0].name)
+        step = min(batch, variant.max_batch_size)
+        starts = range(0, len(samples), step)
+        for start in track(starts, f"{facts.entry}: predicting at the source", len(starts)):
+            chunk = np.ascontiguousarray(samples[start : start + step])
+            answers = graph.run(relayout(chunk, variant.preprocess.layout, graph.layout))
+            labels[start : start + step] = parity.classes(answers[index]) + variant.label_offset
+    return labels
+
+
+def _weights(facts: Manifest) -> Path:
+    """The source file, after its checksum was compared."""
+    path = Path(facts.weights_file)
+    found = manifest.digest(path) if path.exists() else "missing"
+    if found != facts.weights_sha256:
+        raise ConversionError(
+            f"{path}: checksum sha256:{found}, but {facts.entry} was made from "
+            f"sha256:{facts.weights_sha256}; convert it again"
+        )
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Predict for a file of samples; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m converters.source", description="Predict with the source framework, without Triton."
+    )
+    parser.add_argument("--entry", type=Path, required=True, metavar="DIR", help="a converted entry")
+    parser.add_argument("--samples", type=Path, required=True, metavar="X.npy", help="preprocessed samples")
+    parser.add_argument("--output", type=Path, required=True, metavar="Y.npy", help="predicted labels, int64")
+    parser.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="samples at a time")
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    options = parser.parse_args(arguments)
+
+    def body() -> None:
+        _save(predict(options.entry, _load(options.samples), options.batch), options.output)
+
+    return command.run(body, is_debug=options.debug)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _load(path: Path) -> Array:
+    try:
+        samples: Array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"{path}: not a .npy file of samples ({error})") from error
+    return samples
+
+
+def _save(labels: NDArray[np.int64], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            np.save(stream, labels)
+        temporary.replace(path)
+    except OSError as error:
+        raise ConversionError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""TFLite's door: files read and run with LiteRT."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from converters.graph import Array, Graph, describe, dtype_of
+from converters.native_output import held_back
+from harness.errors import ConversionError
+from harness.models.spec import TensorSpec
+
+
+@contextmanager
+def open_tflite(path: Path) -> Iterator[Graph]:
+    """Open a TFLite file; tensors have the names that the interpreter reports.
+
+    Raises:
+        ConversionError: not a TFLite file, or not one image in.
+    """
+    try:
+        with held_back():
+            interpreter = Interpreter(os.fspath(path), num_threads=os.cpu_count() or 1)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ConversionError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0]}") from error
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
+        shapes = [list(tensor["shape"]) for tensor in inputs]
+        raise ConversionError(f"{path}: one batch of images wanted as input; it has {shapes}")
+    source = inputs[0]
+    # Every shape in such a file can be resized: whether the graph stands it is found out by running it.
+    spec = TensorSpec(
+        source["name"],
+        dtype_of(source["name"], source["dtype"], path),
+        tuple(int(side) for side in source["shape"][1:]),
+    )
+    yield describe(path, spec, [output["name"] for output in outputs], 0, _runner(interpreter))
+
+
+def _runner(interpreter: Interpreter) -> Callable[[Array], list[Array]]:
+    source = interpreter.get_input_details()[0]["index"]
+    targets = [output["index"] for output in interpreter.get_output_details()]
+    shape: tuple[int, ...] = ()
+
+    def run(batch: Array) -> list[Array]:
+        nonlocal shape
+        if batch.shape != shape:
+            # Not every graph stands every batch size; after one that failed nothing is allocated.
+            shape = ()
+            interpreter.resize_tensor_input(source, batch.shape)
+            with held_back():
+                interpreter.allocate_tensors()
+            shape = batch.shape
+        interpreter.set_tensor(source, batch)
+        interpreter.invoke()
+        return [np.array(interpreter.get_tensor(index)) for index in targets]
+
+    return run

@@ -1,0 +1,143 @@
+"""Which file an entry is made from: published weights, seeded ones, or a user's own."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from converters import samples
+from converters.fetch import fetch_weights
+from converters.seeded import RECIPE_VERSION
+from harness import file_lock, manifest
+from harness.errors import ConfigError, ConversionError
+from harness.manifest import OFFICIAL, SEEDED, USER_FILE
+from harness.models.spec import ModelSpec, Platform, Variant, Weights
+from harness.paths import weights_dir
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+SUFFIXES: dict[Platform, tuple[str, ...]] = {
+    Platform.TENSORFLOW: (".pb", ""),
+    Platform.TENSORFLOW_SAVEDMODEL: (".pb", ""),
+    Platform.ONNXRUNTIME: (".onnx", ".pb", ""),
+    Platform.PYTORCH: (".pt", ".pth", ".pb", ""),
+    Platform.TFLITE: (".tflite", ".pb", ""),
+}
+"""Endings of the files that an entry of a platform can be made from; "" is a SavedModel's folder."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """The file, where it is from, and its digest."""
+
+    kind: str
+    """`seeded`, `official` or `file`."""
+    path: Path
+    sha256: str
+
+
+def official(spec: ModelSpec, variant: Variant) -> SourceFile:
+    """Fetch the published weights, unless they are there."""
+    path = fetch_weights(spec.sources[variant.source], weights_dir())
+    return SourceFile(OFFICIAL, path, manifest.digest(path))
+
+
+def is_fetched(weights: Weights) -> bool:
+    """Whether the published file, or what was unpacked from it, is in the weights folder."""
+    names = [weights.filename]
+    if weights.member:
+        names.append(f"{PurePosixPath(weights.member).name}.sha256")
+    return any((weights_dir() / name).exists() for name in names)
+
+
+def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:
+    """Make the seeded weights in the published file's format, unless they are there.
+
+    Raises:
+        ConversionError: the weights folder cannot be written.
+    """
+    suffix = ".pth" if variant.source == "pytorch" else ".pb"
+    version = f"v{RECIPE_VERSION}.{samples.VERSION}"
+    path = weights_dir() / "seeded" / f"{spec.name}-{variant.source}-{version}{suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock.hold(path.with_name(f".{path.name}.lock")):
+            sha256 = _recorded(path)
+            if sha256 is None:
+                logger.info("making seeded weights for %s (%s)", spec.title, variant.source)
+                sha256 = _build(spec, variant, path)
+    except OSError as error:
+        raise ConversionError(
+            f"cannot write seeded weights to {path.parent}: {error.strerror or error}; "
+            "set MODEL_DIR to a folder that can be written"
+        ) from error
+    return SourceFile(SEEDED, path, sha256)
+
+
+def own_file(path: Path, platform: Platform) -> SourceFile:
+    """Take a user's file.
+
+    Raises:
+        ConfigError: no such file, or none that `platform` can be served from.
+    """
+    path = path.expanduser().absolute()
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; --weights takes auto, seeded, official or a file")
+    if not accepts(platform, path):
+        known = ", ".join(suffix or "a SavedModel folder" for suffix in SUFFIXES[platform])
+        raise ConfigError(f"{path} cannot be served by {platform}, which takes {known}")
+    return SourceFile(USER_FILE, path, manifest.digest(path))
+
+
+def accepts(platform: Platform, path: Path) -> bool:
+    """Whether the file's kind is one that entries of `platform` are made from."""
+    return ("" if path.is_dir() else path.suffix or "none") in SUFFIXES[platform]
+
+
+def _recorded(path: Path) -> str | None:
+    """Digest of a finished seeded file; None where it is missing or not what was made."""
+    record = _record(path)
+    if not path.exists() or not record.exists():
+        return None
+    sha256 = manifest.digest(path)
+    if record.read_text(encoding="utf-8").split(maxsplit=1)[:1] == [sha256]:
+        return sha256
+    logger.warning("%s is damaged; it is made again", path)
+    return None
+
+
+def _build(spec: ModelSpec, variant: Variant, path: Path) -> str:
+    temporary = path.with_name(f".{path.name}.building")
+    try:
+        _write(spec.name, variant.source, temporary)
+        sha256 = manifest.digest(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _record(path).write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
+    return sha256
+
+
+def _write(model: str, source: str, target: Path) -> None:
+    """Build one architecture; the frameworks are imported here, when they are needed."""
+    from converters import seeded as seeds
+
+    if (model, source) == ("resnet50", "tensorflow"):
+        from converters import tensorflow_build
+
+        tensorflow_build.build_resnet50(seeds.seed_resnet50(), target)
+    elif (model, source) == ("resnet50", "pytorch"):
+        from converters import torch_graphs
+
+        torch_graphs.build_resnet50(seeds.seed_resnet50(), target)
+    elif (model, source) == ("mobilenet", "tensorflow"):
+        from converters import tensorflow_build
+
+        tensorflow_build.build_mobilenet(seeds.seed_mobilenet(), target)
+    else:
+        raise ConfigError(f"there are no seeded weights for {model} ({source})")
+
+
+def _record(path: Path) -> Path:
+    """The note beside a seeded file; `sha256sum -c` reads it too."""
+    return path.with_name(f"{path.name}.sha256")

@@ -1,0 +1,415 @@
+"""Start, find and stop the Triton server: `python -m harness.server up|down|status|logs`.
+
+The server is the real tritonserver of the nvidia-pytriton wheel (`harness.server_launch`) under a supervisor
+(`harness.supervisor`), or NVIDIA's container (`harness.docker_engine`). A state folder holds one server: its
+state file, log, backend directory, and a link to the model repository.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import docker_engine, file_lock, server_launch, supervisor
+from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, ConfigError, HarnessError, ServerError
+from harness.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
+from harness.server_launch import Ports
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 60
+_POLL_S = 0.02
+_PORT_ATTEMPTS = 3
+
+_LOG_TAIL = 10
+_NOISE = re.compile(r"[|+]|\s*\d+# ")
+"""Triton's tables and stack frames."""
+
+_STATE_FILE = "server.json"
+_LOG_FILE = "server.log"
+
+_LOCAL = "local"
+_DOCKER = "docker"
+
+# Reaped when they end; without this they would stay zombies as long as this process lives.
+_supervisors: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """A running server."""
+
+    pid: int
+    """Of tritonserver; 0 in a container."""
+    grpc_url: str
+    """host:port, as tritonclient takes it."""
+    http_url: str
+    metrics_url: str
+    log: Path
+    """What tritonserver and the backends print; in a container see `docker compose logs`."""
+    repository: Path
+    engine: str = _LOCAL
+
+
+class AlreadyRunning(ServerError):
+    """The state folder's server runs; `info` says where."""
+
+    def __init__(self, info: ServerInfo) -> None:
+        super().__init__(f"a Triton server is already running at {info.grpc_url}; stop it first")
+        self.info = info
+
+
+class _PortLost(ServerError):
+    """A port that was free has been taken by another process."""
+
+
+def start(
+    repository: Path,
+    *,
+    ports: Ports | None = None,
+    die_with_parent: bool = False,
+    state_dir: Path = SERVER_STATE_DIR,
+    host: str = "127.0.0.1",
+    auto_complete: bool = False,
+) -> ServerInfo:
+    """Start the embedded server and wait until it is ready; no model is loaded yet.
+
+    Args:
+        repository: Folder of model entries; models are loaded from it by the model control API.
+        ports: HTTP, gRPC, metrics. 0, or None for all: the default if it is free, else any free port.
+        die_with_parent: End the server when the calling thread (so call from the main thread) ends, however
+            it ends. Otherwise the server outlives the caller.
+        state_dir: Where this server keeps its files; one server per folder.
+        host: Interface to listen on.
+        auto_complete: Let backends fill in what a config.pbtxt omits; every load then takes 1.3 s longer.
+
+    Raises:
+        AlreadyRunning: this state folder has a live server.
+        ConfigError: there is no such repository.
+        ServerError: a port is taken, something is not installed, or the server died (its last log lines).
+    """
+    repository, state_dir = repository.absolute(), state_dir.absolute()
+    if not repository.is_dir():
+        raise ConfigError(f"model repository {repository} is not a folder")
+    state_dir.mkdir(parents=True, exist_ok=True)
+    with file_lock.hold(state_dir / "start.lock"):
+        if info := running(state_dir):
+            raise AlreadyRunning(info)
+        stop(None, state_dir)  # what a killed predecessor left
+        parent = os.getpid() if die_with_parent else 0
+        for _ in range(_PORT_ATTEMPTS - 1):
+            # Between choosing a free port and binding it, another process may take it.
+            with contextlib.suppress(_PortLost):
+                chosen = server_launch.choose_ports(host, ports)
+                return _launch(repository, state_dir, host, chosen, auto_complete, parent)
+        chosen = server_launch.choose_ports(host, ports)
+        return _launch(repository, state_dir, host, chosen, auto_complete, parent)
+
+
+def _launch(
+    repository: Path, state_dir: Path, host: str, ports: Ports, auto_complete: bool, parent: int
+) -> ServerInfo:
+    plan, env = _prepare(repository, state_dir, host, ports, auto_complete)
+    process = _spawn_supervisor({**plan, "die_with": parent}, env, state_dir / _LOG_FILE)
+    try:
+        return _wait_until_ready(process, state_dir, ports)
+    except BaseException:
+        process.terminate()
+        process.wait(timeout=2 * supervisor.GRACE_S)
+        raise
+
+
+def _prepare(
+    repository: Path, state_dir: Path, host: str, ports: Ports, auto_complete: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fill the state folder; returns the supervisor's plan and the environment variables."""
+    wheel = server_launch.find_wheel()
+    env = server_launch.environment(wheel)
+    server_launch.check_python(wheel, env)
+    server_launch.check_shared_memory()
+    server_launch.assemble_backends(state_dir / server_launch.BACKENDS, wheel)
+    link = state_dir / server_launch.REPOSITORY
+    link.unlink(missing_ok=True)
+    link.symlink_to(repository, target_is_directory=True)
+    # Unlike Triton's own, a prefix that no other server has: what carries it is ours to remove.
+    shm_prefix = f"triton_python_backend_{uuid.uuid4().hex[:12]}_"
+    plan = {
+        "command": server_launch.command(wheel, host, ports, shm_prefix, auto_complete=auto_complete),
+        "folder": str(state_dir),
+        "state_file": str(state_dir / _STATE_FILE),
+        "state": _state(_LOCAL, repository, host, ports) | {"shm_prefix": shm_prefix},
+    }
+    return plan, env
+
+
+def _state(engine: str, repository: Path, host: str, ports: Ports) -> dict[str, Any]:
+    return {"engine": engine, "repository": str(repository), "host": host, "ports": ports}
+
+
+def _spawn_supervisor(plan: dict[str, Any], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        # A session of its own and none of our streams: the server survives the shell that started it, gets
+        # no Ctrl-C meant for us, and keeps no pipe open that someone reads to its end.
+        process = subprocess.Popen(
+            [sys.executable, "-I", supervisor.__file__, json.dumps(plan)],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    _supervisors[process.pid] = process
+    return process
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], state_dir: Path, ports: Ports) -> ServerInfo:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            tail = _log_tail(state_dir)
+            raise (_PortLost if "already in use" in tail else ServerError)(
+                f"tritonserver died at start; {tail}"
+            )
+        info = running(state_dir)
+        # Its own sockets first: what answers on the port might be somebody else's server.
+        if info and supervisor.listening_ports(info.pid) >= set(ports) and is_ready(info):
+            logger.info("Triton is ready at %s (pid %d)", info.grpc_url, info.pid)
+            return info
+        time.sleep(_POLL_S)
+    raise ServerError(f"tritonserver was not ready after {READY_TIMEOUT_S} s; {_log_tail(state_dir)}")
+
+
+def _log_tail(state_dir: Path) -> str:
+    log = state_dir / _LOG_FILE
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    telling = [line for line in lines if line.strip() and not _NOISE.match(line)]
+    return "\n  ".join([f"the end of {log}:", *telling[-_LOG_TAIL:]])
+
+
+def is_ready(info: ServerInfo) -> bool:
+    """Whether the server says that it is ready for requests."""
+    try:
+        with urllib.request.urlopen(f"{info.http_url}/v2/health/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
+    """The state folder's server if it is alive, started by us and not another process with its old pid."""
+    state = _read_state(state_dir)
+    if state is None:
+        return None
+    host = "127.0.0.1" if state["host"] == "0.0.0.0" else state["host"]
+    http, grpc, metrics = state["ports"]
+    info = ServerInfo(
+        pid=state.get("pid", 0),
+        grpc_url=f"{host}:{grpc}",
+        http_url=f"http://{host}:{http}",
+        metrics_url=f"http://{host}:{metrics}/metrics",
+        log=state_dir.absolute() / _LOG_FILE,
+        repository=Path(state["repository"]),
+        engine=state["engine"],
+    )
+    is_alive = is_ready(info) if info.engine == _DOCKER else _is_alive(state, "pid", "started")
+    return info if is_alive else None
+
+
+def _read_state(state_dir: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((state_dir / _STATE_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _is_alive(state: dict[str, Any], pid: str, started: str) -> bool:
+    return state[started] is not None and supervisor.start_time(state[pid]) == int(state[started])
+
+
+def stop(info: ServerInfo | None = None, state_dir: Path = SERVER_STATE_DIR) -> bool:
+    """Stop the state folder's embedded server and clear up behind it; whether there was one.
+
+    Args:
+        info: Stop it only if it is this one; None: whichever it is.
+        state_dir: As given to `start`.
+    """
+    state = _read_state(state_dir)
+    if state is None or state["engine"] != _LOCAL or (info is not None and info.pid != state["pid"]):
+        return False
+    was_alive = _is_alive(state, "pid", "started")
+    _end(state, signal.SIGTERM, 2 * supervisor.GRACE_S)
+    # Only if the supervisor was stuck or killed is there anything left to do.
+    _end(state, signal.SIGKILL, supervisor.GRACE_S)
+    _kill_stubs(state["shm_prefix"])
+    supervisor.remove_regions(state["shm_prefix"])
+    (state_dir / _STATE_FILE).unlink(missing_ok=True)
+    if process := _supervisors.pop(state["supervisor"], None):
+        process.wait()
+    return was_alive
+
+
+def _end(state: dict[str, Any], signal_number: int, timeout_s: float) -> None:
+    """Signal the supervisor and wait until both it and the server are gone."""
+    keys = (("supervisor", "supervisor_started"), ("pid", "started"))
+    deadline = time.monotonic() + timeout_s
+    for pid, started in keys:
+        if _is_alive(state, pid, started):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state[pid], signal_number)
+    while any(_is_alive(state, *key) for key in keys) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _kill_stubs(shm_prefix: str) -> None:
+    """Kill the stubs of one server; each has its region's name on its command line."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            arguments = file.read_bytes().decode(errors="replace").split("\0")
+            if any(argument.startswith(shm_prefix) for argument in arguments):
+                os.kill(int(file.parent.name), signal.SIGKILL)
+
+
+def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_DIR) -> int:
+    """Carry out one command line; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    options = _parser().parse_args(arguments)
+    try:
+        return int(_COMMANDS[options.command](options, state_dir))
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="harness.server", description="Start and stop the Triton server.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|logs")
+    up = commands.add_parser("up", help="start the server and wait until it is ready")
+    up.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
+    for option, default in zip(server_launch.PORT_OPTIONS, server_launch.DEFAULT_PORTS, strict=True):
+        up.add_argument(option, type=_port, default=0, help=f"default: {default} if free, else any free port")
+    up.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
+    down = commands.add_parser("down", help="stop it")
+    status = commands.add_parser("status", help="say where it is and what it serves, or exit with 3")
+    logs = commands.add_parser("logs", help="show what it printed")
+    logs.add_argument("--lines", type=int, default=100, help="how many of the last (default: %(default)s)")
+    logs.add_argument("--follow", action="store_true", help="go on showing what is added")
+    for command in (up, down, status, logs):
+        command.add_argument(
+            "--engine",
+            choices=("auto", _LOCAL, _DOCKER),
+            default="auto",
+            help="local: the embedded server; docker: NVIDIA's container; auto: the one that runs, and"
+            " for up docker if its image has been built, else local",
+        )
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _up(options: argparse.Namespace, state_dir: Path) -> int:
+    ports = (options.http_port, options.grpc_port, options.metrics_port)
+    try:
+        if info := running(state_dir):
+            raise AlreadyRunning(info)
+        if options.engine == _DOCKER or (options.engine == "auto" and docker_engine.is_set_up()):
+            info = _start_container(options.model_repository.absolute(), ports, options.host, state_dir)
+        else:
+            info = start(options.model_repository, ports=ports, state_dir=state_dir, host=options.host)
+        _show("Triton is ready", info)
+    except AlreadyRunning as error:
+        if options.engine not in ("auto", error.info.engine):
+            raise
+        _show("Triton is already running", error.info)
+    return 0
+
+
+def _start_container(repository: Path, ports: Ports, host: str, state_dir: Path) -> ServerInfo:
+    if not repository.is_dir():
+        raise ConfigError(f"model repository {repository} is not a folder")
+    chosen = server_launch.choose_ports(host, ports)
+    docker_engine.up(repository, host, chosen)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    supervisor.write_state(state_dir / _STATE_FILE, _state(_DOCKER, repository, host, chosen))
+    if info := running(state_dir):
+        return info
+    raise ServerError("the container is up, but does not answer on its published ports; see `logs`")
+
+
+def _down(options: argparse.Namespace, state_dir: Path) -> int:
+    state = _read_state(state_dir)
+    engine = (state or {}).get("engine", _LOCAL) if options.engine == "auto" else options.engine
+    if engine == _DOCKER:
+        docker_engine.down()
+        if state and state["engine"] == _DOCKER:
+            (state_dir / _STATE_FILE).unlink(missing_ok=True)
+        was_running = True
+    else:
+        was_running = stop(None, state_dir)
+    print("Triton is stopped" if was_running else "Triton was not running")  # noqa: T201 - the result
+    return 0
+
+
+def _status(options: argparse.Namespace, state_dir: Path) -> int:
+    info = running(state_dir)
+    if info is None or options.engine not in ("auto", info.engine):
+        print("Triton is not running; start it with ./run.sh tritonserver-up")  # noqa: T201 - the result
+        return EXIT_SERVER
+    _show("Triton is ready" if is_ready(info) else "Triton is running, but not ready", info)
+    for model in _models(info):
+        print(f"  {model}")  # noqa: T201 - the result
+    return 0
+
+
+def _models(info: ServerInfo) -> list[str]:
+    request = urllib.request.Request(f"{info.http_url}/v2/repository/index", data=b"{}", method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            index = json.loads(answer.read())
+    except (OSError, ValueError):
+        return []
+    return [f"{entry['name']}: {entry['state']}" for entry in index if entry.get("state")]
+
+
+def _logs(options: argparse.Namespace, state_dir: Path) -> int:
+    state = _read_state(state_dir) or {}
+    if _DOCKER in (options.engine, state.get("engine")) and options.engine != _LOCAL:
+        command = docker_engine.logs_command(options.lines, options.follow)
+    else:
+        log = state_dir / _LOG_FILE
+        if not log.exists():
+            raise ServerError(f"there is no log yet ({log}); start the server first")
+        command = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
+    return subprocess.run(command, check=False).returncode
+
+
+def _show(title: str, info: ServerInfo) -> None:
+    place = f"pid {info.pid}" if info.pid else "in a container"
+    print(  # noqa: T201 - the result
+        f"{title} ({place})\n  gRPC        {info.grpc_url}\n  HTTP        {info.http_url}\n"
+        f"  metrics     {info.metrics_url}\n  repository  {info.repository}\n  log         {info.log}"
+    )
+
+
+_COMMANDS = {"up": _up, "down": _down, "status": _status, "logs": _logs}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""How the tritonserver inside the nvidia-pytriton wheel is started: files, environment, ports, command line.
+
+Only that server is used, none of pytriton's Python API. Every rule here is a trap that was met; the comments
+say which.
+"""
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import ServerError
+from harness.paths import BACKENDS_DIR
+from harness.supervisor import SHM_DIR
+
+logger = logging.getLogger(__name__)
+
+Ports = tuple[int, int, int]
+"""HTTP, gRPC, metrics."""
+
+DEFAULT_PORTS: Ports = (8000, 8001, 8002)
+PORT_OPTIONS = ("--http-port", "--grpc-port", "--metrics-port")
+
+# Folder and link inside the state folder, which is the server's working directory. Triton starts its stubs
+# through an unquoted `bash -c`, so that the paths it is given must have no spaces: these have none.
+BACKENDS = "backends"
+REPOSITORY = "repository"
+
+_STUB = "triton_python_backend_stub"
+
+# Each stub starts with a region of its own for tensors, which grows when a batch needs more. Pages that are
+# never touched cost nothing.
+_SHM_DEFAULT_BYTES = 16 << 20
+_SHM_GROWTH_BYTES = 16 << 20
+
+_SHM_WANTED_BYTES = 256 << 20
+
+# Importing TensorFlow on a busy machine can take longer than Triton's default of 30 s.
+_STUB_TIMEOUT_S = 120
+
+# Request objects that stay allocated for reuse; each may hold a request's tensors (17 MB for a 1200x1200
+# image), hence not more. Triton's default is 8.
+_REQUEST_POOL = 64
+
+# On SIGTERM; unloading a model properly takes 2 to 3 s, and nobody is served by it.
+_EXIT_TIMEOUT_S = 1
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Where the wheel keeps what we start."""
+
+    server: Path
+    libraries: Path
+    python_backend: tuple[Path, ...]
+    """The three files that must lie side by side in `backends/python/`."""
+
+    @property
+    def stub(self) -> Path:
+        """The process that runs a Python backend's code."""
+        return self.python_backend[-1]
+
+
+def find_wheel() -> Wheel:
+    """Locate the server in this interpreter's site-packages.
+
+    Raises:
+        ServerError: it is not installed, or not for this Python version.
+    """
+    spec = importlib.util.find_spec("pytriton")
+    if spec is None or not spec.submodule_search_locations:
+        raise ServerError("nvidia-pytriton is not installed; run ./run.sh setup")
+    package = Path(spec.submodule_search_locations[0])
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    root = package / "tritonserver"
+    stub = root / "python_backend_stubs" / version / _STUB
+    if not stub.exists():
+        raise ServerError(f"nvidia-pytriton has no server for Python {version}; use Python 3.11 or 3.12")
+    python = root / "backends" / "python"
+    return Wheel(
+        server=root / "bin" / "tritonserver",
+        libraries=package.parent / "nvidia_pytriton.libs",
+        python_backend=(python / "libtriton_python.so", python / "triton_python_backend_utils.py", stub),
+    )
+
+
+def environment(wheel: Wheel) -> dict[str, str]:
+    """Environment variables of the server and, through it, of its stubs."""
+    # A stub embeds CPython, which takes its packages from the interpreter first on PATH, and needs the shared
+    # libpython of its version, of which the wheel brings only 3.13's.
+    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    env["PATH"] = _joined(Path(sys.executable).parent, env.get("PATH"))
+    libdir = sysconfig.get_config_var("LIBDIR")
+    env["LD_LIBRARY_PATH"] = _joined(wheel.libraries, libdir, env.get("LD_LIBRARY_PATH"))
+    env["PYTHONNOUSERSITE"] = "1"
+    if not _has_gpu_framework():
+        # KIND_AUTO would pick a GPU that none of the installed frameworks can use.
+        env["CUDA_VISIBLE_DEVICES"] = "-1"
+    return env
+
+
+def _joined(*folders: Path | str | None) -> str:
+    return os.pathsep.join(str(folder) for folder in folders if folder)
+
+
+def _has_gpu_framework() -> bool:
+    names = {(dist.metadata["Name"] or "").lower() for dist in importlib.metadata.distributions()}
+    # CUDA builds of torch and tensorflow depend on the former; onnxruntime's is a package of its own.
+    return any(name.startswith("nvidia-cudnn") for name in names) or "onnxruntime-gpu" in names
+
+
+def check_python(wheel: Wheel, env: dict[str, str]) -> None:
+    """Check that the stub can run in this environment.
+
+    Raises:
+        ServerError: says what to install.
+    """
+    numpy = importlib.metadata.version("numpy")
+    if not numpy.startswith("1."):
+        # Triton 2.51 then answers with well-shaped, error-free tensors of zero bytes.
+        raise ServerError(f"numpy {numpy} breaks this server's Python backend; run ./run.sh setup (numpy<2)")
+    # Without arguments it prints its usage and exits with 1; 127 is the dynamic linker's.
+    probe = subprocess.run([wheel.stub], env=env, capture_output=True, text=True, check=False)
+    if probe.returncode == 127:
+        library = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+        reason = " ".join(probe.stderr.split("error while loading ")[-1].split())
+        raise ServerError(
+            f"Triton's Python backend does not start ({reason}); install {library}"
+            f" (Debian: apt-get install {library}; pyenv: build Python with --enable-shared)"
+        )
+
+
+def check_shared_memory() -> None:
+    """Warn where /dev/shm is as small as a container's default, in which batches of images do not fit."""
+    free = shutil.disk_usage(SHM_DIR).free
+    if free < _SHM_WANTED_BYTES:
+        logger.warning("/dev/shm has %d MB free; large batches may fail (docker: --shm-size=1g)", free >> 20)
+
+
+def assemble_backends(folder: Path, wheel: Wheel) -> None:
+    """Lay out Triton's backend directory anew: the wheel's Python backend and ours beside it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(BACKENDS_DIR, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    python = folder / "python"
+    python.mkdir()
+    for file in wheel.python_backend:
+        # Copied: Triton refuses a library that is a link to outside its backend directory.
+        shutil.copy2(file, python / file.name)
+
+
+def choose_ports(host: str, requested: Ports | None) -> Ports:
+    """The requested ports, or for each that is 0 (or None for all) the default if free, else another.
+
+    Raises:
+        ServerError: a requested port is taken, or the host is not an address of this machine.
+    """
+    _any_free_port(host)  # so that a wrong host is not taken for taken ports
+    chosen: list[int] = []
+    options = zip(requested or (0, 0, 0), DEFAULT_PORTS, PORT_OPTIONS, strict=True)
+    for port, default, option in options:
+        if port and not _is_free(host, port):
+            raise ServerError(f"port {port} on {host} is taken; choose another with {option}")
+        if not port and default not in chosen and _is_free(host, default):
+            port = default
+        chosen.append(port or _any_free_port(host))
+    return chosen[0], chosen[1], chosen[2]
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _any_free_port(host: str) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError as error:
+            raise ServerError(f"cannot listen on {host}: {error.strerror}") from error
+        return int(probe.getsockname()[1])
+
+
+def command(wheel: Wheel, host: str, ports: Ports, shm_prefix: str, *, auto_complete: bool) -> list[str]:
+    """Command line of tritonserver; to be run in the state folder."""
+    http, grpc, metrics = ports
+    python = {
+        "shm-region-prefix-name": shm_prefix,
+        "shm-default-byte-size": _SHM_DEFAULT_BYTES,
+        "shm-growth-byte-size": _SHM_GROWTH_BYTES,
+        "stub-timeout-seconds": _STUB_TIMEOUT_S,
+    }
+    return [
+        str(wheel.server),
+        f"--model-repository={REPOSITORY}",
+        f"--backend-directory={BACKENDS}",
+        "--model-control-mode=explicit",
+        # Auto-complete starts one more stub per load and waits for its end: 1.6 s instead of 0.3 s for a
+        # small ONNX model. Without it, the file is the truth.
+        *([] if auto_complete else ["--disable-auto-complete-config"]),
+        # Triton's own default is every interface.
+        f"--http-address={host}",
+        f"--grpc-address={host}",
+        f"--metrics-address={host}",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        f"--metrics-port={metrics}",
+        f"--grpc-infer-allocation-pool-size={_REQUEST_POOL}",
+        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        # Settings of the Python backend hold for the backends that are built on it, ours.
+        *(f"--backend-config=python,{key}={value}" for key, value in python.items()),
+    ]

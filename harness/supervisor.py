@@ -1,0 +1,149 @@
+"""The process between us and tritonserver, which makes sure that nothing outlives it.
+
+tritonserver's stubs are processes of their own that hold shared memory; after a crash of the server, or of
+whoever started it, they may stay behind. This process starts the server, adopts its orphans, and when the
+server ends, for whatever reason, ends them and removes their shared memory.
+
+Standard library only: it is run as a file, and stays in memory as long as the server.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+GRACE_S = 3.0
+"""Between SIGTERM and SIGKILL."""
+
+SHM_DIR = Path("/dev/shm")
+
+_LISTENING = "0A"
+"""In /proc/net/tcp."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ENDING = {signal.SIGTERM, signal.SIGINT}
+
+
+def main() -> None:
+    """Run the server that argv[1] describes (see `harness.server`) until it ends or we are told to."""
+    plan = json.loads(sys.argv[1])
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_ENDING})
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if plan["die_with"]:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != plan["die_with"]:
+            return  # it died before we could ask to be told
+    server = subprocess.Popen(plan["command"], cwd=plan["folder"], preexec_fn=_follow_supervisor)
+    state_file = Path(plan["state_file"])
+    own = {"pid": server.pid, "started": start_time(server.pid)}
+    supervisor = {"supervisor": os.getpid(), "supervisor_started": start_time(os.getpid())}
+    write_state(state_file, {**plan["state"], **own, **supervisor})
+    try:
+        _wait_for_end(server.pid)
+    finally:
+        kill_children()
+        remove_regions(plan["state"]["shm_prefix"])
+        state_file.unlink(missing_ok=True)
+
+
+def _follow_supervisor() -> None:
+    """In the server before it runs: die with the supervisor, take signals again."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+
+def _wait_for_end(server: int) -> None:
+    """Return when the server has ended, by itself or because we were told to end it."""
+    deadline: float | None = None
+    while not _has_ended(server):
+        if deadline is None:
+            if signal.sigwait({signal.SIGCHLD, *_ENDING}) in _ENDING:
+                os.kill(server, signal.SIGTERM)
+                deadline = time.monotonic() + GRACE_S
+        elif signal.sigtimedwait({signal.SIGCHLD}, max(0.0, deadline - time.monotonic())) is None:
+            os.kill(server, signal.SIGKILL)
+            deadline = time.monotonic() + GRACE_S
+
+
+def _has_ended(server: int) -> bool:
+    """Reap whatever has ended; whether the server was among it."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        if pid == server:
+            return True
+        if pid == 0:
+            return False
+
+
+def kill_children() -> None:
+    """Kill and reap every child of this process, adopted ones included."""
+    while children := list(_children(os.getpid())):
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _children(parent: int) -> Iterator[int]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # ended meanwhile
+        if int(fields[1]) == parent:
+            yield int(stat.parent.name)
+
+
+def remove_regions(prefix: str) -> None:
+    """Remove the shared memory of the one server that was started with this prefix."""
+    for region in SHM_DIR.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None where there is none (or only its zombie)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def listening_ports(pid: int) -> set[int]:
+    """TCP ports that a process of ours listens on."""
+    try:
+        sockets = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return set()  # it ended
+    ports = set()
+    for table in Path(f"/proc/{pid}/net").glob("tcp*"):
+        for line in table.read_text().splitlines()[1:]:
+            _, address, _, state, *_, inode = line.split()[:10]
+            if state == _LISTENING and f"socket:[{inode}]" in sockets:
+                ports.add(int(address.rpartition(":")[2], 16))
+    return ports
+
+
+def write_state(file: Path, state: dict[str, Any]) -> None:
+    """Write the state file as a whole or not at all."""
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    draft.replace(file)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+if __name__ == "__main__":
+    main()

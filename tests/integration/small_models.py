@@ -1,0 +1,156 @@
+"""The same tiny model in every format, with all element types that we serve.
+
+For `pixels` (n, 4) uint8 and `index` (n,) int64 it answers `doubled` (n, 4) int32 = 2 * pixels, `row` (n, 2)
+float32 = TABLE[index], and `best` (n,) int64 = the position of the largest pixel. An index beyond the table
+makes the framework itself fail, which depends on the data alone.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from harness.models.spec import Platform
+
+TABLE = np.array([[0.5, 1.5], [2.5, 3.5], [4.5, 5.5]], np.float32)
+
+
+def write_onnx(path: Path, batch: int | None = None) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    size = "batch" if batch is None else batch
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("Add", ["wide", "wide"], ["doubled"]),
+        helper.make_node("Gather", ["table", "index"], ["row"], axis=0),
+        helper.make_node("ArgMax", ["wide"], ["best"], axis=1, keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [
+            helper.make_tensor_value_info("pixels", TensorProto.UINT8, [size, 4]),
+            helper.make_tensor_value_info("index", TensorProto.INT64, [size]),
+        ],
+        [
+            helper.make_tensor_value_info("doubled", TensorProto.INT32, [size, 4]),
+            helper.make_tensor_value_info("row", TensorProto.FLOAT, [size, 2]),
+            helper.make_tensor_value_info("best", TensorProto.INT64, [size]),
+        ],
+        [onnx.numpy_helper.from_array(TABLE, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, path)
+
+
+def write_torchscript(path: Path) -> None:
+    import torch
+
+    class Small(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Parameter(torch.from_numpy(TABLE), requires_grad=False)
+
+        def forward(self, pixels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            wide = pixels.to(torch.int32)
+            return wide + wide, self.table[index], wide.argmax(1)
+
+    example = torch.zeros(2, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    torch.jit.trace(Small().eval(), example).save(str(path))
+
+
+def _build_graph(batch: int | None):
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        pixels = tf.compat.v1.placeholder(tf.uint8, [batch, 4], "pixels")
+        index = tf.compat.v1.placeholder(tf.int64, [batch], "index")
+        wide = tf.cast(pixels, tf.int32)
+        if batch is None:
+            doubled = tf.add(wide, wide, "doubled")
+        else:
+            # As converters leave it in real files: a shape that no other batch size fits.
+            twice = tf.reshape(tf.tile(wide, [1, 2]), [batch, 2, 4])
+            doubled = tf.reduce_sum(twice, 1, name="doubled")
+        row = tf.gather(tf.constant(TABLE), index, name="row")
+        best = tf.argmax(wide, 1, name="best")
+    return graph, {"pixels": pixels, "index": index}, {"doubled": doubled, "row": row, "best": best}
+
+
+def write_graphdef(path: Path) -> None:
+    graph, _, _ = _build_graph(None)
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+
+
+def write_savedmodel(path: Path, batch: int | None = None) -> None:
+    import tensorflow as tf
+
+    graph, inputs, outputs = _build_graph(batch)
+    with tf.compat.v1.Session(graph=graph) as session:
+        tf.compat.v1.saved_model.simple_save(session, str(path), inputs, outputs)
+
+
+def write_tflite(path: Path, batch: int | None = None) -> None:
+    import tempfile
+
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "saved"
+        write_savedmodel(saved, batch)
+        path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
+
+
+_WRITERS: dict[Platform, Callable[[Path], None]] = {
+    Platform.ONNXRUNTIME: write_onnx,
+    Platform.PYTORCH: write_torchscript,
+    Platform.TENSORFLOW: write_graphdef,
+    Platform.TENSORFLOW_SAVEDMODEL: write_savedmodel,
+    Platform.TFLITE: write_tflite,
+}
+PLATFORMS = list(_WRITERS)
+
+_INPUTS = {"pixels": ("UINT8", [4]), "index": ("INT64", [])}
+_OUTPUTS = {"doubled": ("INT32", [4]), "row": ("FP32", [2]), "best": ("INT64", [])}
+_TORCH_NAMES = {
+    "pixels": "INPUT__0",
+    "index": "INPUT__1",
+    "doubled": "OUTPUT__0",
+    "row": "OUTPUT__1",
+    "best": "OUTPUT__2",
+}
+
+
+def write(platform: Platform, path: Path) -> None:
+    """Write the model's file (or folder) in the platform's format."""
+    _WRITERS[platform](path)
+
+
+def tensor_name(platform: Platform, role: str) -> str:
+    """What the platform calls one of the tensors."""
+    return _TORCH_NAMES[role] if platform == Platform.PYTORCH else role
+
+
+def config_text(platform: Platform, extra: str = "", whole_batch: int = 0) -> str:
+    """The complete config.pbtxt.
+
+    Batching whatever arrives within 100 ms, up to 8; or, with `whole_batch`, without batching: the first axis
+    of every tensor then has that size.
+    """
+    lines = [f'backend: "{platform.triton_backend}"', f'platform: "{platform.triton_platform}"']
+    lines += ["instance_group { count: 1 kind: KIND_CPU }"]
+    if not whole_batch:
+        lines += ["max_batch_size: 8", "dynamic_batching { max_queue_delay_microseconds: 100000 }"]
+    for kind, tensors in (("input", _INPUTS), ("output", _OUTPUTS)):
+        for role, (dtype, dims) in tensors.items():
+            shape = f"dims: {[whole_batch, *dims]}" if whole_batch else _row_dims(dims)
+            lines.append(
+                f'{kind} {{ name: "{tensor_name(platform, role)}" data_type: TYPE_{dtype} {shape} }}'
+            )
+    return "\n".join([*lines, extra])
+
+
+def _row_dims(dims: list[int]) -> str:
+    return f"dims: {dims}" if dims else "dims: [1] reshape { shape: [] }"

@@ -1,0 +1,315 @@
+"""The command line as a user meets it: one line for what is wrong, exit codes, and Ctrl-C."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import cv2
+import grpc
+import numpy as np
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from harness import paths, server
+from harness.client import TritonClient
+from harness.errors import ServerError
+from harness.model_config import ServerSettings, model_config, to_json
+from harness.models import MODELS
+from harness.models.spec import Platform
+from harness.rounds import Scenario
+from harness.serving import check_served
+from harness.tuning import Tuning
+
+MINIMAL = ("--model", "mobilenet", "--platform", "onnxruntime", "--weights", "seeded")
+QUICK = (*MINIMAL, "--dataset", "synthetic", "--count", "32", "--scenario", "Offline")
+
+
+def error_line(ended: subprocess.CompletedProcess[str]) -> str:
+    """What the user reads last; there must be exactly one error line, and no traceback."""
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        cv2.imwrite(str(folder / name), np.full((300, 400, 3), 90, np.uint8))
+    (folder / "val_map.txt").write_text("a.jpg 1\nb.jpg 2\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--model", "resnet51", "--platform", "onnxruntime"), "unknown model 'resnet51'"),
+        (("--model", "mobilenet", "--platform", "caffe"), "unknown platform 'caffe'"),
+        ((*QUICK, "--qps", "0"), "--qps 0 is impossible"),
+        ((*QUICK, "--max-batchsize", "1000"), "takes at most 64 samples at once"),
+        ((*QUICK, "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
+        ((*MINIMAL, "--dataset-path", "/no/such/folder"), "/no/such/folder"),
+        ((*MINIMAL, "--dataset", "imagenet_mobilenet"), "needs --dataset-path"),
+        (
+            ("--model", "mobilenet", "--platform", "tflite", "--weights", __file__),
+            "cannot be served by tflite",
+        ),
+        ((*QUICK, "--scenari", "Server"), "unrecognized arguments: --scenari"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_exit_code_2(run_harness, arguments, complaint: str) -> None:
+    ended = run_harness(*arguments)
+    assert complaint in error_line(ended)
+    assert ended.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda folder: (folder / "b.jpg").write_bytes(b"not an image"), "b.jpg"),
+        (lambda folder: (folder / "b.jpg").unlink(), "b.jpg"),
+        (lambda folder: (folder / "val_map.txt").write_text("a.jpg one\n"), "val_map.txt:1"),
+        (lambda folder: (folder / "val_map.txt").write_text("x.jpg 1\ny.jpg 2\n"), "x.jpg"),
+        (lambda folder: (folder / "val_map.txt").write_text(""), "val_map.txt"),
+    ],
+)
+def test_damaged_data_is_named_and_nothing_is_run(run_harness, images: Path, damage, complaint: str) -> None:
+    damage(images)
+    ended = run_harness(*MINIMAL, "--dataset-path", images)
+    assert complaint in error_line(ended)
+    assert ended.returncode == 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_no_server_there_is_exit_code_3(run_harness) -> None:
+    ended = run_harness(*QUICK, "--url", f"127.0.0.1:{free_port()}")
+    assert "no Triton answers at" in error_line(ended)
+    assert ended.returncode == 3
+
+
+def test_the_http_port_instead_of_the_grpc_port_is_exit_code_3(run_harness, repository_server) -> None:
+    url = repository_server.http_url.removeprefix("http://")
+    ended = run_harness(*QUICK, "--url", url)
+    assert "the gRPC port" in error_line(ended)
+    assert ended.returncode == 3
+
+
+class OtherServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Speaks the same protocol, and is not Triton."""
+
+    def ServerMetadata(self, request, context):
+        return service_pb2.ServerMetadataResponse(name="another server", version="1")
+
+    def ServerLive(self, request, context):
+        return service_pb2.ServerLiveResponse(live=True)
+
+
+@pytest.fixture
+def other_server() -> Iterator[str]:
+    other = grpc.server(futures.ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(OtherServer(), other)
+    port = other.add_insecure_port("127.0.0.1:0")
+    other.start()
+    yield f"127.0.0.1:{port}"
+    other.stop(None)
+
+
+def test_a_server_that_is_not_triton_is_exit_code_3(run_harness, other_server: str) -> None:
+    ended = run_harness(*QUICK, "--url", other_server)
+    assert "'another server', not a Triton Inference Server" in error_line(ended)
+    assert ended.returncode == 3
+
+
+def test_a_url_that_is_none_is_exit_code_3(run_harness) -> None:
+    ended = run_harness(*QUICK, "--url", "nonsense")
+    assert "nonsense" in error_line(ended)
+    assert ended.returncode == 3
+
+
+VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
+TUNING = Tuning(ServerSettings(max_batch_size=32), client_batch=32, in_flight=1)
+
+
+def serve_python_model(info: server.ServerInfo, name: str, change) -> None:
+    """Load a Python model whose configuration was changed; its answers do not matter."""
+    config = model_config(name, VARIANT, ServerSettings(max_batch_size=32))
+    config.backend, config.platform, config.default_model_filename = "python", "", "model.py"
+    del config.model_warmup[:]
+    change(config)
+    version = info.repository / name / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").write_text(
+        "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
+    )
+    (version.parent / "config.pbtxt").write_text("")
+    with TritonClient(info.grpc_url) as client:
+        client.load(name, to_json(config))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "complaint"),
+    [
+        ("other-name", lambda c: setattr(c.input[0], "name", "image"), "no input 'input:0', it has"),
+        ("other-shape", lambda c: c.input[0].dims.__setitem__(1, 299), r"FP32 \[3, 299, 224\], expected"),
+        ("other-dtype", lambda c: setattr(c.output[0], "data_type", 12), "INT64"),
+        (
+            "other-batch",
+            lambda c: setattr(c, "max_batch_size", 4),
+            "takes at most 4 samples.*--max-batchsize 4",
+        ),
+        ("cached", lambda c: setattr(c.response_cache, "enable", True), "response cache"),
+    ],
+)
+def test_another_model_under_the_name_is_found_out(triton, name: str, change, complaint: str) -> None:
+    if name == "other-dtype":
+        complaint = "expected FP32"
+    serve_python_model(triton, name, change)
+    with TritonClient(triton.grpc_url) as client, pytest.raises(ServerError, match=complaint) as caught:
+        check_served(client, name, VARIANT, TUNING)
+    assert caught.value.exit_code == 3
+
+
+def test_the_models_own_configuration_passes(triton) -> None:
+    serve_python_model(triton, "sound", lambda config: None)
+    with TritonClient(triton.grpc_url) as client:
+        assert check_served(client, "sound", VARIANT, TUNING)["max_batch_size"] == 32
+
+
+def test_other_weights_on_the_server_are_found_out_before_the_test(run_harness, tmp_path: Path) -> None:
+    """The names, shapes and types are right; only the answers are not."""
+    ended = run_harness(*QUICK, "--output", tmp_path / "first")
+    assert ended.returncode == 0, ended.stderr
+    repository = tmp_path / "repository"
+    entry = "mobilenet_onnxruntime"
+    shutil.copytree(paths.MODEL_REPOSITORY / entry, repository / entry)
+    import onnx
+    from onnx import numpy_helper
+
+    file = repository / entry / "1" / "model.onnx"
+    model = onnx.load(file)
+    biggest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    scrambled = np.roll(numpy_helper.to_array(biggest), 1, axis=0)
+    biggest.CopyFrom(numpy_helper.from_array(scrambled, biggest.name))
+    onnx.save(model, file)
+    state_dir = tmp_path / "server"
+    info = server.start(repository, state_dir=state_dir, die_with_parent=True)
+    ended = run_harness(*QUICK, "--url", info.grpc_url, "--output", tmp_path / "second")
+    server.stop(info, state_dir)
+    assert ended.returncode == 3
+    assert "is not the verified model" in ended.stdout
+
+
+def marked(mark: str) -> set[int]:
+    """Processes that descend from the harness that was started with this mark in its environment."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process.pid)
+    return found
+
+
+def segments(process: subprocess.Popen[str]) -> list[Path]:
+    """Shared memory that this harness or its server has."""
+    prefixes = [f"mlperf-samples-{process.pid}"]
+    state = paths.STATE_DIR / f"server-{process.pid}" / "server.json"
+    if state.exists():
+        prefixes.append(json.loads(state.read_text())["shm_prefix"])
+    return [file for prefix in prefixes for file in Path("/dev/shm").glob(f"{prefix}*")]
+
+
+def start_harness(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness", *arguments, "--output", str(tmp_path)],
+        cwd=paths.PROJECT_ROOT,
+        env={**os.environ, "TEST_MARK": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    pytest.fail(f"the harness ended before it said {text!r}")
+
+
+LONG = (*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "60", "--scenario", "SingleStream")
+
+
+@pytest.mark.parametrize(
+    "moment", ["is up to date", "Triton is ready", "SingleStream PerformanceOnly", "calibration"]
+)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, moment: str, number: int) -> None:
+    process = start_harness(tmp_path, *LONG)
+    wait_for(process, moment)
+    time.sleep(0.3)
+    assert process.pid in marked(str(tmp_path))
+    assert segments(process) or moment in ("is up to date", "Triton is ready")
+    process.send_signal(number)
+    began = time.monotonic()
+    process.communicate(timeout=30)
+    assert time.monotonic() - began < 5
+    assert process.returncode == (130 if number == signal.SIGINT else -number)
+    deadline = time.monotonic() + 10
+    while (marked(str(tmp_path)) or segments(process)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not marked(str(tmp_path))
+    assert not segments(process)
+
+
+def test_results_have_the_references_keys_and_ours(run_harness, repository_server, tmp_path: Path) -> None:
+    ended = run_harness(
+        *(*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "2", "--accuracy"),
+        *("--scenario", "Offline,SingleStream", "--transport", "grpc"),
+        *("--url", repository_server.grpc_url, "--output", tmp_path),
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = [line for line in ended.stdout.splitlines() if line.startswith("TestScenario.")]
+    assert [line.split()[0] for line in lines] == ["TestScenario.Offline", "TestScenario.SingleStream"]
+    assert "acc=100.000%" in lines[0]
+    for scenario in (Scenario.OFFLINE, Scenario.SINGLE_STREAM):
+        (folder,) = tmp_path.glob(f"*_{scenario}")
+        result = json.loads((folder / "results.json").read_text())
+        assert {"runtime", "version", "time", "args", "cmdline"} <= set(result)
+        assert {
+            "took",
+            "mean",
+            "percentiles",
+            "qps",
+            "count",
+            "good_items",
+            "total_items",
+            "accuracy",
+        } == set(result[f"TestScenario.{scenario}"])
+        assert result["verdict"] == "VALID"
+        assert result["kind"] == "quick"
+        assert "synthetic images" in result["deviations"]
+        test = result["tests"]["PerformanceOnly"]
+        assert test["transport"] == "grpc"
+        assert test["statistics"]["samples"] >= result[f"TestScenario.{scenario}"]["count"]
+        for name in ("summary.txt", "detail.txt", "accuracy.json"):
+            assert (folder / "accuracy" / f"mlperf_log_{name}").stat().st_size > 0
+            assert (folder / "performance" / "run_1" / f"mlperf_log_{name}").exists()

@@ -1,0 +1,314 @@
+"""Real conversions of the named models with seeded weights, by real frameworks; no server."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters import files, parity, samples, source
+from harness import manifest
+from harness.models import MODELS
+from harness.models.spec import Platform
+from harness.paths import MODEL_REPOSITORY, PROJECT_ROOT
+
+PAIRS = [(model, platform) for model, spec in MODELS.items() for platform in spec.variants]
+Convert = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("weights")
+
+
+def _command(repository: Path, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "converters", "--repository", str(repository), *map(str, arguments)]
+
+
+def _environment(weights: Path) -> dict[str, str]:
+    return {**os.environ, "MODEL_DIR": str(weights)}
+
+
+@pytest.fixture(scope="module")
+def convert(weights) -> Convert:
+    def run(repository, *arguments):
+        return subprocess.run(
+            _command(repository, *arguments),
+            cwd=PROJECT_ROOT,
+            env=_environment(weights),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory, convert) -> Path:
+    """All models on all platforms, with seeded weights."""
+    folder = tmp_path_factory.mktemp("repository")
+    for model in MODELS:
+        done = convert(folder, "--model", model)
+        assert done.returncode == 0, done.stderr
+        assert f"no published weights for {model} here: using seeded ones" in done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(("model", "platform"), PAIRS)
+def test_every_model_converts_to_every_platform_and_equals_its_source(repository, model, platform):
+    entry = repository / f"{model}_{platform}"
+    found = manifest.load(entry)
+    variant = MODELS[model].variants[platform]
+    assert found.weights == "seeded"
+    assert found.variant == variant
+    assert found.parity.samples == 16
+    assert found.parity.class_agreement == 1.0
+    assert found.parity.max_abs_diff <= variant.tolerance
+    tracked = MODEL_REPOSITORY / entry.name / "config.pbtxt"
+    assert (entry / "config.pbtxt").read_bytes() == tracked.read_bytes()
+    assert sorted(path.name for path in entry.iterdir()) == [
+        "1",
+        "MANIFEST.json",
+        "config.pbtxt",
+        "golden.npz",
+    ]
+
+
+@pytest.mark.parametrize(("model", "platform"), PAIRS)
+def test_the_golden_samples_are_what_the_export_answers(repository, model, platform):
+    entry = repository / f"{model}_{platform}"
+    variant = MODELS[model].variants[platform]
+    with np.load(entry / "golden.npz") as stored:
+        golden = {name: stored[name] for name in stored}
+    names = [output.name for output in variant.requested_outputs]
+    assert sorted(golden) == sorted(["input", *(f"output:{name}" for name in names)])
+    assert golden["input"].shape == (4, *variant.input.shape)
+    with files.open_file(entry / "1" / platform.model_filename, MODELS[model]) as graph:
+        index = [output.name for output in graph.outputs].index(names[0])
+        answer = graph.run(golden["input"])[index]
+    assert answer == pytest.approx(golden[f"output:{names[0]}"], abs=1e-3)
+    assert len(set(parity.classes(answer).tolist())) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "platform"),
+    [("mobilenet", "tensorflow"), ("resnet50", "tensorflow"), ("resnet50", "pytorch")],
+)
+def test_seeded_weights_tell_images_apart_by_far_more_than_rounding_errors(repository, model, platform):
+    """Only then does an agreement of 100 % mean something, and is it no matter of luck."""
+    facts = manifest.load(repository / f"{model}_{platform}")
+    inputs = samples.fixed_inputs(facts.variant.preprocess, 64, first=2000)
+    with files.open_file(Path(facts.weights_file), MODELS[model]) as graph:
+        (scores_at,) = (index for index, output in enumerate(graph.outputs) if output.shape)
+        chunks = [graph.run(inputs[start : start + 16])[scores_at] for start in range(0, 64, 16)]
+    scores = np.concatenate(chunks)
+    if platform == "tensorflow":
+        scores = np.log(scores)  # probabilities back to logits, but for a constant
+    best, second = np.sort(scores, axis=1)[:, :-3:-1].T
+    predicted = scores.argmax(axis=1)
+    assert len(set(predicted.tolist())) >= 30
+    assert (predicted + facts.variant.label_offset >= 0).all()
+    # The frameworks differ by up to 1e-4 in these units.
+    assert (best - second).min() > 1e-3
+
+
+@pytest.mark.parametrize(("model", "kind"), [("mobilenet", "onnxruntime"), ("resnet50", "pytorch")])
+def test_the_source_framework_and_the_export_predict_the_same(repository, tmp_path, model, kind):
+    entry = repository / f"{model}_{kind}"
+    variant = MODELS[model].variants[Platform(kind)]
+    inputs = samples.fixed_inputs(variant.preprocess, 10, first=3000)
+    np.save(tmp_path / "x.npy", inputs)
+    command = [sys.executable, "-m", "converters.source", "--entry", entry, "--batch", "4"]
+    command += ["--samples", tmp_path / "x.npy", "--output", tmp_path / "y.npy"]
+    subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=120)
+    labels = np.load(tmp_path / "y.npy")
+    assert labels.dtype == np.int64
+    with files.open_file(entry / "1" / Platform(kind).model_filename, MODELS[model]) as graph:
+        classes = graph.run(inputs)[0].argmax(axis=1)
+    assert labels.tolist() == (classes + (-1 if model == "mobilenet" else 0)).tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]
+
+
+def test_source_predictions_refuse_weights_that_changed(repository, tmp_path):
+    entry = tmp_path / "mobilenet_tflite"
+    shutil.copytree(repository / entry.name, entry)
+    changed = tmp_path / "weights.pb"
+    changed.write_bytes(b"other")
+    facts = json.loads((entry / "MANIFEST.json").read_text())
+    (entry / "MANIFEST.json").write_text(json.dumps({**facts, "weights_file": str(changed)}))
+    inputs = samples.fixed_inputs(MODELS["mobilenet"].variants[Platform.TFLITE].preprocess, 1)
+    with pytest.raises(
+        source.ConversionError, match=r"weights\.pb: checksum sha256:\w{64}, but .* convert it"
+    ):
+        source.predict(entry, inputs)
+
+
+def test_samples_of_another_model_are_refused(repository):
+    with pytest.raises(
+        source.ConversionError, match=r"samples are uint8 \[8, 8, 3\], mobilenet_tflite takes"
+    ):
+        source.predict(repository / "mobilenet_tflite", np.zeros((1, 8, 8, 3), np.uint8))
+
+
+def _stamp(repository: Path, entry: str) -> int:
+    return (repository / entry / "MANIFEST.json").stat().st_mtime_ns
+
+
+_WITHOUT_FRAMEWORKS = """
+    import sys
+    from converters.__main__ import main
+    code = main(sys.argv[1:])
+    loaded = {"tensorflow", "torch", "onnxruntime", "onnx", "ai_edge_litert"} & set(sys.modules)
+    sys.exit(f"imported {loaded}" if loaded else code)
+"""
+
+
+@pytest.mark.parametrize("choice", ["auto", "seeded"])
+def test_converting_again_does_nothing_and_imports_no_framework(repository, weights, choice):
+    before = {path: path.stat().st_mtime_ns for path in repository.rglob("*")}
+    for model in MODELS:
+        command = [sys.executable, "-c", textwrap.dedent(_WITHOUT_FRAMEWORKS)]
+        command += ["--model", model, "--weights", choice, "--repository", str(repository)]
+        done = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=_environment(weights), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("is up to date (seeded weights)") == 5
+    assert {path: path.stat().st_mtime_ns for path in repository.rglob("*")} == before
+
+
+def _copy(repository: Path, tmp_path: Path, entry: str) -> Path:
+    shutil.copytree(repository / entry, tmp_path / entry)
+    return tmp_path / entry
+
+
+@pytest.mark.parametrize("damage", ["model", "golden", "config", "manifest"])
+def test_a_damaged_entry_is_made_again(repository, tmp_path, convert, damage):
+    entry = _copy(repository, tmp_path, "mobilenet_tensorflow")
+    original = (entry / "1" / "model.graphdef").read_bytes()
+    if damage == "model":
+        (entry / "1" / "model.graphdef").write_bytes(original[:-1])
+    elif damage == "golden":
+        (entry / "golden.npz").unlink()
+    elif damage == "config":
+        (entry / "config.pbtxt").write_text("")
+    else:
+        (entry / "MANIFEST.json").write_text("{")
+    done = convert(tmp_path, "--model", "mobilenet", "--platform", "tensorflow", "--print-entry")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{entry}\n"
+    assert (entry / "1" / "model.graphdef").read_bytes() == original
+    assert (entry / "golden.npz").exists()
+    assert manifest.load(entry).weights == "seeded"
+    assert (entry / "config.pbtxt").read_bytes() == (
+        MODEL_REPOSITORY / entry.name / "config.pbtxt"
+    ).read_bytes()
+
+
+def test_force_converts_again(repository, tmp_path, convert):
+    _copy(repository, tmp_path, "mobilenet_tensorflow")
+    before = _stamp(tmp_path, "mobilenet_tensorflow")
+    done = convert(tmp_path, "--model", "mobilenet", "--platform", "tensorflow", "--force")
+    assert done.returncode == 0, done.stderr
+    assert _stamp(tmp_path, "mobilenet_tensorflow") > before
+
+
+@pytest.fixture
+def midway(repository, tmp_path, weights) -> Iterator[subprocess.Popen[str]]:
+    """A forced conversion that has begun to build the new entry beside the old one."""
+    _copy(repository, tmp_path, "mobilenet_onnxruntime")
+    arguments = ("--model", "mobilenet", "--platform", "onnxruntime", "--weights", "seeded", "--force")
+    process = subprocess.Popen(
+        _command(tmp_path, *arguments),
+        cwd=PROJECT_ROOT,
+        env=_environment(weights),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".tmp-*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def _is_intact(entry: Path) -> bool:
+    return manifest.digest(entry / "1" / "model.onnx") == manifest.load(entry).graph_sha256
+
+
+def test_a_killed_conversion_leaves_the_old_entry_working(midway, tmp_path, convert):
+    midway.kill()
+    midway.wait()
+    assert _is_intact(tmp_path / "mobilenet_onnxruntime")
+    assert list(tmp_path.glob(".tmp-*"))
+    done = convert(tmp_path, "--model", "mobilenet", "--platform", "onnxruntime", "--weights", "seeded")
+    assert "left behind by a killed conversion" in done.stderr
+    assert "is up to date" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mobilenet_onnxruntime"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_conversion_exits_130_within_5_seconds_and_cleans_up(midway, tmp_path, number):
+    midway.send_signal(number)
+    _, log = midway.communicate(timeout=5)
+    assert midway.returncode == 130
+    assert log.endswith("interrupted; what was there before is untouched\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["mobilenet_onnxruntime"]
+    assert _is_intact(tmp_path / "mobilenet_onnxruntime")
+
+
+def test_two_conversions_at_once_make_one_entry(repository, tmp_path):
+    """They also make the same seeded weights, which were damaged and come out as in another folder before."""
+    first = manifest.load(repository / "mobilenet_tensorflow")
+    name = Path(first.weights_file).name
+    damaged = tmp_path / "weights" / "seeded" / name
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"half")
+    damaged.with_name(f"{name}.sha256").write_text(f"{first.weights_sha256}  {name}\n")
+    arguments = ("--model", "mobilenet", "--platform", "tensorflow", "--weights", "seeded")
+    both = [
+        subprocess.Popen(
+            _command(tmp_path / "repository", *arguments),
+            cwd=PROJECT_ROOT,
+            env=_environment(tmp_path / "weights"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    logs = "".join(process.communicate(timeout=120)[1] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert logs.count("is damaged; it is made again") == 1
+    assert logs.count("making seeded weights") == 1
+    assert logs.count("is up to date") == 1
+    assert manifest.digest(damaged) == first.weights_sha256
+    assert [path.name for path in (tmp_path / "repository").iterdir()] == ["mobilenet_tensorflow"]
+
+
+def test_seeded_resnet50_state_dict_has_torchvisions_keys(repository):
+    import torch
+
+    path = Path(manifest.load(repository / "resnet50_pytorch").weights_file)
+    state = torch.load(path, weights_only=True)
+    # torchvision's resnet50: 161 parameters and 106 running statistics.
+    assert len(state) == 267
+    assert tuple(state["conv1.weight"].shape) == (64, 3, 7, 7)
+    assert tuple(state["layer1.0.downsample.0.weight"].shape) == (256, 64, 1, 1)
+    assert tuple(state["layer4.2.conv2.weight"].shape) == (512, 512, 3, 3)
+    assert tuple(state["layer4.2.bn3.running_var"].shape) == (2048,)
+    assert tuple(state["fc.weight"].shape) == (1000, 2048)
+    learned = (value.numel() for name, value in state.items() if "running_" not in name)
+    assert sum(learned) == 25_557_032

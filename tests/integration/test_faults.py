@@ -1,0 +1,180 @@
+"""Whatever fails, LoadGen ends, the result says what failed, and nothing is left behind."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import loadgen, manifest, server
+from harness.client import TritonClient
+from harness.loadgen import Mode, Plan
+from harness.manifest import Manifest, Parity
+from harness.model_config import ServerSettings, model_config, to_text
+from harness.models import MODELS
+from harness.models.spec import Platform
+from harness.processes import start_module
+from harness.rounds import Scenario, rules
+from harness.worker import Job, Outcome, read_outcome
+
+VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
+FAULTY = (Path(__file__).parent / "faulty_model.py").read_text()
+SAMPLES = 16
+
+
+def add_faulty(repository: Path, name: str, fault: str) -> Path:
+    """An entry whose model fails once its folder has a file `trigger`."""
+    entry = repository / name
+    (entry / "1").mkdir(parents=True)
+    source = FAULTY.replace("{fault}", fault).replace("{trigger}", str(entry / "trigger"))
+    (entry / "1" / "model.py").write_text(source)
+    config = model_config(name, VARIANT, ServerSettings(max_batch_size=8))
+    config.backend, config.platform, config.default_model_filename = "python", "", "model.py"
+    del config.model_warmup[:]
+    (entry / "config.pbtxt").write_text(to_text(config))
+    output = VARIANT.requested_outputs[0].name
+    scores = np.zeros((1, 1001), np.float32)
+    scores[:, 66] = 1
+    np.savez(
+        entry / "golden.npz", **{"input": np.zeros((1, 3, 224, 224), np.float32), f"output:{output}": scores}
+    )
+    facts = Manifest(
+        name, "mobilenet", "seeded", "none", "0" * 64, VARIANT, Parity(1, 0.0, 1.0, 1.0), "0", {}
+    )
+    manifest.save(facts, entry)
+    return entry
+
+
+@dataclasses.dataclass
+class Ended:
+    outcome: Outcome
+    seconds: float
+    """From the fault to the worker's end."""
+
+
+@pytest.fixture
+def own_server(tmp_path: Path):
+    """A server that may be harmed, and its repository."""
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    state_dir = tmp_path / "server"
+    info = server.start(repository, state_dir=state_dir, die_with_parent=True)
+    yield info
+    server.stop(info, state_dir)
+
+
+@pytest.fixture
+def run_worker(tmp_path: Path):
+    """Run one LoadGen test against an entry, in the worker's own process."""
+    samples = tmp_path / "samples.npy"
+    np.save(samples, np.zeros((SAMPLES, 3, 224, 224), np.float32))
+
+    def run(
+        info: server.ServerInfo,
+        entry: Path,
+        scenario: Scenario,
+        fault: Callable[[], object],
+        *,
+        seconds: float = 60,
+        timeout_s: float = 30.0,
+    ) -> Ended:
+        """Load the entry, start the test, call `fault` half a second after LoadGen began."""
+        with TritonClient(info.grpc_url) as client:
+            client.load(entry.name, None)
+        rule = rules("v6.1", MODELS["mobilenet"], scenario)
+        plan = Plan(
+            scenario=scenario,
+            mode=Mode.PERFORMANCE,
+            min_duration_ms=int(seconds * 1000),
+            min_query_count=64,
+            performance_sample_count=SAMPLES,
+            samples_per_query=rule.samples_per_query,
+            server_target_latency_ns=10**9,
+            qsl_seed=1,
+            sample_index_seed=2,
+            schedule_seed=3,
+            target_qps=200.0,
+            expected_latency_ns=500_000,
+        )
+        log_dir = tmp_path / "log"
+        log_dir.mkdir()
+        job = Job(
+            url=info.grpc_url,
+            entry=entry.name,
+            entry_dir=str(entry),
+            samples=str(samples),
+            log_dir=str(log_dir),
+            outcome=str(log_dir / "outcome.json"),
+            transport="auto",
+            segment=f"test-{os.getpid()}-{time.monotonic_ns()}",
+            client_batch=1,
+            in_flight=4,
+            timeout_s=timeout_s,
+            plan=plan,
+            has_hint=True,
+        )
+        (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
+        worker = start_module("harness.worker", str(tmp_path / "job.json"))
+        while not (log_dir / loadgen.DETAIL_LOG).exists():
+            assert worker.poll() is None, read_outcome(Path(job.outcome))
+            time.sleep(0.05)
+        time.sleep(0.5)
+        fault()
+        began = time.monotonic()
+        worker.wait(timeout=90)
+        return Ended(read_outcome(Path(job.outcome)), time.monotonic() - began)
+
+    return run
+
+
+@pytest.mark.parametrize("scenario", [Scenario.SINGLE_STREAM, Scenario.SERVER, Scenario.OFFLINE])
+def test_a_model_that_begins_to_fail_ends_the_run(triton, run_worker, scenario: Scenario) -> None:
+    entry = add_faulty(triton.repository, f"error-{scenario}", "error")
+    ended = run_worker(triton, entry, scenario, (entry / "trigger").touch)
+    failures = ended.outcome.failures
+    assert failures.requests >= 1, ended.outcome
+    assert "out of luck" in failures.first
+    assert len(failures.first_sample_indices) == 1
+    assert ended.seconds < 30
+
+
+@pytest.mark.parametrize(
+    ("fault", "complaint"),
+    [
+        ("one error", "out of luck"),
+        ("shape", r"FP32 (1, 1000)"),
+        ("dtype", "FP64"),
+        ("nan", "NaN or infinite"),
+    ],
+)
+def test_a_wrong_answer_is_a_failure(triton, run_worker, fault: str, complaint: str) -> None:
+    entry = add_faulty(triton.repository, f"wrong-{fault.replace(' ', '-')}", fault)
+    outcome = run_worker(triton, entry, Scenario.SINGLE_STREAM, (entry / "trigger").touch, seconds=3).outcome
+    assert complaint in outcome.failures.first
+    assert (outcome.failures.requests == 1) is (fault == "one error")
+
+
+def test_an_answer_that_never_comes_is_a_failure_at_its_deadline(own_server, run_worker) -> None:
+    entry = add_faulty(own_server.repository, "hang", "hang")
+    ended = run_worker(
+        own_server, entry, Scenario.SINGLE_STREAM, (entry / "trigger").touch, seconds=5, timeout_s=2
+    )
+    assert "DEADLINE_EXCEEDED" in ended.outcome.failures.first
+    assert ended.seconds < 60
+
+
+@pytest.mark.parametrize("scenario", [Scenario.SINGLE_STREAM, Scenario.SERVER, Scenario.OFFLINE])
+def test_a_server_that_is_killed_ends_the_run_within_seconds(
+    own_server, run_worker, scenario: Scenario
+) -> None:
+    entry = add_faulty(own_server.repository, "killed", "none")
+    ended = run_worker(own_server, entry, scenario, lambda: os.kill(own_server.pid, signal.SIGKILL))
+    assert ended.seconds < 8
+    assert ended.outcome.failures.is_fatal
+    assert "UNAVAILABLE" in ended.outcome.failures.first
+    assert not list(Path("/dev/shm").glob("test-*"))

@@ -1,0 +1,107 @@
+"""Real weights on real photographs: serving scores exactly what the source framework scores by itself.
+
+The golden counts are those of the data's README; another decoder version may move them by an image or two.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import paths
+from harness.models.recipes import IMAGENET_MOBILENET, IMAGENET_PYTORCH, fit
+from harness.models.spec import DType, Preprocess
+from harness.preprocess import load
+
+DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
+FROZEN = "mobilenet_v1_1.0_224_frozen.pb"
+QUANT = "mobilenet_v1_1.0_224_quant.tflite"
+SMALL_QUANT = "mobilenet_v1_0.75_192_quant.tflite"
+SQUEEZENET = "squeezenet1.1_nchw.onnx"
+
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the folder with real weights is not here")
+
+# Each framework called directly, by a few lines that share nothing with the converters or the backends.
+DIRECTLY = {
+    ".pb": """
+import tensorflow as tf
+graph = tf.compat.v1.GraphDef.FromString(open(model, "rb").read())
+with tf.Graph().as_default() as g:
+    tf.import_graph_def(graph, name="")
+session = tf.compat.v1.Session(graph=g)
+predict = lambda x: session.run("MobilenetV1/Predictions/Reshape_1:0", {"input:0": x})
+""",
+    ".tflite": """
+from ai_edge_litert.interpreter import Interpreter
+interpreter = Interpreter(model)
+interpreter.allocate_tensors()
+def predict(x):
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+""",
+    ".onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession(model)
+predict = lambda x: session.run(None, {"input": x})[0]
+""",
+}
+
+
+def listed() -> list[tuple[Path, int]]:
+    lines = (DATA / "imagenet" / "val_map.txt").read_text().splitlines()
+    return [(DATA / "imagenet" / name, int(label)) for name, label in map(str.split, lines)]
+
+
+def predicted_directly(model: str, recipe: Preprocess, tmp_path: Path) -> list[int]:
+    """Arg-max of the source framework, one image at a time, in a process of its own."""
+    np.save(tmp_path / "x.npy", np.stack([load(path, recipe) for path, _ in listed()]))
+    script = (
+        "import sys, numpy as np\nmodel, folder = sys.argv[1:]\n"
+        + DIRECTLY[Path(model).suffix]
+        + "x = np.load(folder + '/x.npy')\n"
+        + "classes = [int(np.asarray(predict(x[i:i + 1])).reshape(-1).argmax()) for i in range(len(x))]\n"
+        + "np.save(folder + '/y.npy', classes)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(DATA / "models" / model), str(tmp_path)], check=True)
+    return [int(value) for value in np.load(tmp_path / "y.npy")]
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "platform", "dataset", "recipe", "golden"),
+    [
+        ("mobilenet", FROZEN, "tensorflow", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
+        ("mobilenet", FROZEN, "onnxruntime", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
+        ("mobilenet", FROZEN, "pytorch", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
+        ("mobilenet", QUANT, "tflite", "imagenet_mobilenet", fit(IMAGENET_MOBILENET, dtype=DType.UINT8), 183),
+        (
+            "mobilenet",
+            SMALL_QUANT,
+            "tflite",
+            "imagenet_mobilenet",
+            fit(IMAGENET_MOBILENET, dtype=DType.UINT8, size_px=(192, 192)),
+            170,
+        ),
+        ("resnet50", SQUEEZENET, "onnxruntime", "imagenet_pytorch", IMAGENET_PYTORCH, 132),
+    ],
+)
+def test_real_weights_score_through_triton_what_they_score_directly(
+    model, weights, platform, dataset, recipe, golden, run_harness, repository_server, tmp_path: Path
+) -> None:
+    ended = run_harness(
+        *("--model", model, "--platform", platform, "--weights", DATA / "models" / weights),
+        *("--dataset", dataset, "--dataset-path", DATA / "imagenet", "--mode", "Accuracy"),
+        *("--scenario", "Offline", "--url", repository_server.grpc_url, "--output", tmp_path / "results"),
+    )
+    assert ended.returncode == 0, ended.stderr
+    (file,) = (tmp_path / "results").glob("*/results.json")
+    accuracy = json.loads(file.read_text())["accuracy"]
+    classes = predicted_directly(weights, recipe, tmp_path)
+    offset = 0 if weights == SQUEEZENET else -1
+    directly = sum(found + offset == label for found, (_, label) in zip(classes, listed(), strict=True))
+    assert (accuracy["good"], accuracy["total"]) == (directly, 200)
+    assert abs(directly - golden) <= 2
+    assert accuracy["truth"] == "data set"

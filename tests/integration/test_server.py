@@ -1,0 +1,289 @@
+"""The embedded server's life: whatever ends it, nothing of it stays."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tritonclient.grpc
+
+from harness import server
+from harness.errors import ServerError
+from harness.models.spec import Platform
+from tests.integration import small_models
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_entry(repository: Path, name: str = "small") -> None:
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    small_models.write(Platform.ONNXRUNTIME, version / "model.onnx")
+    (version.parent / "config.pbtxt").write_text(small_models.config_text(Platform.ONNXRUNTIME))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder, with a space in its name, for a repository with one small model, and for server states."""
+    folder = tmp_path / "a place"
+    write_entry(folder / "models")
+    yield folder
+    for state in folder.glob("state*"):
+        server.stop(None, state)
+
+
+def load(info: server.ServerInfo) -> None:
+    with tritonclient.grpc.InferenceServerClient(info.grpc_url) as client:
+        client.load_model("small")
+        assert client.is_model_ready("small")
+
+
+def traces(state: dict[str, Any]) -> list[str]:
+    """What is left of a server: its processes and its shared memory."""
+    found = [f"/dev/shm/{path.name}" for path in Path("/dev/shm").glob(f"{state['shm_prefix']}*")]
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if state["shm_prefix"] in command:
+            found.append(f"{process.pid}: {command[:80]}")
+    return found
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "server.json").read_text()))
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def run_cli(state: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """The command line with a state folder of the test's own. Pipes: it must not keep them open."""
+    code = "import sys; from pathlib import Path; from harness.server import main;"
+    code += " sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
+    return subprocess.run(
+        [sys.executable, "-c", code, str(state), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+PARENT = """
+import sys, time
+from pathlib import Path
+import tritonclient.grpc
+from harness import server
+folder = Path(sys.argv[1])
+info = server.start(folder / "models", state_dir=folder / "state", die_with_parent=True)
+tritonclient.grpc.InferenceServerClient(info.grpc_url).load_model("small")
+print("loaded", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_parent_leaves_no_server_no_stub_and_no_shared_memory(
+    place: Path, signal_number: signal.Signals
+) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(place)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent, parent.stdout:
+        assert parent.stdout.readline() == "loaded\n"
+        state = read_state(place / "state")
+        assert len(traces(state)) == 4  # supervisor, tritonserver, stub, one region
+        parent.send_signal(signal_number)
+    assert wait_until(lambda: not traces(state), 8), traces(state)
+    assert not (place / "state" / "server.json").exists()
+
+
+def test_a_crashed_server_is_cleared_up_and_no_longer_running(place: Path) -> None:
+    info = server.start(place / "models", state_dir=place / "state")
+    load(info)
+    state = read_state(place / "state")
+    os.kill(info.pid, signal.SIGKILL)
+    assert wait_until(lambda: server.running(place / "state") is None, 5)
+    assert wait_until(lambda: not traces(state), 5), traces(state)
+
+
+def test_a_killed_supervisor_takes_the_server_with_it_and_the_next_start_clears_up(place: Path) -> None:
+    load(server.start(place / "models", state_dir=place / "state"))
+    state = read_state(place / "state")
+    leftover = Path("/dev/shm") / f"{state['shm_prefix']}leftover"
+    leftover.touch()
+    os.kill(state["supervisor"], signal.SIGKILL)
+    assert wait_until(lambda: server.running(place / "state") is None, 5)
+    load(server.start(place / "models", state_dir=place / "state"))
+    assert not leftover.exists()
+    assert wait_until(lambda: not traces(state), 5), traces(state)
+
+
+def test_a_server_that_ignores_the_request_to_end_is_killed(place: Path) -> None:
+    info = server.start(place / "models", state_dir=place / "state")
+    load(info)
+    state = read_state(place / "state")
+    os.kill(info.pid, signal.SIGSTOP)
+    started = time.monotonic()
+    assert server.stop(info, place / "state")
+    assert time.monotonic() - started < 5
+    assert traces(state) == []
+
+
+def test_stop_is_quick_and_complete_with_a_model_loaded(place: Path) -> None:
+    info = server.start(place / "models", state_dir=place / "state")
+    load(info)
+    state = read_state(place / "state")
+    started = time.monotonic()
+    assert server.stop(info, place / "state")
+    assert time.monotonic() - started < 4
+    assert traces(state) == []
+    assert not server.stop(info, place / "state")
+
+
+def test_two_servers_run_side_by_side_and_only_the_one_asked_is_stopped(place: Path) -> None:
+    first = server.start(place / "models", state_dir=place / "state 1")
+    second = server.start(place / "models", state_dir=place / "state 2")
+    assert first.grpc_url != second.grpc_url
+    load(first)
+    load(second)
+    assert not server.stop(first, place / "state 2")
+    assert server.stop(first, place / "state 1")
+    assert server.running(place / "state 2") == second
+    assert server.is_ready(second)
+
+
+def test_a_second_start_in_the_same_state_folder_is_refused_and_says_where_the_first_is(
+    place: Path,
+) -> None:
+    info = server.start(place / "models", state_dir=place / "state")
+    with pytest.raises(server.AlreadyRunning, match=info.grpc_url) as refusal:
+        server.start(place / "models", state_dir=place / "state")
+    assert refusal.value.info == info
+
+
+def test_another_process_with_the_servers_old_pid_is_not_taken_for_it(place: Path) -> None:
+    server.start(place / "models", state_dir=place / "state")
+    state = read_state(place / "state")
+    server.stop(None, place / "state")
+    stranger = {**state, "pid": os.getpid(), "supervisor": os.getppid()}
+    (place / "state" / "server.json").write_text(json.dumps(stranger))
+    assert server.running(place / "state") is None
+    assert not server.stop(None, place / "state")
+
+
+def test_the_command_line_starts_a_server_that_outlives_it(place: Path) -> None:
+    state = place / "state"
+    repository = ("--model-repository", str(place / "models"))
+    up = run_cli(state, "up", "--engine", "local", *repository)
+    assert (up.returncode, up.stderr) == (0, "")
+    info = server.running(state)
+    assert info is not None
+    assert info.grpc_url in up.stdout
+    again = run_cli(state, "up", *repository)
+    assert again.returncode == 0
+    assert "already running" in again.stdout
+    load(info)
+    status = run_cli(state, "status")
+    assert status.returncode == 0
+    assert "small: READY" in status.stdout
+    assert "successfully loaded 'small'" in run_cli(state, "logs").stdout
+    down = run_cli(state, "down")
+    assert (down.returncode, down.stdout) == (0, "Triton is stopped\n")
+    assert run_cli(state, "status").returncode == 3
+    assert run_cli(state, "down").stdout == "Triton was not running\n"
+
+
+def test_a_taken_port_that_was_asked_for_is_one_line_and_exit_3(place: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        up = run_cli(place / "state", "up", "--engine", "local", "--grpc-port", str(port))
+    assert up.returncode == 3
+    assert up.stderr == f"error: port {port} on 127.0.0.1 is taken; choose another with --grpc-port\n"
+
+
+def test_a_server_that_dies_at_start_is_reported_with_what_it_printed_last(place: Path) -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20));"
+    code += "from pathlib import Path; import sys; from harness import server;"
+    code += "server.start(Path(sys.argv[1]), state_dir=Path(sys.argv[2]))"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(place / "models"), str(place / "state")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = run.stderr[run.stderr.index("ServerError: ") :]
+    assert "tritonserver died at start" in message
+    assert "Signal (6) received." in message
+    assert not (place / "state" / "server.json").exists()
+
+
+def test_a_host_that_is_not_ours_is_a_server_error(place: Path) -> None:
+    with pytest.raises(ServerError, match=r"cannot listen on 192\.0\.2\.1: "):  # RFC 5737, for documentation
+        server.start(place / "models", state_dir=place / "state", host="192.0.2.1")
+
+
+def test_the_server_listens_on_the_given_interface_only(place: Path) -> None:
+    info = server.start(place / "models", state_dir=place / "state")
+    sockets = [c for c in psutil.Process(info.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+    assert len(sockets) >= 3
+    assert {socket.laddr.ip.removeprefix("::ffff:") for socket in sockets} == {"127.0.0.1"}
+
+
+# Stands in for Docker's client alone: what `compose up` starts is a real Triton, with the settings that
+# compose.yaml takes from the environment.
+DOCKER = """#!{python}
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from harness import server
+state = Path({state!r})
+if "up" in sys.argv:
+    ports = tuple(int(os.environ[f"TRITON_{{name}}_PORT"]) for name in ("HTTP", "GRPC", "METRICS"))
+    repository = Path(os.environ["MODEL_REPOSITORY"])
+    server.start(repository, ports=ports, state_dir=state, host=os.environ["TRITON_HOST"])
+elif "down" in sys.argv:
+    server.stop(None, state)
+elif "logs" in sys.argv:
+    print("the log of", sys.argv[-1], flush=True)
+"""
+
+
+def test_the_docker_engine_is_started_found_and_stopped_through_compose(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = place / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER.format(python=sys.executable, root=str(ROOT), state=str(place / "state inside")))
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    state = place / "state"
+    up = run_cli(state, "up", "--engine", "docker", "--model-repository", str(place / "models"))
+    assert up.returncode == 0, up.stderr
+    info = server.running(state)
+    assert info is not None
+    assert (info.engine, info.pid, info.repository) == ("docker", 0, place / "models")
+    load(info)
+    assert "small: READY" in run_cli(state, "status").stdout
+    assert run_cli(state, "logs").stdout == "the log of triton\n"
+    wrong = run_cli(state, "up", "--engine", "local")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (3, 1)
+    assert run_cli(state, "down").stdout == "Triton is stopped\n"
+    assert server.running(state) is None
+    assert server.running(place / "state inside") is None

@@ -1,0 +1,262 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converters import own_files, parity
+from converters.graph import Graph, describe, layout_of
+from harness.errors import ConversionError
+from harness.models import MODELS
+from harness.models.recipes import IMAGENET_MOBILENET, fit
+from harness.models.spec import DType, Layout, Platform, TensorSpec, Variant
+
+_CLASSES = 5
+
+
+def _scores(batch):
+    """Something of the red corner, different for each class; (n, h, w, 3) in."""
+    return np.outer(batch[:, 0, 0, 0], np.arange(1.0, _CLASSES + 1)).astype(np.float32) / 5
+
+
+def _graph(run, names=("scores",), shape=(4, 4, 3), path="net.pb", outputs=None):
+    outputs = outputs or tuple(TensorSpec(name, DType.FP32, (_CLASSES,)) for name in names)
+    return Graph(Path(path), TensorSpec("input", DType.FP32, shape), outputs, 0, run)
+
+
+def _variant(layout=Layout.NHWC, name="scores", max_batch_size=64, tolerance=1e-3):
+    preprocess = fit(IMAGENET_MOBILENET, layout=layout, size_px=(4, 4))
+    return Variant(
+        platform=Platform.ONNXRUNTIME,
+        input=TensorSpec("input", DType.FP32, preprocess.shape),
+        outputs=(TensorSpec(name, DType.FP32, (_CLASSES,)),),
+        preprocess=preprocess,
+        label_offset=0,
+        max_batch_size=max_batch_size,
+        source="tensorflow",
+        tolerance=tolerance,
+    )
+
+
+@pytest.fixture
+def inputs():
+    return np.random.default_rng(0).uniform(-1, 1, (16, 4, 4, 3)).astype(np.float32)
+
+
+def test_equal_graphs_have_no_difference(inputs):
+    source = _graph(lambda batch: [_scores(batch)])
+    found = parity.compare(source, source, _variant(), inputs)
+    assert found.parity.max_abs_diff == 0.0
+    assert found.parity.class_agreement == 1.0
+    assert found.parity.samples == 16
+    assert found.expected["scores"].shape == (16, _CLASSES)
+
+
+def test_the_largest_difference_is_found_and_recorded(inputs):
+    source = _graph(lambda batch: [_scores(batch)])
+    export = _graph(lambda batch: [_scores(batch) + np.float32(0.0005)])
+    found = parity.compare(source, export, _variant(), inputs)
+    assert found.parity.max_abs_diff == pytest.approx(0.0005, rel=1e-3)
+
+
+def test_an_export_beyond_the_tolerance_is_refused_with_the_figures(inputs):
+    source = _graph(lambda batch: [_scores(batch)])
+    export = _graph(lambda batch: [_scores(batch) + np.float32(0.25)], path="model.onnx")
+    with pytest.raises(
+        ConversionError, match=r"model.onnx does not equal its source net.pb: .* 0.25 \(allowed 0.001\)"
+    ):
+        parity.compare(source, export, _variant(), inputs)
+
+
+def test_an_export_that_answers_nan_is_refused(inputs):
+    source = _graph(lambda batch: [_scores(batch)])
+    export = _graph(lambda batch: [_scores(batch) * np.float32("nan")])
+    with pytest.raises(ConversionError, match="does not equal"):
+        parity.compare(source, export, _variant(), inputs)
+
+
+def test_another_class_is_refused_however_small_the_difference(inputs):
+    def tied(batch):
+        return [np.zeros((len(batch), _CLASSES), np.float32)]
+
+    def tipped(batch):
+        scores = np.zeros((len(batch), _CLASSES), np.float32)
+        scores[-1, 3] = 1e-7
+        return [scores]
+
+    with pytest.raises(ConversionError, match=r"same class on 81.2% of 16"):  # one sample in each of 3 chunks
+        parity.compare(_graph(tied), _graph(tipped), _variant(), inputs)
+
+
+def test_a_source_with_another_axis_order_gets_the_same_images(inputs):
+    source = _graph(lambda batch: [_scores(batch)])
+    export = _graph(lambda batch: [_scores(batch.transpose(0, 2, 3, 1))], ("scores:0",), (3, 4, 4))
+    nchw = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
+    found = parity.compare(source, export, _variant(Layout.NCHW, "scores:0"), nchw)
+    assert found.parity.max_abs_diff == 0.0
+    assert list(found.expected) == ["scores:0"]
+
+
+def test_outputs_are_matched_by_name_and_not_by_place(inputs):
+    def both(batch):
+        return [_scores(batch), -_scores(batch)]
+
+    def swapped(batch):
+        return both(batch)[::-1]
+
+    found = parity.compare(
+        _graph(both, ("scores", "other")),
+        _graph(swapped, ("other:0", "scores:0")),
+        _variant(name="scores:0"),
+        inputs,
+    )
+    assert found.parity.max_abs_diff == 0.0
+
+
+def test_the_inputs_are_run_in_batches_of_several_sizes(inputs):
+    sizes = []
+
+    def run(batch):
+        sizes.append(len(batch))
+        return [_scores(batch)]
+
+    parity.compare(_graph(run), _graph(run), _variant(), inputs)
+    assert sizes == [1, 3, 12] * 2
+    sizes.clear()
+    parity.compare(_graph(run), _graph(run), _variant(max_batch_size=1), inputs)
+    assert sizes == [1] * 32
+
+
+def test_an_export_without_the_declared_tensors_is_refused():
+    export = _graph(lambda batch: [_scores(batch)], ("renamed",), path="model.tflite")
+    with pytest.raises(
+        ConversionError, match=r"model.tflite: has input .*, renamed .* says input .*, scores"
+    ):
+        parity.check_tensors(export, _variant())
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((224, 224, 3), Layout.NHWC), ((3, 224, 224), Layout.NCHW), ((3, 3, 3), Layout.NHWC)],
+)
+def test_the_axis_order_is_where_the_three_channels_are(shape, layout):
+    assert layout_of(shape, Path("net.onnx")) == layout
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (224, 224), (224, 224, 4), ()])
+def test_what_is_no_colour_image_is_refused(shape):
+    with pytest.raises(ConversionError, match="is not an RGB image"):
+        layout_of(shape, Path("net.onnx"))
+
+
+def test_a_file_that_does_not_run_is_named_with_the_reason():
+    def run(batch):
+        raise RuntimeError("MatMul: 7 != 8\nstack trace")
+
+    with pytest.raises(
+        ConversionError, match=r"net.pt: does not run on an input of \[1, 4, 4, 3\]: MatMul: 7 != 8$"
+    ):
+        describe(Path("net.pt"), TensorSpec("x", DType.FP32, (4, 4, 3)), None, 0, run)
+
+
+def test_an_answer_without_a_batch_axis_is_refused():
+    with pytest.raises(ConversionError, match="no batch axis"):
+        describe(
+            Path("net.pt"), TensorSpec("x", DType.FP32, (4, 4, 3)), None, 0, lambda batch: [np.zeros((7, 4))]
+        )
+
+
+_BASE = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
+
+
+def _own(outputs, run=None, shape=(3, 8, 8), dtype=DType.FP32, fixed_batch=0):
+    def answer(batch):
+        return [np.zeros((len(batch), *output.shape), output.dtype.value) for output in outputs]
+
+    return Graph(Path("own.onnx"), TensorSpec("image", dtype, shape), outputs, fixed_batch, run or answer)
+
+
+@pytest.mark.parametrize(("classes", "offset"), [(1001, -1), (1000, 0), (10, -1)])
+def test_the_label_offset_of_an_own_file_follows_from_its_number_of_classes(classes, offset):
+    graph = _own((TensorSpec("scores", DType.FP32, (classes,)),))
+    assert own_files.variant_of(graph, _BASE, "").label_offset == offset
+
+
+def test_an_own_files_tensors_and_preprocessing_are_its_own():
+    graph = _own((TensorSpec("scores", DType.UINT8, (1001,)),), shape=(16, 8, 3), dtype=DType.UINT8)
+    variant = own_files.variant_of(graph, _BASE, "imagenet")
+    assert variant.input == TensorSpec("image", DType.UINT8, (16, 8, 3))
+    assert variant.preprocess.name == "imagenet"
+    assert variant.preprocess.size_px == (16, 8)
+    assert variant.preprocess.layout == Layout.NHWC
+    assert variant.preprocess.steps == ()
+    assert variant.max_batch_size == 64
+
+
+def test_an_arg_max_is_requested_rather_than_the_scores():
+    outputs = (TensorSpec("scores", DType.FP32, (1000,)), TensorSpec("best", DType.INT64, ()))
+    variant = own_files.variant_of(_own(outputs), _BASE, "")
+    assert [output.name for output in variant.requested_outputs] == ["best"]
+    assert variant.label_offset == 0
+
+
+def test_raw_scores_get_a_tolerance_of_their_size():
+    def run(batch):
+        return [np.full((len(batch), 1000), -30.0, np.float32)]
+
+    graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run)
+    assert own_files.variant_of(graph, _BASE, "").tolerance == pytest.approx(30 * 1e-4)
+
+
+def _refuses_two(batch):
+    if len(batch) > 1:
+        raise RuntimeError("reshape")
+    return [np.zeros((1, 1000), np.float32)]
+
+
+def _mixes_samples(batch):
+    scores = np.zeros((len(batch), 1000), np.float32)
+    scores[:, len(batch)] = 1
+    return [scores]
+
+
+@pytest.mark.parametrize(
+    ("run", "fixed_batch"), [(_refuses_two, 0), (_mixes_samples, 0), (lambda batch: _refuses_two(batch), 1)]
+)
+def test_a_file_that_takes_one_sample_at_a_time_is_served_so(run, fixed_batch):
+    graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run, fixed_batch=fixed_batch)
+    assert own_files.variant_of(graph, _BASE, "").max_batch_size == 1
+
+
+def test_a_fixed_batch_of_several_is_refused():
+    graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), fixed_batch=8)
+    with pytest.raises(ConversionError, match="fixed at 8"):
+        own_files.variant_of(graph, _BASE, "")
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        (TensorSpec("boxes", DType.FP32, (100, 4)), TensorSpec("scores", DType.FP32, (100,))),
+        (TensorSpec("a", DType.FP32, (1000,)), TensorSpec("b", DType.FP32, (1000,))),
+        (TensorSpec("count", DType.FP32, ()),),
+        (TensorSpec("map", DType.FP32, (7, 7, 1000)),),
+    ],
+)
+def test_a_file_of_another_task_is_refused(outputs):
+    with pytest.raises(ConversionError, match=r"own\.onnx: not an image classifier"):
+        own_files.variant_of(_own(outputs), _BASE, "")
+
+
+@pytest.mark.parametrize(
+    ("path", "platform", "expected"),
+    [
+        ("/x/squeezenet1.1_nchw.onnx", Platform.ONNXRUNTIME, "squeezenet1.1_nchw_onnxruntime"),
+        ("my net (v2).pb", Platform.TENSORFLOW, "my-net-v2_tensorflow"),
+        ("resnet50.onnx", Platform.ONNXRUNTIME, "resnet50-file_onnxruntime"),
+        ("mobilenet.tflite", Platform.TFLITE, "mobilenet-file_tflite"),
+        ("...", Platform.TFLITE, "model_tflite"),
+    ],
+)
+def test_an_own_file_never_takes_a_named_models_entry(path, platform, expected):
+    assert own_files.entry_name(Path(path), platform) == expected
+    assert not own_files.is_reserved(expected)

@@ -1,0 +1,94 @@
+import logging
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import progress
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(progress, "_SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_away_from_a_terminal_there_are_plain_lines(caplog):
+    caplog.set_level(logging.INFO)
+    assert list(progress.track("abcd", "reading", 4)) == ["a", "b", "c", "d"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"reading: {done} of 4 ({25 * done}%) after 0 s" for done in (1, 2, 3, 4)
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_bytes_are_shown_as_megabytes_from_where_an_earlier_try_stopped(caplog):
+    caplog.set_level(logging.INFO)
+    with progress.bar("fetching", 8_000_000, done=2_000_000, unit=progress.BYTES) as advance:
+        advance(2_000_000)
+    with progress.bar("fetching", None, unit=progress.BYTES) as advance:
+        advance(3_000_000)
+    assert [record.getMessage() for record in caplog.records] == [
+        "fetching: 4 of 8 MB (50%) after 0 s",
+        "fetching: 3 MB after 0 s",
+    ]
+
+
+def test_a_short_step_shows_nothing(caplog):
+    caplog.set_level(logging.INFO)
+    list(progress.track(range(100), "reading", 100))
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("impatient")
+def test_quiet_means_silent(caplog):
+    caplog.set_level(logging.WARNING)
+    list(progress.track(range(100), "reading", 100))
+    assert not caplog.records
+
+
+CHILD = """
+import logging, sys, time
+from harness import progress
+logging.basicConfig(level=sys.argv[1])
+progress._SHOW_AFTER_S = 0.0
+for _ in progress.track(range(5), "reading", 5):
+    time.sleep(0.05)
+print("done")
+"""
+
+
+@pytest.mark.parametrize(("level", "is_shown"), [("INFO", True), ("WARNING", False)])
+def test_on_a_terminal_there_is_a_bar_that_goes_away(level, is_shown):
+    terminal, stderr = pty.openpty()
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, level],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+        check=True,
+        timeout=30,
+    )
+    os.close(stderr)
+    shown = drain(terminal)
+    assert child.stdout == b"done\n"
+    assert (b"reading" in shown and b"5/5" in shown) == is_shown
+    assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == int(is_shown)  # cursor off, cursor on
+
+
+def drain(terminal):
+    shown = b""
+    while True:
+        try:
+            block = os.read(terminal, 4096)
+        except OSError:  # nobody holds the other end any more
+            os.close(terminal)
+            return shown
+        shown += block

@@ -1,0 +1,215 @@
+"""run.sh, in a project of its own whose modules say how they were called, with a real virtual environment."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RUN_SH = Path(__file__).resolve().parents[2] / "run.sh"
+
+RECORDER = """
+import json, os, sys
+print(json.dumps([__spec__.name, sys.argv[1:], os.getcwd()]))
+sys.exit(7)
+"""
+SLEEPER = """
+import sys, time
+print("sleeping", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def make_project(folder: Path) -> Path:
+    """Returns its run.sh."""
+    for module in ("harness/__main__.py", "harness/demo.py", "harness/server.py"):
+        (folder / module).parent.mkdir(parents=True, exist_ok=True)
+        (folder / module).write_text(RECORDER)
+    for module in ("converters/__main__.py", "converters/fetch.py"):
+        (folder / module).parent.mkdir(parents=True, exist_ok=True)
+        (folder / module).write_text(RECORDER)
+    (folder / "requirements.txt").write_text("# nothing to install\n")
+    shutil.copy(RUN_SH, folder)
+    return folder / "run.sh"
+
+
+def run(
+    script: Path, *arguments: str, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(script), *arguments],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """run.sh of a project that has been set up, in a path with a space."""
+    script = make_project(tmp_path_factory.mktemp("project") / "with a space")
+    done = run(script, "setup", PYTHON=sys.executable)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "installing into" in done.stderr
+    return script
+
+
+def test_a_second_setup_takes_under_two_seconds_and_says_nothing(script: Path) -> None:
+    started = time.monotonic()
+    done = run(script, "setup")
+    assert time.monotonic() - started < 2
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "passed"),
+    [
+        (["bench", "--output", "a b"], "harness.__main__", ["--output", "a b"]),
+        (["demo"], "harness.demo", []),
+        (["fetch", "mobilenet"], "converters.fetch", ["mobilenet"]),
+        (["convert", "mobilenet"], "converters.__main__", ["--model", "mobilenet"]),
+        (
+            ["convert", "mobilenet", "tflite", "--force"],
+            "converters.__main__",
+            ["--model", "mobilenet", "--platform", "tflite", "--force"],
+        ),
+        (
+            ["convert", "mobilenet", "--force"],
+            "converters.__main__",
+            ["--model", "mobilenet", "--force"],
+        ),
+        (["convert", "--help"], "converters.__main__", ["--help"]),
+        (["tritonserver-up", "--host", "::1"], "harness.server", ["up", "--host", "::1"]),
+        (["tritonserver-logs"], "harness.server", ["logs"]),
+    ],
+)
+def test_a_command_runs_its_module_in_the_users_folder_and_passes_the_exit_code_on(
+    script: Path, tmp_path: Path, arguments: list[str], module: str, passed: list[str]
+) -> None:
+    # What lies in the user's folder must not be imported in place of the project.
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "json.py").write_text("raise SystemExit('imported from the wrong folder')")
+    done = run(script, *arguments, cwd=tmp_path)
+    assert done.returncode == 7, done.stderr
+    assert json.loads(done.stdout) == [module, passed, str(tmp_path)]
+
+
+def test_help_lists_every_command(script: Path) -> None:
+    done = run(script, "help")
+    assert done.returncode == 0
+    listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
+    assert listed == {
+        "setup", "demo", "bench", "fetch", "convert", "test", "help",
+        "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["bnech"], ["tritonserver-upp"], ["convert"], ["setup", "--now"]])
+def test_bad_usage_is_one_line_and_exit_2(script: Path, arguments: list[str]) -> None:
+    done = run(script, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("run.sh: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_command_points_to_help(script: Path) -> None:
+    assert (
+        run(script, "bnech").stderr == "run.sh: unknown command 'bnech'; ./run.sh help lists the commands\n"
+    )
+
+
+def test_changed_requirements_are_installed_by_the_next_command(tmp_path: Path, script: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True)
+    (project / "requirements.txt").write_text("# still nothing\n")
+    first = run(project / "run.sh", "demo")
+    second = run(project / "run.sh", "demo")
+    assert "installing into" in first.stderr
+    assert second.stderr == ""
+    assert (first.returncode, second.returncode) == (7, 7)
+
+
+def test_concurrent_commands_set_up_once(tmp_path: Path, script: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True)
+    (project / "requirements.txt").write_text("# still nothing\n")
+    running = [
+        subprocess.Popen(
+            [project / "run.sh", "demo"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    messages = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [7, 7, 7]
+    assert sum("installing into" in message for message in messages) == 1
+
+
+def test_requirements_that_cannot_be_installed_fail_and_are_tried_again(tmp_path: Path, script: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True)
+    (project / "requirements.txt").write_text("./there-is-no-such-folder\n")
+    for _ in range(2):
+        done = run(project / "run.sh", "demo")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == (
+            "run.sh: pip could not install requirements.txt (its message is above)"
+        )
+
+
+def fake_python(folder: Path, name: str, version: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho {version}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+def test_an_unsupported_interpreter_is_named_in_one_line(tmp_path: Path) -> None:
+    script = make_project(tmp_path / "project")
+    old = fake_python(tmp_path / "bin", "python3", "3.9")
+    named = run(script, "setup", PYTHON=str(old))
+    assert named.returncode == 2
+    assert named.stderr == f"run.sh: $PYTHON is {old}, 3.9; Python 3.11 or 3.12 is needed\n"
+    missing = run(script, "setup", PYTHON="no-such-python")
+    assert missing.returncode == 2
+    assert missing.stderr == (
+        "run.sh: $PYTHON is no-such-python, not a working Python; Python 3.11 or 3.12 is needed\n"
+    )
+
+
+def test_a_supported_interpreter_is_found_beside_an_unsupported_python3(tmp_path: Path) -> None:
+    script = make_project(tmp_path / "project")
+    folder = tmp_path / "bin"
+    fake_python(folder, "python3", "3.13")
+    fake_python(folder, "python3.12", "3.10")
+    (folder / "python3.11").symlink_to(Path(sys.executable).resolve())
+    # The real one is 3.11 or 3.12, whatever its name here.
+    done = run(script, "demo", PATH=f"{folder}:{os.environ['PATH']}", PYTHON="")
+    assert done.returncode == 7, done.stderr
+
+
+def test_ctrl_c_reaches_the_command_itself(tmp_path: Path, script: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True)
+    (project / "harness" / "demo.py").write_text(SLEEPER)
+    process = subprocess.Popen([project / "run.sh", "demo"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process, process.stdout:
+        assert process.stdout.readline() == "sleeping\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130

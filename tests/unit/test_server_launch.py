@@ -1,0 +1,108 @@
+"""What tritonserver is started with."""
+
+import os
+import socket
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from harness import server_launch
+from harness.errors import ServerError
+
+WHEEL = server_launch.Wheel(
+    server=Path("/wheel/tritonserver"),
+    libraries=Path("/wheel/libs"),
+    python_backend=(Path("/wheel/libtriton_python.so"), Path("/wheel/utils.py"), Path("/wheel/stub")),
+)
+
+
+def test_the_stub_finds_this_interpreters_packages_and_libpython(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/users/own")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
+    env = server_launch.environment(WHEEL)
+    assert env["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
+    assert env["LD_LIBRARY_PATH"] == f"/wheel/libs:{sysconfig.get_config_var('LIBDIR')}:/users/own"
+    assert "PYTHONPATH" not in env
+
+
+def test_a_missing_libpython_is_one_line_that_says_what_to_install(tmp_path: Path) -> None:
+    stub = tmp_path / "stub"
+    # What the dynamic linker of glibc prints, and its exit status.
+    stub.write_text(
+        "#!/bin/sh\n"
+        "echo 'stub: error while loading shared libraries: libpython3.11.so.1.0: cannot open' >&2\n"
+        "exit 127\n"
+    )
+    stub.chmod(0o755)
+    wheel = server_launch.Wheel(WHEEL.server, WHEEL.libraries, (stub,))
+    with pytest.raises(ServerError) as failure:
+        server_launch.check_python(wheel, dict(os.environ))
+    message = str(failure.value)
+    assert "(shared libraries: libpython3.11.so.1.0: cannot open)" in message
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"apt-get install libpython{version}" in message
+    assert "\n" not in message
+
+
+def test_the_installed_wheel_is_complete_and_its_stub_starts() -> None:
+    wheel = server_launch.find_wheel()
+    assert wheel.server.is_file()
+    assert wheel.libraries.is_dir()
+    assert all(file.is_file() for file in wheel.python_backend)
+    server_launch.check_python(wheel, server_launch.environment(wheel))
+
+
+def test_the_backend_directory_holds_ours_beside_the_python_backend(tmp_path: Path) -> None:
+    folder = tmp_path / "backends"
+    (folder / "stale").mkdir(parents=True)
+    server_launch.assemble_backends(folder, server_launch.find_wheel())
+    assert {path.name for path in folder.iterdir()} == {
+        "batching.py", "onnxruntime", "python", "pytorch", "tensorflow", "tflite",
+    }  # fmt: skip
+    assert (folder / "onnxruntime" / "model.py").is_file()
+    library = folder / "python" / "libtriton_python.so"
+    assert library.is_file()
+    assert not library.is_symlink()
+
+
+def listen(port: int = 0) -> socket.socket:
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", port))
+    holder.listen()
+    return holder
+
+
+def test_a_taken_port_that_was_asked_for_is_refused_with_its_option() -> None:
+    with listen() as holder:
+        taken = holder.getsockname()[1]
+        with pytest.raises(ServerError, match=f"port {taken} .* taken; choose another with --metrics-port"):
+            server_launch.choose_ports("127.0.0.1", (0, 0, taken))
+
+
+def test_ports_that_were_not_asked_for_are_free_and_distinct() -> None:
+    ports = server_launch.choose_ports("127.0.0.1", None)
+    assert len(set(ports)) == 3
+    for port in ports:
+        listen(port).close()
+
+
+def test_a_port_that_was_asked_for_is_used() -> None:
+    with listen() as holder:
+        wanted = holder.getsockname()[1]
+    http, grpc, metrics = server_launch.choose_ports("127.0.0.1", (0, wanted, 0))
+    assert grpc == wanted
+    assert wanted not in (http, metrics)
+
+
+def test_the_command_line_has_no_path_that_a_shell_would_split() -> None:
+    command = server_launch.command(WHEEL, "127.0.0.1", (1, 2, 3), "prefix_", auto_complete=False)
+    assert "--model-repository=repository" in command
+    assert "--backend-directory=backends" in command
+    assert "--grpc-port=2" in command
+    assert "--disable-auto-complete-config" in command
+    assert "--backend-config=python,shm-region-prefix-name=prefix_" in command
+    completing = server_launch.command(WHEEL, "127.0.0.1", (1, 2, 3), "prefix_", auto_complete=True)
+    assert set(command) - set(completing) == {"--disable-auto-complete-config"}
