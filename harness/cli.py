@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if is_debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
     collected: list[Result] = []
-    with one_line_errors(is_debug) as ending:
+    with one_line_errors() as ending:
         config = resolve(vars(parser().parse_args(words)))
         try:
             for result in runner.run(config):
@@ -101,7 +101,7 @@ class Ending:
 
 
 @contextlib.contextmanager
-def one_line_errors(is_debug: bool) -> Iterator[Ending]:
+def one_line_errors() -> Iterator[Ending]:
     """Turn whatever ends the block into an exit code and one line on stderr.
 
     SIGTERM is treated as Ctrl-C, so that servers and workers are stopped on both; a second one is ignored,
@@ -115,15 +115,18 @@ def one_line_errors(is_debug: bool) -> Iterator[Ending]:
     except HarnessError as error:
         ending.code = error.exit_code
         sys.stderr.write(f"error: {error}\n")
-        if is_debug:
-            logger.debug("traceback", exc_info=True)
-    except KeyboardInterrupt:
-        ending.code = EXIT_INTERRUPTED
-        sys.stderr.write("interrupted\n")
+        logger.debug("traceback", exc_info=True)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         ending.code = EXIT_USAGE
+    except OSError as error:
+        ending.code = EXIT_USAGE
+        sys.stderr.write(f"error: {error}\n")
+        logger.debug("traceback", exc_info=True)
+    except KeyboardInterrupt:
+        ending.code = EXIT_INTERRUPTED
+        sys.stderr.write("interrupted\n")
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -8,12 +8,13 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import progress, synthetic
 from harness.errors import ConfigError, DatasetError
+from harness.parallel import in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -210,8 +211,7 @@ def _fingerprint(samples: Sequence[Sample]) -> str:
     """
     digest = hashlib.sha256()
     bad: list[str] = []
-    with ThreadPoolExecutor(_READERS) as pool:
-        probes = pool.map(_probe, [sample.path for sample in samples])
+    with closing(in_threads(_probe, [sample.path for sample in samples], _READERS)) as probes:
         checked = progress.track(probes, "checking images", len(samples))
         for sample, (edges, defect) in zip(samples, checked, strict=True):
             if defect:

@@ -58,6 +58,9 @@ def run(config: RunConfig) -> Iterator[Result]:
 def _server(config: RunConfig) -> Iterator[str]:
     """The server to measure: the given one, the one that is running, or our own for as long as this takes."""
     running = None if config.url else server.running()
+    if running and running.repository != paths.MODEL_REPOSITORY:
+        logger.info("the running server serves %s: starting another one", running.repository)
+        running = None
     if config.url or running:
         url = config.url or (running.grpc_url if running else "")
         logger.info("using the server at %s", url)

@@ -18,8 +18,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from harness import file_lock, preprocess, progress
 from harness.datasets import Dataset
 from harness.errors import ConfigError, DatasetError
 from harness.models.spec import Preprocess
+from harness.parallel import in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +149,7 @@ def _defect(
     indices: list[int] | range = range(len(array))
     if status.st_size > _CHECK_ALL_BELOW_BYTES and status.st_mtime_ns == manifest.modified_ns:
         indices = sorted(random.Random().sample(indices, min(_CHECKED_SAMPLES, len(indices))))
-    with ThreadPoolExecutor(workers) as pool:
-        digests = pool.map(lambda index: _digest(array[index]), indices)
+    with closing(in_threads(lambda index: _digest(array[index]), indices, workers)) as digests:
         for index, digest in zip(indices, progress.track(digests, "checking", len(indices)), strict=True):
             if manifest.samples[2 * _DIGEST_BYTES * index :][: 2 * _DIGEST_BYTES] != digest:
                 return f"sample {index} is damaged"
@@ -218,14 +217,8 @@ def _write_samples(
 
     count = len(dataset.samples)
     started = time.monotonic()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            results = list(
-                progress.track(pool.map(make, range(count)), f"preprocessing {recipe.name}", count)
-            )
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with closing(in_threads(make, range(count), workers)) as made:
+        results = list(progress.track(made, f"preprocessing {recipe.name}", count))
     failures = [result for result in results if isinstance(result, DatasetError)]
     if failures:
         raise DatasetError(f"{failures[0]} ({len(failures)} of {count} images cannot be used)")

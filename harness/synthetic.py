@@ -9,7 +9,7 @@ import re
 import threading
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from harness import file_lock
 from harness.errors import DatasetError
+from harness.parallel import in_threads
 
 logger = logging.getLogger(__name__)
 
@@ -113,13 +114,10 @@ def _draw_all(
 ) -> None:
     for left_behind in root.glob(".*.tmp"):  # by a process that was killed: we hold the lock
         left_behind.unlink()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for _ in pool.map(_ensure, indices, paths):
-                progress(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    items = list(zip(indices, paths, strict=True))
+    with closing(in_threads(lambda item: _ensure(*item), items, workers)) as drawn:
+        for _ in drawn:
+            progress(1)
 
 
 def _ensure(index: int, path: Path) -> None:

@@ -13,6 +13,8 @@ from harness.rounds import Scenario
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
 _OFFLINE_BATCH = 32
+_MIN_OFFLINE_IN_FLIGHT = 4
+"""Enough to hide the client's turn-around where the instances are not ours to count."""
 _SERVER_IN_FLIGHT = 2048
 """Arrivals do not wait for earlier answers; this is only a bound on memory when a server falls behind."""
 
@@ -60,8 +62,8 @@ def tune(
         Scenario.SINGLE_STREAM: 1,
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
         Scenario.SERVER: _SERVER_IN_FLIGHT,
-        # Triton's rule of thumb: enough for every instance to run one full batch while the next one waits.
-        Scenario.OFFLINE: 2 * instances * max(1, limit // batch if batch < _OFFLINE_BATCH else 1),
+        # Every instance runs one full batch while the next one waits for it.
+        Scenario.OFFLINE: max(2 * instances, _MIN_OFFLINE_IN_FLIGHT),
     }[scenario]
     settings = ServerSettings(
         instances=instances,
