@@ -43,8 +43,9 @@ def judge(
             reasons.extend(_below_threshold(accuracy))
         else:
             log = loadgen.read_detail(results.log_dir(folder, mode))
-            metric = verdict.metric(log, scenario)
-            reasons.extend(verdict.reasons(log, scenario))
+            is_search = mode == Mode.FIND_PEAK
+            metric = verdict.peak(log) if is_search else verdict.metric(log, scenario)
+            reasons.extend(verdict.peak_reasons(log) if is_search else verdict.reasons(log, scenario))
     deviations = _deviations(prepared, rule)
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{prepared.config.platform}"),

@@ -137,6 +137,8 @@ class DetailLog:
     values: dict[str, Any]
     """Last value by key."""
     errors: tuple[str, ...]
+    messages: tuple[str, ...] = ()
+    """What LoadGen said in passing, in order."""
 
     def number(self, key: str) -> float | None:
         """A figure, or None where this kind of test has none."""
@@ -153,17 +155,20 @@ def read_detail(log_dir: Path) -> DetailLog:
     path = log_dir / DETAIL_LOG
     values: dict[str, Any] = {}
     errors: list[str] = []
+    messages: list[str] = []
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             if not line.startswith(":::MLLOG "):
                 continue
             record = json.loads(line.removeprefix(":::MLLOG "))
             values[record["key"]] = record["value"]
+            if record["key"] == "generic_message":
+                messages.append(str(record["value"]))
             if record.get("metadata", {}).get("is_error"):
                 errors.append(f"{record['key']}: {record['value']}")
     except (OSError, ValueError, KeyError) as error:
         raise InferenceError(f"LoadGen's {path} cannot be read: {error}") from error
-    return DetailLog(values, tuple(errors))
+    return DetailLog(values, tuple(errors), tuple(messages))
 
 
 def read_accuracy(log_dir: Path) -> dict[int, bytes]:

@@ -32,6 +32,24 @@ def metric(log: DetailLog, scenario: Scenario) -> Metric | None:
     return Metric(name, value / divisor, unit) if value else None
 
 
+_PEAK_FOUND = "FindPeakPerformance: Found peak performance field: "
+
+
+def peak(log: DetailLog) -> Metric | None:
+    """The rate that LoadGen's search found; None where it found none."""
+    found = [text.removeprefix(_PEAK_FOUND) for text in log.messages if text.startswith(_PEAK_FOUND)]
+    return Metric("highest rate that keeps the bound", float(found[-1]), "queries/s") if found else None
+
+
+def peak_reasons(log: DetailLog) -> list[str]:
+    """Why a search failed. LoadGen calls it INVALID even where it succeeds: it leaves early stopping out."""
+    if peak(log) and not log.errors:
+        return []
+    rate = log.number("effective_target_qps") or 0
+    found = [f"the search found no rate that keeps the bound; start it lower than --qps {rate:.4g}"]
+    return found + [f"LoadGen logged an error: {error}" for error in log.errors]
+
+
 def is_valid(log: DetailLog) -> bool:
     """Whether LoadGen calls the run VALID and logged no error (which the submission checker rejects)."""
     return log.values.get("result_validity") == "VALID" and not log.errors

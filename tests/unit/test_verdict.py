@@ -105,6 +105,38 @@ def test_a_single_stream_hint_that_is_too_high_is_explained(tmp_path: Path) -> N
     assert "ended before 0.5 s" in reasons
 
 
+def test_a_search_that_ends_has_the_rate_that_it_found(tmp_path: Path) -> None:
+    log = run(
+        tmp_path,
+        0.01,
+        scenario=Scenario.SERVER,
+        mode=Mode.FIND_PEAK,
+        min_duration_ms=0,
+        min_query_count=20,
+        target_qps=10.0,
+        server_target_latency_ns=100_000_000,
+    )
+    assert verdict.peak_reasons(log) == []
+    metric = verdict.peak(log)
+    assert metric is not None
+    assert metric.value >= 10.0
+
+
+def test_a_search_that_starts_too_high_says_where_to_start(tmp_path: Path) -> None:
+    log = run(
+        tmp_path,
+        0.02,
+        scenario=Scenario.SERVER,
+        mode=Mode.FIND_PEAK,
+        min_duration_ms=0,
+        min_query_count=20,
+        target_qps=400.0,
+        server_target_latency_ns=1_000_000,
+    )
+    assert verdict.peak(log) is None
+    assert "start it lower than --qps 400" in verdict.peak_reasons(log)[0]
+
+
 def test_a_log_that_loadgen_did_not_finish_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(loadgen.InferenceError, match="cannot be read"):
         loadgen.read_detail(tmp_path)
