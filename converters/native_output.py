@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from converters import cleanup
+
 logger = logging.getLogger(__name__)
 
 
@@ -15,7 +17,7 @@ def held_back() -> Iterator[None]:
     """Log what is written to file descriptor 2 at level DEBUG instead."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
+    with tempfile.TemporaryFile() as caught, cleanup.on_signal(lambda: os.dup2(kept, 2)):
         os.dup2(caught.fileno(), 2)
         try:
             yield

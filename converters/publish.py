@@ -8,9 +8,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from converters import cleanup
 from harness import file_lock
 from harness.errors import ConversionError
 from harness.manifest import GOLDEN_NAME, MANIFEST_NAME
@@ -36,17 +37,15 @@ def claim(repository: Path, entry: str) -> Iterator[None]:
     Raises:
         ConversionError: the repository cannot be written.
     """
-    with writing(repository):
-        repository.mkdir(parents=True, exist_ok=True)
-        lock = file_lock.hold(_lock_path(repository, entry))
-        lock.__enter__()
-    try:
+    lock = _lock_path(repository, entry)
+    with ExitStack() as stack:
         with writing(repository):
+            repository.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock.hold(lock))
+            stack.enter_context(cleanup.on_signal(lambda: lock.unlink(missing_ok=True)))
             _finish_interrupted_swap(repository, entry)
             _remove_leftovers(repository, entry)
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 @contextmanager
@@ -57,7 +56,7 @@ def staged(repository: Path, entry: str) -> Iterator[Path]:
     """
     staging = repository / f"{_BUILDING}{entry}-{secrets.token_hex(4)}"
     target = repository / entry
-    try:
+    with cleanup.ensured(lambda: shutil.rmtree(staging, ignore_errors=True)):
         with writing(repository):
             (staging / _VERSION).mkdir(parents=True)
         yield staging
@@ -67,8 +66,6 @@ def staged(repository: Path, entry: str) -> Iterator[Path]:
                 _exchange(staging, target)
             else:
                 staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converters import command, files, parity
+from converters import cleanup, command, files, parity
 from converters.graph import Array, relayout
 from harness import manifest
 from harness.errors import ConversionError
@@ -104,13 +104,12 @@ def _load(path: Path) -> Array:
 def _save(labels: NDArray[np.int64], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            np.save(stream, labels)
-        temporary.replace(path)
+        with cleanup.ensured(lambda: temporary.unlink(missing_ok=True)):
+            with temporary.open("wb") as stream:
+                np.save(stream, labels)
+            temporary.replace(path)
     except OSError as error:
         raise ConversionError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from converters import samples
+from converters import cleanup, samples
 from converters.fetch import fetch_weights
 from converters.seeded import RECIPE_VERSION
 from harness import file_lock, manifest
@@ -61,7 +61,8 @@ def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:
     path = weights_dir() / "seeded" / f"{spec.name}-{variant.source}-{version}{suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with file_lock.hold(path.with_name(f".{path.name}.lock")):
+        lock = path.with_name(f".{path.name}.lock")
+        with file_lock.hold(lock), cleanup.on_signal(lambda: lock.unlink(missing_ok=True)):
             sha256 = _recorded(path)
             if sha256 is None:
                 logger.info("making seeded weights for %s (%s)", spec.title, variant.source)
@@ -108,12 +109,10 @@ def _recorded(path: Path) -> str | None:
 
 def _build(spec: ModelSpec, variant: Variant, path: Path) -> str:
     temporary = path.with_name(f".{path.name}.building")
-    try:
+    with cleanup.ensured(lambda: temporary.unlink(missing_ok=True)):
         _write(spec.name, variant.source, temporary)
         sha256 = manifest.digest(temporary)
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     _record(path).write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
     return sha256
 
