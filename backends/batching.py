@@ -167,8 +167,9 @@ def check_declared(
             )
         if config.max_batch_size > 1 and found.shape and found.shape[0] != -1:
             raise LoadError(
-                f"{config.model}: {kind} {tensor.name!r} of {config.file} has a first axis of {found.shape[0]}"
-                " instead of a free one for batches; set max_batch_size: 1, or 0 if there is no batch axis"
+                f"{config.model}: {kind} {tensor.name!r} of {config.file} has a first axis of"
+                f" {found.shape[0]} instead of a free one for batches; set max_batch_size: 1, or 0 if"
+                " there is no batch axis"
             )
         full = (-1, *tensor.shape) if config.max_batch_size > 0 else tensor.shape
         if found.shape is not None and not fits(found.shape, full):

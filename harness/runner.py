@@ -22,7 +22,7 @@ from harness.preparation import Prepared, prepare
 from harness.processes import start_module
 from harness.results import Result
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
-from harness.serving import check_served, load_model
+from harness.serving import borrowed, check_served, load_model
 from harness.tuning import Tuning, tune
 from harness.worker import Job, Outcome, read_outcome
 
@@ -47,16 +47,23 @@ def run(config: RunConfig) -> Iterator[Result]:
     """
     _check_writable(config.output)
     prepared = prepare(config)
-    with _server(config) as url, TritonClient(url) as client:
+    with _server(config) as (url, is_own), TritonClient(url) as client:
         client.check_is_triton()
-        for scenario in config.scenarios:
-            for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,):
-                yield _run_scenario(prepared, client, scenario, bound_s)
+        leave_as_found = contextlib.nullcontext() if is_own else borrowed(client, prepared.manifest.entry)
+        with leave_as_found:
+            yield from _run_scenarios(prepared, client)
+
+
+def _run_scenarios(prepared: Prepared, client: TritonClient) -> Iterator[Result]:
+    config = prepared.config
+    for scenario in config.scenarios:
+        for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,):
+            yield _run_scenario(prepared, client, scenario, bound_s)
 
 
 @contextlib.contextmanager
-def _server(config: RunConfig) -> Iterator[str]:
-    """The server to measure: the given one, the one that is running, or our own for as long as this takes."""
+def _server(config: RunConfig) -> Iterator[tuple[str, bool]]:
+    """The server to measure, and whether it is ours: given, running, or started for as long as this takes."""
     running = None if config.url else server.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
         logger.info("the running server serves %s: starting another one", running.repository)
@@ -64,7 +71,7 @@ def _server(config: RunConfig) -> Iterator[str]:
     if config.url or running:
         url = config.url or (running.grpc_url if running else "")
         logger.info("using the server at %s", url)
-        yield url
+        yield url, False
         return
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
@@ -73,7 +80,7 @@ def _server(config: RunConfig) -> Iterator[str]:
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
     try:
-        yield info.grpc_url
+        yield info.grpc_url, True
     finally:
         server.stop(info, state_dir=state_dir)
         shutil.rmtree(state_dir, ignore_errors=True)

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Sequence
@@ -43,6 +42,9 @@ _LOG_FILE = "server.log"
 
 _LOCAL = "local"
 _DOCKER = "docker"
+
+# Without the proxy of $http_proxy, which knows nothing of this machine's ports.
+_http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 # Reaped when they end; without this they would stay zombies as long as this process lives.
 _supervisors: dict[int, subprocess.Popen[bytes]] = {}
@@ -202,9 +204,9 @@ def _log_tail(state_dir: Path) -> str:
 def is_ready(info: ServerInfo) -> bool:
     """Whether the server says that it is ready for requests."""
     try:
-        with urllib.request.urlopen(f"{info.http_url}/v2/health/ready", timeout=5) as answer:
+        with _http.open(f"{info.http_url}/v2/health/ready", timeout=5) as answer:
             return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
+    except OSError:  # URLError is one
         return False
 
 
@@ -231,7 +233,7 @@ def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
 def _read_state(state_dir: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads((state_dir / _STATE_FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 
@@ -382,7 +384,7 @@ def _status(options: argparse.Namespace, state_dir: Path) -> int:
 def _models(info: ServerInfo) -> list[str]:
     request = urllib.request.Request(f"{info.http_url}/v2/repository/index", data=b"{}", method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with _http.open(request, timeout=5) as answer:
             index = json.loads(answer.read())
     except (OSError, ValueError):
         return []

@@ -1,6 +1,8 @@
 """The model under test on the server: loaded with the scenario's settings, and proven to be the right one."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from harness.client import TritonClient
@@ -9,6 +11,21 @@ from harness.models.spec import TensorSpec, Variant
 from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def borrowed(client: TritonClient, entry: str) -> Iterator[None]:
+    """Leave somebody else's server as it was found: the model with its own settings, or not loaded."""
+    was_ready = client.is_model_ready(entry)
+    try:
+        yield
+    finally:
+        # A server that died or that does not let us has nothing to be put back.
+        with contextlib.suppress(ServerError):
+            if was_ready:
+                client.load(entry, None)
+            else:
+                client.unload(entry)
 
 
 def load_model(client: TritonClient, entry: str, config_json: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-GRACE_S = 3.0
+GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
 
 SHM_DIR = Path("/dev/shm")
@@ -120,16 +120,17 @@ def start_time(pid: int) -> int | None:
 
 def listening_ports(pid: int) -> set[int]:
     """TCP ports that a process of ours listens on."""
+    process = Path(f"/proc/{pid}")
     try:
-        sockets = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        sockets = {str(file.readlink()) for file in (process / "fd").iterdir()}
+        lines = [line for table in process.glob("net/tcp*") for line in table.read_text().splitlines()[1:]]
     except OSError:
         return set()  # it ended
     ports = set()
-    for table in Path(f"/proc/{pid}/net").glob("tcp*"):
-        for line in table.read_text().splitlines()[1:]:
-            _, address, _, state, *_, inode = line.split()[:10]
-            if state == _LISTENING and f"socket:[{inode}]" in sockets:
-                ports.add(int(address.rpartition(":")[2], 16))
+    for line in lines:
+        _, address, _, state, *_, inode = line.split()[:10]
+        if state == _LISTENING and f"socket:[{inode}]" in sockets:
+            ports.add(int(address.rpartition(":")[2], 16))
     return ports
 
 

@@ -80,23 +80,40 @@ class _Runner:
         self._shapes = shapes
 
     def _takes_batches(self) -> bool:
-        """Whether the graph can be resized; some hold a reshape to a batch of 1, and fail or stay at 1."""
+        """Whether the graph can be resized; some hold a batch of 1, and fail or answer for one sample."""
         if self._config.max_batch_size < 2:
             return False
-        shapes = {t.name: (2, *(max(size, 1) for size in t.shape)) for t in self._config.inputs}
-        feed = {t.name: np.zeros(shapes[t.name], t.dtype) for t in self._config.inputs}
+        feed = {tensor.name: _two_samples(tensor) for tensor in self._config.inputs}
+        alone = [
+            self._run_at_once({n: a[i : i + 1] for n, a in feed.items()}, [*self._outputs]) for i in (0, 1)
+        ]
         try:
-            results = self._run_at_once(feed, list(self._outputs))
+            together = self._run_at_once(feed, [*self._outputs])
         except (RuntimeError, ValueError):
             # What is left of an interpreter after a failed allocation cannot be relied on.
             self._open()
             return False
-        return all(result.ndim > 0 and len(result) == 2 for result in results)
+        one_by_one = [np.concatenate(results) for results in zip(*alone, strict=True)]
+        return all(
+            a.shape == b.shape and np.allclose(a, b, rtol=1e-3, atol=1e-3)
+            for a, b in zip(one_by_one, together, strict=True)
+        )
+
+
+def _two_samples(tensor: batching.Tensor) -> batching.Array:
+    """Two samples that differ, where any number will do; zeros where they might be positions."""
+    shape = (2, *(max(size, 1) for size in tensor.shape))
+    if tensor.dtype.kind == "f" or tensor.dtype.itemsize == 1:
+        return np.random.default_rng(0).uniform(0, 127, shape).astype(tensor.dtype)
+    return np.zeros(shape, tensor.dtype)
 
 
 def _open(model: str, file: Path, threads: int | None) -> Interpreter:
     try:
-        return Interpreter(str(file), num_threads=threads)
+        interpreter = Interpreter(str(file), num_threads=threads)
+        # Some operations' outputs (detection's post-processing) have no shape before.
+        interpreter.allocate_tensors()
+        return interpreter
     except Exception as error:
         raise batching.unreadable(model, file, error) from error
 

@@ -74,6 +74,8 @@ def run_cli(state: Path, *arguments: str, timeout: float = 60) -> subprocess.Com
     return subprocess.run(
         [sys.executable, "-c", code, str(state), *arguments],
         cwd=ROOT,
+        # A proxy must not come between us and this machine's own ports.
+        env={**os.environ, "http_proxy": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -218,7 +220,7 @@ def test_a_taken_port_that_was_asked_for_is_one_line_and_exit_3(place: Path) -> 
 
 
 def test_a_server_that_dies_at_start_is_reported_with_what_it_printed_last(place: Path) -> None:
-    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20));"
+    code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20));"
     code += "from pathlib import Path; import sys; from harness import server;"
     code += "server.start(Path(sys.argv[1]), state_dir=Path(sys.argv[2]))"
     run = subprocess.run(
@@ -248,14 +250,13 @@ def test_the_server_listens_on_the_given_interface_only(place: Path) -> None:
 
 # Stands in for Docker's client alone: what `compose up` starts is a real Triton, with the settings that
 # compose.yaml takes from the environment.
-DOCKER = """#!{python}
+CONTAINER = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, {root!r})
 from harness import server
-state = Path({state!r})
+state = Path(sys.argv[1])
 if "up" in sys.argv:
-    ports = tuple(int(os.environ[f"TRITON_{{name}}_PORT"]) for name in ("HTTP", "GRPC", "METRICS"))
+    ports = tuple(int(os.environ[f"TRITON_{name}_PORT"]) for name in ("HTTP", "GRPC", "METRICS"))
     repository = Path(os.environ["MODEL_REPOSITORY"])
     server.start(repository, ports=ports, state_dir=state, host=os.environ["TRITON_HOST"])
 elif "down" in sys.argv:
@@ -270,7 +271,10 @@ def test_the_docker_engine_is_started_found_and_stopped_through_compose(
 ) -> None:
     docker = place / "bin" / "docker"
     docker.parent.mkdir()
-    docker.write_text(DOCKER.format(python=sys.executable, root=str(ROOT), state=str(place / "state inside")))
+    (place / "container.py").write_text(CONTAINER)
+    arguments = [sys.executable, place / "container.py", place / "state inside"]
+    command = " ".join(f"'{argument}'" for argument in arguments)
+    docker.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec {command} \"$@\"\n")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
     state = place / "state"

@@ -22,8 +22,8 @@ sys.exit(7)
 """
 SLEEPER = """
 import sys, time
-print("sleeping", flush=True)
 try:
+    print("sleeping", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     sys.exit(130)

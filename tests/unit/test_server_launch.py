@@ -68,9 +68,9 @@ def test_the_backend_directory_holds_ours_beside_the_python_backend(tmp_path: Pa
     assert not library.is_symlink()
 
 
-def listen(port: int = 0) -> socket.socket:
+def listen() -> socket.socket:
     holder = socket.socket()
-    holder.bind(("127.0.0.1", port))
+    holder.bind(("127.0.0.1", 0))
     holder.listen()
     return holder
 
@@ -82,11 +82,15 @@ def test_a_taken_port_that_was_asked_for_is_refused_with_its_option() -> None:
             server_launch.choose_ports("127.0.0.1", (0, 0, taken))
 
 
-def test_ports_that_were_not_asked_for_are_free_and_distinct() -> None:
-    ports = server_launch.choose_ports("127.0.0.1", None)
-    assert len(set(ports)) == 3
-    for port in ports:
-        listen(port).close()
+def test_a_default_that_is_taken_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listen() as holder, listen() as other:
+        taken, free = holder.getsockname()[1], other.getsockname()[1]
+        other.close()
+        monkeypatch.setattr(server_launch, "DEFAULT_PORTS", (taken, free, taken))
+        http, grpc, metrics = server_launch.choose_ports("127.0.0.1", None)
+    assert grpc == free
+    assert taken not in (http, metrics)
+    assert len({http, grpc, metrics}) == 3
 
 
 def test_a_port_that_was_asked_for_is_used() -> None:
