@@ -187,6 +187,7 @@ def print_table(collected: Sequence[Result]) -> None:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("Scenario", no_wrap=True)
     for name in ("MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy"):
@@ -195,7 +196,7 @@ def print_table(collected: Sequence[Result]) -> None:
     for result in collected:
         table.add_row(
             result.scenario.value,
-            f"{result.metric.value:.2f} {result.metric.unit}" if result.metric else "-",
+            f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
             *(_cell(result.percentile_ms(name)) for name in ("50.00", "90.00", "99.00")),
             f"{result.accuracy.value:.2%}" if result.accuracy else "-",
             result.verdict,
@@ -220,4 +221,9 @@ def _notes(collected: Sequence[Result]) -> list[str]:
 
 
 def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else _figure(value)
+
+
+def _figure(value: float) -> str:
+    """Two decimals where they mean something."""
+    return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
