@@ -4,8 +4,9 @@ Control (metadata, loading, statistics, shared memory) goes through tritonclient
 bytes on a bare gRPC channel, which costs the client about half of what tritonclient's own call does.
 """
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -109,16 +110,22 @@ class TritonClient:
             raise ServerError(f"Triton at {self.url} is up but not ready; see its log")
         return dict(metadata)
 
+    @contextlib.contextmanager
+    def _asking(self, failure: str) -> Generator[None, None, None]:
+        """Turn tritonclient's error in the block into ours: this server `failure`, and why."""
+        try:
+            yield
+        except InferenceServerException as error:
+            raise ServerError(f"Triton at {self.url} {failure}: {_reason(error)}") from error
+
     def load(self, entry: str, config_json: str | None) -> None:
         """Load (or reload) a model, with `config_json` in place of its config.pbtxt.
 
         Raises:
             ServerError: the server cannot load it; carries the server's reason.
         """
-        try:
+        with self._asking(f"cannot load {entry}"):
             self._control.load_model(entry, config=config_json, client_timeout=_LOAD_TIMEOUT_S)
-        except InferenceServerException as error:
-            raise ServerError(f"Triton at {self.url} cannot load {entry}: {_reason(error)}") from error
 
     def unload(self, entry: str) -> None:
         """Have a model unloaded; the server may still be at it when this returns.
@@ -126,17 +133,13 @@ class TritonClient:
         Raises:
             ServerError: the server refuses.
         """
-        try:
+        with self._asking(f"cannot unload {entry}"):
             self._control.unload_model(entry, client_timeout=_CONTROL_TIMEOUT_S)
-        except InferenceServerException as error:
-            raise ServerError(f"Triton at {self.url} cannot unload {entry}: {_reason(error)}") from error
 
     def is_model_ready(self, entry: str) -> bool:
         """Whether the model can be inferred with."""
-        try:
+        with self._asking("does not answer"):
             return bool(self._control.is_model_ready(entry, client_timeout=_CONTROL_TIMEOUT_S))
-        except InferenceServerException as error:
-            raise ServerError(f"Triton at {self.url} does not answer: {_reason(error)}") from error
 
     def model_config(self, entry: str) -> dict[str, Any]:
         """The live ModelConfig, with the schema's own field names.
@@ -144,10 +147,8 @@ class TritonClient:
         Raises:
             ServerError: no such model there.
         """
-        try:
+        with self._asking(f"has no model {entry}"):
             answer = self._control.get_model_config(entry, client_timeout=_CONTROL_TIMEOUT_S)
-        except InferenceServerException as error:
-            raise ServerError(f"Triton at {self.url} has no model {entry}: {_reason(error)}") from error
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
 
     def statistics(self, entry: str) -> dict[str, Any]:
@@ -156,10 +157,8 @@ class TritonClient:
         Raises:
             ServerError: no such model there.
         """
-        try:
+        with self._asking("gives no statistics"):
             answer = self._control.get_inference_statistics(entry, client_timeout=_CONTROL_TIMEOUT_S)
-        except InferenceServerException as error:
-            raise ServerError(f"Triton at {self.url} gives no statistics: {_reason(error)}") from error
         fields = json_format.MessageToDict(answer.model_stats[0], preserving_proto_field_name=True)
         return dict(fields)
 

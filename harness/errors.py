@@ -38,9 +38,3 @@ class InferenceError(HarnessError):
     """The server accepted requests and then failed, lost or malformed them."""
 
     exit_code = EXIT_SERVER
-
-
-class InvalidRun(HarnessError):
-    """The run ended, but not as MLPerf's rules want it."""
-
-    exit_code = EXIT_INVALID

@@ -71,7 +71,7 @@ def reasons(log: DetailLog, scenario: Scenario) -> list[str]:
     elif log.values.get("early_stopping_met") is False:
         found.append(_early_stopping(log, scenario))
     found.extend(f"LoadGen logged an error: {error}" for error in log.errors)
-    if not found and log.values.get("result_validity") != "VALID":
+    if not found and not is_valid(log):
         found.append(str(log.values.get("result_invalid_reason", "LoadGen gave no reason")))
     return found
 

@@ -38,7 +38,6 @@ MOBILENET = ModelSpec(
     title="MobileNet-v1 1.0 224",
     aliases=("mobilenet-v1",),
     task=Task.CLASSIFICATION,
-    parameters_million=4.2,
     target=Target(metric="top-1", reference=0.7168, factor=0.98, origin="MLPerf Inference v0.5"),
     rounds=("v0.5",),
     performance_sample_count=1024,

@@ -205,7 +205,6 @@ class ModelSpec:
     name: str
     title: str
     task: Task
-    parameters_million: float
     target: Target
     rounds: tuple[str, ...]
     """MLPerf rounds (of those in `harness.rounds`) in which this was a benchmark."""
