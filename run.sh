@@ -13,7 +13,7 @@ usage: ./run.sh COMMAND [OPTIONS]
   setup                     install what is needed into .venv (done by every other command when it has to be)
   demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 5 minutes
   bench --model M ...       benchmark one model on one platform; `bench --help` lists the options
-  fetch MODEL ...           download a model's published weights
+  fetch MODEL|DATA          download a model's published weights, or a data set: coco2017, imagenet (labels)
   convert MODEL [PLATFORM]  build a model repository entry (every platform of the model if none is named)
   tritonserver-up           start the Triton server and leave it running
   tritonserver-status       where it is and what it serves

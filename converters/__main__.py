@@ -13,7 +13,7 @@ from harness.errors import ConfigError
 from harness.manifest import OFFICIAL, SEEDED, Manifest
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.recipes import RECIPES
-from harness.models.spec import ModelSpec, Platform
+from harness.models.spec import ModelSpec, Nms, Platform
 from harness.paths import MODEL_REPOSITORY
 
 
@@ -43,13 +43,20 @@ def _parser() -> argparse.ArgumentParser:
         default=AUTO,
         metavar="|".join((AUTO, SEEDED, OFFICIAL, "FILE")),
         help="auto: published weights if they were fetched, else what is there, else seeded; "
-        "FILE: your own classifier (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite)",
+        "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite)",
     )
     parser.add_argument(
         "--recipe",
         default="",
         choices=("", *RECIPES),
         help="preprocessing of your FILE (default: the model's)",
+    )
+    parser.add_argument(
+        "--nms",
+        default=Nms.CORRECTED,
+        type=Nms,
+        choices=list(Nms),
+        help="ssd-resnet34 on pytorch: corrected, or the MLPerf reference's, bug for bug",
     )
     parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
     parser.add_argument("--name", default="", metavar="ENTRY", help="name of the entry (default: see README)")
@@ -78,6 +85,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         repository=options.repository.absolute(),
         recipe=options.recipe,
         entry=options.name,
+        nms=options.nms,
         is_forced=options.force,
     )
     return [replace(request, platform=platform) for platform in platforms]
@@ -87,7 +95,8 @@ def _platforms_for(spec: ModelSpec, weights: str) -> list[Platform]:
     """Every platform of the model, or those that a user's file is of use to."""
     if weights in (AUTO, SEEDED, OFFICIAL):
         return list(spec.variants)
-    platforms = [platform for platform in spec.variants if accepts(platform, Path(weights).expanduser())]
+    path = Path(weights).expanduser()
+    platforms = [platform for platform in spec.variants if accepts(spec, platform, path)]
     if not platforms:
         raise ConfigError(
             f"{weights} is no model file that {spec.name} can be served from, or does not exist"

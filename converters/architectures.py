@@ -17,12 +17,16 @@ class Padding(StrEnum):
     """TensorFlow's: just enough zeros, the odd one below and to the right."""
     FIXED = "fixed"
     """(kernel - 1) / 2 zeros on every side whatever the input, as PyTorch's `padding=`."""
+    VALID = "valid"
+    """None: the result is smaller than the input."""
 
 
 def pad_widths(padding: Padding, size_px: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros before and after an axis of `size_px`."""
     if padding == Padding.FIXED:
         return ((kernel - 1) // 2, kernel // 2)
+    if padding == Padding.VALID:
+        return (0, 0)
     total = max((-(-size_px // stride) - 1) * stride + kernel - size_px, 0)
     return (total // 2, total - total // 2)
 
@@ -99,15 +103,48 @@ def _conv_norm(
     return ops.norm(x, f"{block}.{norm}", epsilon=RESNET50_EPSILON)
 
 
+SSD_MOBILENET_TAPPED = (11, 13)
+"""The layers whose features the two lowest predictors read: TF Object Detection API, ssd_mobilenet_v1."""
+
+SSD_MOBILENET_EXTRA = ((256, 512), (128, 256), (128, 256), (64, 128))
+"""(1x1 filters, 3x3 filters) of each further layer; the 3x3 halves the feature map."""
+
+
 def mobilenet(ops: Operations[T], image: T) -> T:
     """MobileNet-v1 1.0 up to its last feature map (n, h/32, w/32, 1024); names as TF-slim's."""
-    x = ops.conv(image, "Conv2d_0", filters=32, kernel=3, stride=2, padding=Padding.SAME)
-    x = ops.relu(ops.norm(x, "Conv2d_0", epsilon=MOBILENET_EPSILON), limit=6.0)
+    return _mobilenet(ops, image, (len(MOBILENET_POINTWISE),))[0]
+
+
+def ssd_mobilenet(ops: Operations[T], image: T) -> list[T]:
+    """The feature maps that SSD-MobileNet-v1 predicts from, lowest layer first; names as the published ones.
+
+    Returns:
+        Of a 300x300 image: (n, 19, 19, 512), (n, 10, 10, 1024), (n, 5, 5, 512), (n, 3, 3, 256),
+        (n, 2, 2, 256), (n, 1, 1, 128).
+    """
+    features = _mobilenet(ops, image, SSD_MOBILENET_TAPPED)
+    for index, (narrow, filters) in enumerate(SSD_MOBILENET_EXTRA, start=2):
+        name = f"Conv2d_13_pointwise_1_Conv2d_{index}_1x1_{narrow}"
+        x = _mobilenet_conv(ops, features[-1], name, filters=narrow, kernel=1, stride=1)
+        name = f"Conv2d_13_pointwise_2_Conv2d_{index}_3x3_s2_{filters}"
+        features.append(_mobilenet_conv(ops, x, name, filters=filters, kernel=3, stride=2))
+    return features
+
+
+def _mobilenet(ops: Operations[T], image: T, tapped: tuple[int, ...]) -> list[T]:
+    """The features after each of the `tapped` layers, counted from 1."""
+    features = []
+    x = _mobilenet_conv(ops, image, "Conv2d_0", filters=32, kernel=3, stride=2)
     for index, (filters, stride) in enumerate(MOBILENET_POINTWISE, start=1):
         name = f"Conv2d_{index}_depthwise"
         x = ops.depthwise(x, name, kernel=3, stride=stride)
         x = ops.relu(ops.norm(x, name, epsilon=MOBILENET_EPSILON), limit=6.0)
-        name = f"Conv2d_{index}_pointwise"
-        x = ops.conv(x, name, filters=filters, kernel=1, stride=1, padding=Padding.SAME)
-        x = ops.relu(ops.norm(x, name, epsilon=MOBILENET_EPSILON), limit=6.0)
-    return x
+        x = _mobilenet_conv(ops, x, f"Conv2d_{index}_pointwise", filters=filters, kernel=1, stride=1)
+        if index in tapped:
+            features.append(x)
+    return features
+
+
+def _mobilenet_conv(ops: Operations[T], x: T, name: str, *, filters: int, kernel: int, stride: int) -> T:
+    x = ops.conv(x, name, filters=filters, kernel=kernel, stride=stride, padding=Padding.SAME)
+    return ops.relu(ops.norm(x, name, epsilon=MOBILENET_EPSILON), limit=6.0)

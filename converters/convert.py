@@ -2,15 +2,16 @@
 
 import hashlib
 import logging
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from converters import files, own_files, parity, publish, samples, weights
-from converters.graph import Array, shape_in
+from converters import detection_parity, files, own_files, parity, publish, samples, weights
+from converters.graph import shape_in
 from converters.parity import Comparison
 from converters.weights import AUTO, SourceFile
 from harness import manifest
@@ -18,20 +19,18 @@ from harness.errors import ConfigError, ConversionError
 from harness.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
 from harness.model_config import model_config, to_text
 from harness.models import get_variant
-from harness.models.spec import Layout, ModelSpec, Platform, Variant
+from harness.models.spec import Layout, ModelSpec, Nms, Platform, Variant
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise it when a change here makes other entries from the same weights."""
 
-GOLDEN_SAMPLES = 4
-
 _TOOLS = {
-    Platform.TENSORFLOW: ("tensorflow",),
+    Platform.TENSORFLOW: ("tensorflow", "onnx"),
     Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow",),
     Platform.ONNXRUNTIME: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
-    Platform.PYTORCH: ("tensorflow", "torch"),
+    Platform.PYTORCH: ("tensorflow", "onnx", "torch"),
     Platform.TFLITE: ("tensorflow", "ai-edge-litert"),
 }
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
@@ -51,10 +50,14 @@ class Request:
     """Preprocessing of a user's file; empty for the model's own."""
     entry: str = ""
     """Empty for the default name."""
+    nms: Nms = Nms.CORRECTED
+    """How overlapping boxes are told, where the model leaves the choice."""
     is_forced: bool = False
 
     def __post_init__(self) -> None:
         """Reject what contradicts itself."""
+        if self.nms != Nms.CORRECTED and self.nms not in self.variant.nms_choices:
+            raise ConfigError(f"--nms {self.nms} is not for {self.spec.name} on {self.platform}")
         if self.recipe and not self.is_own_file:
             raise ConfigError("--recipe is for your own files; the named models have theirs")
         if self.entry != self.default_entry and own_files.is_reserved(self.entry):
@@ -79,8 +82,11 @@ class Request:
 
     @property
     def variant(self) -> Variant:
-        """The model's own declaration for the platform."""
-        return get_variant(self.spec, self.platform)
+        """The model's own declaration for the platform, with the NMS that was chosen."""
+        declared = get_variant(self.spec, self.platform)
+        if declared.detection is None:
+            return declared
+        return replace(declared, detection=replace(declared.detection, nms=self.nms))
 
 
 def convert(request: Request) -> Manifest:
@@ -130,7 +136,7 @@ def _intact(request: Request, variant: Variant) -> Manifest | None:
 def _source(request: Request, variant: Variant, existing: Manifest | None) -> SourceFile | None:
     """Choose and get the weights; None leaves an existing entry as it is."""
     if request.is_own_file:
-        return weights.own_file(Path(request.weights), request.platform)
+        return weights.own_file(Path(request.weights), request.spec, request.platform)
     published = request.spec.sources[variant.source]
     if request.weights == OFFICIAL or (request.weights == AUTO and weights.is_fetched(published)):
         return weights.official(request.spec, variant)
@@ -159,21 +165,32 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
         with files.open_file(source.path, request.spec) as graph:
-            own_files.classifier_outputs(graph)
+            own_files.check_task(graph, request.variant)
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
-    files.export(request.platform, source.path, target, request.spec)
-    with ExitStack() as stack:
+    files.export(request.platform, source.path, target, request.spec, request.nms)
+    with _with_corrected_nms(request, source, target) as checked, ExitStack() as stack:
         reference = stack.enter_context(files.open_file(source.path, request.spec))
         torch_shape = shape_in(Layout.NCHW, reference)
-        export = stack.enter_context(files.open_file(target, request.spec, torch_shape))
+        export = stack.enter_context(files.open_file(checked, request.spec, torch_shape))
         if source.kind == USER_FILE:
             variant = own_files.variant_of(export, request.variant, request.recipe)
         else:
             variant = request.variant
             parity.check_tensors(export, variant)
-        inputs = samples.fixed_inputs(variant.preprocess, parity.SAMPLES)
-        comparison = parity.compare(reference, export, variant, inputs)
-    _report(request.entry_dir.name, comparison)
+        inputs = samples.fixed_inputs(variant.preprocess, sum(parity.chunks(variant)))
+        if variant.detection:
+            source_variant = files.variant_of_source(reference, request.spec, source.kind)
+            comparison = detection_parity.compare(reference, source_variant, export, variant, inputs)
+        else:
+            comparison = parity.compare(reference, export, variant, inputs)
+    kept = inputs[: parity.golden_samples(variant)]
+    golden = comparison.golden
+    if checked != target:
+        with files.open_file(target, request.spec, torch_shape) as export:
+            golden = detection_parity.golden(
+                detection_parity.run(export, variant, kept, (1,) * len(kept)), len(kept)
+            )
+    _report(request, comparison)
     made = Manifest(
         entry=request.entry_dir.name,
         model=request.spec.name,
@@ -186,30 +203,37 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
         tools=_tools(request),
     )
     with publish.writing(request.repository):
-        _write(made, comparison, inputs, staging)
+        np.savez(staging / GOLDEN_NAME, input=kept, **golden)
+        text = to_text(model_config(made.entry, made.variant))
+        (staging / publish.CONFIG_NAME).write_text(text, encoding="utf-8")
+        manifest.save(made, staging)
     return made
 
 
-def _write(made: Manifest, comparison: Comparison, inputs: Array, staging: Path) -> None:
-    """Everything beside the exported file."""
-    golden = {
-        f"output:{output.name}": comparison.expected[output.name][:GOLDEN_SAMPLES]
-        for output in made.variant.requested_outputs
-    }
-    np.savez(staging / GOLDEN_NAME, input=inputs[:GOLDEN_SAMPLES], **golden)
-    text = to_text(model_config(made.entry, made.variant))
-    (staging / publish.CONFIG_NAME).write_text(text, encoding="utf-8")
-    manifest.save(made, staging)
+@contextmanager
+def _with_corrected_nms(request: Request, source: SourceFile, target: Path) -> Iterator[Path]:
+    """What is compared with the source: the export, or its twin with the NMS that the source has."""
+    if request.nms == Nms.CORRECTED:
+        yield target
+        return
+    twin = target.with_stem("corrected")
+    files.export(request.platform, source.path, twin, request.spec, Nms.CORRECTED)
+    try:
+        yield twin
+    finally:
+        twin.unlink()
 
 
-def _report(entry: str, comparison: Comparison) -> None:
+def _report(request: Request, comparison: Comparison) -> None:
     found = comparison.parity
+    what = f"{found.agreement:.2%} of the boxes" if request.variant.detection else "every class"
     logger.info(
-        "%s: equals its source on %d inputs: largest difference %.2g (allowed %.2g), every class the same",
-        entry,
+        "%s: equals its source on %d inputs: largest difference %.2g (allowed %.2g), %s the same",
+        request.entry_dir.name,
         found.samples,
         found.max_abs_diff,
         found.tolerance,
+        what,
     )
 
 

@@ -1,31 +1,23 @@
-"""Published files: download, resume, verify, unpack.
+"""The command that fetches published weights and data sets: download, resume, verify, unpack.
 
 A file that is there and verified is used without touching the network.
 """
 
 import argparse
 import logging
-import shutil
 import sys
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-import pooch
-
-from converters import archives, download
-from harness import file_lock, paths
+from converters import download, fetch_coco
+from converters.published import errors_about, fetch_file, fetch_member
+from harness import paths
 from harness.datasets import LIST_NAME
 from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConversionError, HarnessError
 from harness.models import MODELS, get_model
 from harness.models.spec import Weights
 
-logger = logging.getLogger(__name__)
-
-IMAGENET = "imagenet"
+IMAGENET, COCO = "imagenet", "coco2017"
 # mlcommons/mlperf-automations, get-dataset-imagenet-aux: the mirror's archive is packed differently.
 _IMAGENET_LABELS = (
     Weights(
@@ -59,9 +51,9 @@ def fetch_weights(weights: Weights, folder: Path) -> Path:
         ConversionError: no source has it, its checksum differs, or the folder cannot be written.
     """
     if not weights.member:
-        with _errors_about(folder / weights.filename):
-            return _fetch_file(weights, folder)
-    return _fetch_member(weights, folder, PurePosixPath(weights.member).name)
+        with errors_about(folder / weights.filename):
+            return fetch_file(weights, folder)
+    return fetch_member(weights, folder, PurePosixPath(weights.member).name)
 
 
 def fetch_imagenet_labels(folder: Path) -> Path:
@@ -76,7 +68,7 @@ def fetch_imagenet_labels(folder: Path) -> Path:
     problems = []
     for source in present or _IMAGENET_LABELS:
         try:
-            return _fetch_member(source, folder, LIST_NAME)
+            return fetch_member(source, folder, LIST_NAME)
         except ConversionError as error:
             problems.append(str(error))
     raise ConversionError("; ".join(dict.fromkeys(problems)))
@@ -86,9 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python -m converters.fetch`; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m converters.fetch",
-        description="Download a model's published weights, or ImageNet's list of labels, and verify them.",
+        description="Download a model's published weights, ImageNet's list of labels, or COCO's validation "
+        "images and annotations of 2017 (1 GB), and verify them.",
     )
-    parser.add_argument("what", help=f"{', '.join(MODELS)} or {IMAGENET}")
+    parser.add_argument("what", help=f"{', '.join(MODELS)}, {IMAGENET} or {COCO}")
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="folder (default: $MODEL_DIR or $DATA_DIR, else .state/)"
     )
@@ -106,106 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fetch_by_name(name: str, folder: Path | None) -> str:
-    """Fetch all that belongs to a model, or ImageNet's labels; return what to print."""
-    if name == IMAGENET:
-        folder = (folder or paths.data_dir() or paths.STATE_DIR / "data" / IMAGENET).absolute()
+    """Fetch all that belongs to a model or a data set; return what to print."""
+    if name in (IMAGENET, COCO):
+        folder = (folder or paths.data_dir() or paths.STATE_DIR / "data" / name).absolute()
+        if name == COCO:
+            return fetch_coco.fetch(folder)
         return f"{fetch_imagenet_labels(folder)}\n" + _IMAGENET_IMAGES.format(folder=folder)
     sources = get_model(name).sources.values()
     folder = (folder or paths.weights_dir()).absolute()
     return "".join(f"{fetch_weights(weights, folder)}\n" for weights in sources)
-
-
-def _fetch_file(weights: Weights, folder: Path) -> Path:
-    """Get the file as published; the caller translates OSError."""
-    target = folder / weights.filename
-    if download.matches(target, weights.checksum):
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with file_lock.hold(folder / f".{weights.filename}.lock"):
-        if not download.matches(target, weights.checksum):  # else whoever held the lock fetched it
-            _replace_damaged(weights, target)
-    return target
-
-
-def _replace_damaged(weights: Weights, target: Path) -> None:
-    """Download what is missing; of what is there and wrong, say how."""
-    damage = ""
-    if target.exists():
-        found = download.checksum(target, weights.checksum)
-        damage = f"{target} is damaged (checksum {found}, expected {weights.checksum}); "
-        logger.warning("%sit is fetched again", damage)
-    try:
-        download.download(weights.urls, weights.checksum, target, weights.size_bytes)
-    except ConversionError as error:
-        raise ConversionError(f"{damage}{error}") from error
-    logger.info("fetched %s (%.1f MB)", target, target.stat().st_size / 1e6)
-
-
-def _fetch_member(weights: Weights, folder: Path, name: str) -> Path:
-    """Unpack the archive's member as `folder`/`name`, unless that was done before."""
-    target = folder / name
-    with _errors_about(target):
-        if _is_recorded(target, weights):
-            return target
-        archive = _fetch_file(weights, folder)
-        with file_lock.hold(folder / f".{name}.lock"):
-            if not _is_recorded(target, weights):
-                _unpack(archive, weights, target)
-    return target
-
-
-def _unpack(archive: Path, weights: Weights, target: Path) -> None:
-    """Write the member beside `target`, verify, rename; nothing else in the archive is touched."""
-    temporary = target.with_name(f".{target.name}.unpacking")
-    try:
-        with archives.open_member(archive, weights.member) as source, temporary.open("wb") as sink:
-            shutil.copyfileobj(source, sink)
-        sha256 = pooch.file_hash(str(temporary))
-        if target.exists():
-            _check_replaceable(target, sha256, archive)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    record = _record_of(target)
-    record.write_text(_record(target, weights, sha256), encoding="utf-8")
-
-
-def _check_replaceable(target: Path, sha256: str, archive: Path) -> None:
-    """Refuse to overwrite a file that somebody else put there; ours may be damaged."""
-    found = pooch.file_hash(str(target))
-    if found == sha256:
-        return
-    difference = f"{target} has sha256:{found}, in {archive.name} it is sha256:{sha256}"
-    if not _record_of(target).exists():
-        raise ConversionError(f"{difference}; it was not put there by this tool: move it away")
-    logger.warning("%s; it is unpacked again", difference)
-
-
-def _record_of(target: Path) -> Path:
-    """The note beside an unpacked file; `sha256sum -c` reads it too."""
-    return target.with_name(f"{target.name}.sha256")
-
-
-def _record(target: Path, weights: Weights, sha256: str) -> str:
-    return f"# {weights.member} of {weights.filename}, {weights.checksum}\n{sha256}  {target.name}\n"
-
-
-def _is_recorded(target: Path, weights: Weights) -> bool:
-    """Whether `target` is, byte for byte, what was unpacked from this very archive."""
-    record = _record_of(target)
-    if not target.is_file() or not record.is_file():
-        return False
-    return record.read_text(encoding="utf-8") == _record(target, weights, pooch.file_hash(str(target)))
-
-
-@contextmanager
-def _errors_about(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusal, or a broken archive, into one line."""
-    try:
-        yield
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ConversionError(f"cannot get {target}: {reason}") from error
 
 
 if __name__ == "__main__":

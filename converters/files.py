@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from converters import own_files
 from converters.graph import Graph
 from harness.errors import ConfigError, ConversionError
-from harness.models.spec import ModelSpec, Platform, Variant
+from harness.manifest import USER_FILE
+from harness.models.spec import ModelSpec, Nms, Platform, Variant
 
 
 def open_file(
@@ -30,13 +32,13 @@ def open_file(
     if path.is_dir():
         from converters.tensorflow_graphs import open_saved_model
 
-        return open_saved_model(path)
+        return open_saved_model(path, _named(spec))
     if path.suffix in (".pt", ".pth"):
         return _open_torch(path, spec, torch_shape)
     return _OPENERS[path.suffix](path, spec)
 
 
-def export(platform: Platform, source: Path, target: Path, spec: ModelSpec) -> None:
+def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
     """Write `source` as a file of `platform`, or copy it where it is one.
 
     Raises:
@@ -45,12 +47,18 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec) -> N
     named = _named(spec)
     if source.suffix == Path(platform.model_filename).suffix and source.is_file():
         shutil.copyfile(source, target)
+    elif source.suffix == ".onnx":
+        _export_from_onnx(platform, source, target, spec, nms)
     elif platform == Platform.PYTORCH:
         _export_torchscript(source, target, spec)
     elif platform == Platform.ONNXRUNTIME:
         from converters.onnx_graphs import export_onnx
 
-        export_onnx(source, target, named)
+        export_onnx(source, target, named, spec.variants[platform].preprocess.layout)
+    elif platform == Platform.TFLITE and named and named.detection:
+        from converters import tensorflow_detection
+
+        tensorflow_detection.export_tflite(source, target, named, spec.variants[platform])
     else:
         from converters import tensorflow_graphs
 
@@ -60,6 +68,36 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec) -> N
             Platform.TFLITE: tensorflow_graphs.export_tflite,
         }[platform]
         write(source, target, named)
+
+
+def variant_of_source(graph: Graph, spec: ModelSpec, kind: str) -> Variant:
+    """How the answers of a source file are read: as declared for its kind of file, or as a user's file says.
+
+    Args:
+        graph: the file, opened.
+        spec: the model.
+        kind: of its weights; `file` for a user's own.
+    """
+    declared = spec.variants[_PLATFORMS.get(graph.path.suffix, Platform.TENSORFLOW)]
+    return own_files.variant_of(graph, declared, "") if kind == USER_FILE else declared
+
+
+def _export_from_onnx(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms) -> None:
+    """Build SSD-ResNet34 anew, around the weights in an ONNX file."""
+    variant = spec.variants.get(platform)
+    if variant is None or variant.source != "onnx":
+        raise ConfigError(f"{source}: {spec.name} on {platform} is not made from ONNX files")
+    from converters.ssd_resnet34_weights import read_weights
+
+    weights = read_weights(source)
+    if platform == Platform.PYTORCH:
+        from converters import torch_ssd_resnet34
+
+        torch_ssd_resnet34.export_ssd_resnet34(weights, target, nms)
+    else:
+        from converters import tensorflow_ssd_resnet34
+
+        tensorflow_ssd_resnet34.build_ssd_resnet34(weights, target)
 
 
 def _export_torchscript(source: Path, target: Path, spec: ModelSpec) -> None:
@@ -111,6 +149,13 @@ def _open_torch(path: Path, spec: ModelSpec, shape: tuple[int, ...]) -> Abstract
         raise ConversionError(f"{path}: {spec.name} has no state dict; give a TorchScript file (.pt)")
     return torch_graphs.open_state_dict(path, expected)
 
+
+_PLATFORMS = {
+    ".onnx": Platform.ONNXRUNTIME,
+    ".pt": Platform.PYTORCH,
+    ".tflite": Platform.TFLITE,
+}
+"""By ending; other files are TensorFlow's."""
 
 _OPENERS: dict[str, Callable[[Path, ModelSpec], AbstractContextManager[Graph]]] = {
     ".pb": _open_graph_def,

@@ -21,11 +21,14 @@ class Graph:
     path: Path
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
-    """In the order in which `run` returns them; shapes as a run of one sample gave them."""
+    """In the order in which `run` returns them; shapes as a run of one sample gave them, -1 where the next
+    may give another."""
     fixed_batch: int
     """The batch size that the file insists on; 0 where it takes any."""
     run: Callable[[Array], list[Array]]
     """(n, *input.shape) in the input's dtype -> one array per output, batch axis first."""
+    open_axes: tuple[tuple[int, ...], ...] = ()
+    """Of each output's shape, the axes whose sizes the file leaves open; empty where it does not say."""
 
     @property
     def layout(self) -> Layout:
@@ -48,6 +51,24 @@ def layout_of(shape: Sequence[int], path: Path) -> Layout:
     )
 
 
+def close_shape(shape: Sequence[Any], size_px: tuple[int, int]) -> tuple[int, ...]:
+    """Fill in the height and width that a file leaves open.
+
+    Args:
+        shape: of a batch of images; an open axis is anything but a positive number.
+        size_px: (height, width) to fill in.
+
+    Returns:
+        The shape, 0 for an open axis that is neither.
+    """
+    known = [side if isinstance(side, int) and side > 0 else 0 for side in shape]
+    if len(known) == 4:
+        axes = (2, 3) if known[1] == 3 else (1, 2)
+        for axis, side in zip(axes, size_px, strict=True):
+            known[axis] = known[axis] or side
+    return tuple(known)
+
+
 def dtype_of(name: str, dtype: Any, path: Path) -> DType:
     """Translate anything that numpy takes for a type.
 
@@ -68,6 +89,7 @@ def describe(
     output_names: Sequence[str] | None,
     fixed_batch: int,
     run: Callable[[Array], list[Array]],
+    open_axes: tuple[tuple[int, ...], ...] = (),
 ) -> Graph:
     """Complete a graph's description by running it once, on zeros.
 
@@ -78,6 +100,7 @@ def describe(
             numbered as Triton's PyTorch backend does.
         fixed_batch: the batch size that it insists on; 0 for any.
         run: runs it.
+        open_axes: see `Graph`.
 
     Raises:
         ConversionError: it doesn't run, or its answers have no batch axis.
@@ -95,7 +118,7 @@ def describe(
         if answer.shape[:1] != (batch,):
             raise ConversionError(f"{path}: output {name} of shape {list(answer.shape)} has no batch axis")
         outputs.append(TensorSpec(name, dtype_of(name, answer.dtype, path), answer.shape[1:]))
-    return Graph(path, input_spec, tuple(outputs), fixed_batch, run)
+    return Graph(path, input_spec, tuple(outputs), fixed_batch, run, open_axes)
 
 
 def shape_in(layout: Layout, graph: Graph) -> tuple[int, ...]:

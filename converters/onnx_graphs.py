@@ -4,12 +4,14 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from converters.graph import Array, Graph, describe, dtype_of, layout_of
+from converters.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
 from converters.native_output import held_back
 from harness.errors import ConversionError
 from harness.models.spec import Layout, TensorSpec, Variant
@@ -47,7 +49,7 @@ def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
     if len(session.get_inputs()) != 1:
         raise ConversionError(f"{path}: one input wanted; it has {len(session.get_inputs())}")
     source, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
-    shape = _closed(source.shape, size_px)
+    shape = close_shape(source.shape, size_px)
     if len(shape) != 4:
         raise ConversionError(f"{path}: input {source.name} is {source.shape}; a batch of images is wanted")
     dtype = dtype_of(source.name, _TYPES.get(source.type, source.type), path)
@@ -57,21 +59,40 @@ def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
         return [np.asarray(value) for value in session.run(names, {source.name: batch})]
 
     fixed_batch = source.shape[0] if isinstance(source.shape[0], int) and source.shape[0] > 0 else 0
-    yield describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
+    open_axes = tuple(_open_axes(output.shape) for output in session.get_outputs())
+    graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run, open_axes)
+    # A file that takes batches answers alike for all their images, however open it leaves its sizes.
+    yield _with_open_sizes(graph, session) if fixed_batch == 1 else graph
 
 
-def _closed(shape: list[int | str | None], size_px: tuple[int, int]) -> tuple[int, ...]:
-    """Fill in the height and width that a file leaves open."""
-    known = [side if isinstance(side, int) else 0 for side in shape]
-    if len(known) == 4:
-        axes = (2, 3) if known[1] == 3 else (1, 2)
-        for axis, side in zip(axes, size_px, strict=True):
-            known[axis] = known[axis] or side
-    return tuple(known)
+def _with_open_sizes(graph: Graph, session: Any) -> Graph:
+    """Say -1 where an output's size is that of one answer: declared open, or otherwise than it turned out."""
+    outputs = []
+    for output, declared in zip(graph.outputs, session.get_outputs(), strict=True):
+        if len(declared.shape) == 1 + len(output.shape):
+            sizes = zip(output.shape, declared.shape[1:], strict=True)
+            output = replace(output, shape=tuple(size if size == said else -1 for size, said in sizes))
+        outputs.append(output)
+    return replace(graph, outputs=tuple(outputs))
 
 
-def export_onnx(source: Path, target: Path, named: Variant | None) -> None:
-    """Write a TensorFlow graph as ONNX with an NCHW input and names ending in `:0`."""
+def _open_axes(shape: list[int | str | None]) -> tuple[int, ...]:
+    """Axes without a size, the batch axis aside."""
+    return tuple(axis for axis, side in enumerate(shape[1:]) if not isinstance(side, int))
+
+
+def export_onnx(source: Path, target: Path, named: Variant | None, layout: Layout) -> None:
+    """Write a TensorFlow graph as ONNX with names ending in `:0`.
+
+    Args:
+        source: frozen graph or SavedModel.
+        target: file to write.
+        named: the model as TensorFlow serves it, if it does.
+        layout: axis order of the input; a graph that is NCHW itself stays so.
+
+    Raises:
+        ConversionError: tf2onnx cannot express the graph.
+    """
     from converters.tensorflow_graphs import read_frozen
 
     with held_back():
@@ -79,15 +100,19 @@ def export_onnx(source: Path, target: Path, named: Variant | None) -> None:
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     frozen = read_frozen(source, named)
+    if named and named.detection:
+        from converters.tensorflow_detection import without_loops
+
+        frozen = without_loops(frozen, source, named)
     inputs = [f"{frozen.input_name}:0"]
-    is_nhwc = layout_of(frozen.input_shape[1:], source) == Layout.NHWC
+    is_changed = layout == Layout.NCHW and layout_of(frozen.input_shape[1:], source) == Layout.NHWC
     try:
         with held_back():
             model, weights = tf2onnx.convert.from_graph_def(
                 frozen.graph_def,
                 input_names=inputs,
                 output_names=[f"{name}:0" for name in frozen.output_names],
-                inputs_as_nchw=inputs if is_nhwc else None,
+                inputs_as_nchw=inputs if is_changed else None,
                 opset=OPSET,
                 # Keeps the weights out of what is copied for each optimisation: 3 GB instead of 7.
                 large_model=True,

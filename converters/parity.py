@@ -9,19 +9,43 @@ from converters.graph import Array, Graph, relayout
 from harness.errors import ConversionError
 from harness.manifest import Parity
 from harness.models.spec import TensorSpec, Variant
+from harness.wire import sample_bytes
 
-CHUNKS = (1, 3, 12)
+_CHUNKS = (1, 3, 12)
 """Batch sizes in which the inputs are run, so that an export which only takes one size is found out."""
 
-SAMPLES = sum(CHUNKS)
+_LARGE_CHUNKS = (1, 2)
+_LARGE_BYTES = 4 << 20
+"""Inputs above take seconds each."""
+
+_GOLDEN_SAMPLES = 4
+
+EXACT = 1e-6
+"""Stands for a tolerance of 0 where one framework runs the same file twice, in batches of other sizes."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found, and the source's answers by the export's output names."""
+    """What was found, and what the entry's golden.npz holds beside the inputs."""
 
     parity: Parity
-    expected: dict[str, Array]
+    golden: dict[str, Array]
+
+
+def chunks(variant: Variant) -> tuple[int, ...]:
+    """Batch sizes in which the fixed inputs are run."""
+    if _is_large(variant):
+        return _LARGE_CHUNKS
+    return _CHUNKS if variant.max_batch_size >= max(_CHUNKS) else (1,) * sum(_CHUNKS)
+
+
+def golden_samples(variant: Variant) -> int:
+    """How many of the fixed inputs are kept beside an entry, to be asked of the live server."""
+    return 1 if _is_large(variant) else _GOLDEN_SAMPLES
+
+
+def _is_large(variant: Variant) -> bool:
+    return sample_bytes(variant.input) >= _LARGE_BYTES
 
 
 def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Comparison:
@@ -31,14 +55,14 @@ def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Co
         source: the file that the weights came from; its axis order may differ.
         export: what is to be served.
         variant: says what is requested, and the tolerance.
-        inputs: (SAMPLES, *variant.input.shape) in the variant's layout and dtype.
+        inputs: (sum of `chunks`, *variant.input.shape) in the variant's layout and dtype.
 
     Raises:
         ConversionError: further apart than the variant allows.
     """
-    chunks = CHUNKS if variant.max_batch_size >= max(CHUNKS) else (1,) * SAMPLES
-    expected = run(source, relayout(inputs, variant.preprocess.layout, source.layout), chunks)
-    answers = run(export, inputs, chunks)
+    sizes = chunks(variant)
+    expected = run(source, relayout(inputs, variant.preprocess.layout, source.layout), sizes)
+    answers = run(export, inputs, sizes)
     order = list(expected)
     expected = {name: expected[order[source_index(source, list(answers), name)]] for name in answers}
     differences = [
@@ -52,13 +76,15 @@ def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Co
     ]
     parity = Parity(len(inputs), max(differences, default=0.0), variant.tolerance, min(agreement))
     _check(parity, source, export)
-    return Comparison(parity, expected)
+    kept = golden_samples(variant)
+    golden = {f"output:{output.name}": expected[output.name][:kept] for output in variant.requested_outputs}
+    return Comparison(parity, golden)
 
 
-def run(graph: Graph, inputs: Array, chunks: tuple[int, ...]) -> dict[str, Array]:
-    """Run a graph on its own layout, chunk by chunk; the answers by output name."""
-    ends = np.cumsum(chunks)
-    parts = [graph.run(inputs[end - size : end]) for size, end in zip(chunks, ends, strict=True)]
+def run(graph: Graph, inputs: Array, sizes: tuple[int, ...]) -> dict[str, Array]:
+    """Run a graph on its own layout, in batches of these sizes; the answers by output name."""
+    ends = np.cumsum(sizes)
+    parts = [graph.run(inputs[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
     return {
         output.name: np.concatenate([part[index] for part in parts])
         for index, output in enumerate(graph.outputs)
@@ -74,18 +100,28 @@ def check_tensors(export: Graph, variant: Variant) -> None:
     """See that an export has the declared tensors.
 
     Raises:
-        ConversionError: a name, dtype or shape differs, or the batch axis is fixed.
+        ConversionError: a name, dtype or shape differs, or the batch axis is fixed where it should be free.
     """
-    found = {export.input, *export.outputs}
-    declared = {_bare(tensor) for tensor in (variant.input, *variant.outputs)}
-    if {_bare(tensor) for tensor in found} != declared or export.fixed_batch not in (
-        0,
-        variant.max_batch_size,
-    ):
+    found, declared = (export.input, *export.outputs), (variant.input, *variant.outputs)
+    by_name = {tensor.name: tensor for tensor in found}
+    is_right = len(found) == len(declared) and all(
+        tensor.name in by_name and _is_as_declared(by_name[tensor.name], tensor) for tensor in declared
+    )
+    # A free batch axis, or a fixed one of 1 where Triton is told of none.
+    if not is_right or export.fixed_batch != (1 if variant.max_batch_size == 0 else 0):
         raise ConversionError(
             f"{export.path}: has {_listing(found)}, batch {export.fixed_batch or 'any'}; "
-            f"the declaration says {_listing(declared)}, batch 1-{variant.max_batch_size}"
+            f"the declaration says {_listing(declared)}, batch 1-{variant.batch_limit}"
         )
+
+
+def _is_as_declared(found: TensorSpec, declared: TensorSpec) -> bool:
+    """Whether type and shape are those declared; a declared size of -1 is any."""
+    return (
+        found.dtype == declared.dtype
+        and len(found.shape) == len(declared.shape)
+        and all(want in (have, -1) for have, want in zip(found.shape, declared.shape, strict=True))
+    )
 
 
 def source_index(source: Graph, names: Sequence[str], name: str) -> int:
@@ -115,19 +151,15 @@ def _largest_difference(expected: Array, answer: Array) -> float:
 
 def _check(parity: Parity, source: Graph, export: Graph) -> None:
     # Written so that a NaN fails.
-    if parity.max_abs_diff <= parity.tolerance and parity.class_agreement == 1.0:
+    if parity.max_abs_diff <= parity.tolerance and parity.agreement == 1.0:
         return
     raise ConversionError(
         f"{export.path.name} does not equal its source {source.path}: largest difference "
         f"{parity.max_abs_diff:.3g} (allowed {parity.tolerance:.3g}), same class on "
-        f"{parity.class_agreement:.1%} of {parity.samples} samples; not published"
+        f"{parity.agreement:.1%} of {parity.samples} samples; not published"
     )
 
 
-def _bare(tensor: TensorSpec) -> tuple[str, str, tuple[int, ...]]:
-    return tensor.name, tensor.dtype.value, tensor.shape
-
-
-def _listing(tensors: set[TensorSpec] | set[tuple[str, str, tuple[int, ...]]]) -> str:
-    bare = sorted(_bare(tensor) if isinstance(tensor, TensorSpec) else tensor for tensor in tensors)
-    return ", ".join(f"{name} {dtype} {list(shape)}" for name, dtype, shape in bare)
+def _listing(tensors: Sequence[TensorSpec]) -> str:
+    ordered = sorted(tensors, key=lambda tensor: tensor.name)
+    return ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in ordered)

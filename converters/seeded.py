@@ -39,7 +39,7 @@ _LOGIT_STD = 4.0
 _DIRECTIONS = 16
 _SEED = 1
 _CALIBRATION_IMAGES = 48
-_FIRST_CALIBRATION_IMAGE = 1000
+FIRST_CALIBRATION_IMAGE = 1000
 """Others than the ones on which exports are compared with their sources."""
 
 _BETA = 1.0
@@ -64,7 +64,7 @@ def seed_mobilenet() -> Arrays:
 
 def _seed(body: Callable[["Seeder", Floats], Floats], recipe: Preprocess) -> Arrays:
     seeder = Seeder(np.random.default_rng(_SEED))
-    images = samples.fixed_inputs(recipe, _CALIBRATION_IMAGES, first=_FIRST_CALIBRATION_IMAGE)
+    images = samples.fixed_inputs(recipe, _CALIBRATION_IMAGES, first=FIRST_CALIBRATION_IMAGE)
     features = body(seeder, images).mean(axis=(1, 2), dtype=np.float64)
     weights, bias = _classifier(seeder.rng, features)
     return {**seeder.arrays, f"{CLASSIFIER}/weights": weights, f"{CLASSIFIER}/bias": bias}
@@ -90,6 +90,8 @@ class Seeder:
 
     rng: np.random.Generator
     arrays: Arrays = field(default_factory=dict)
+    branch_end: str = ".bn3"
+    """How the names of the normalisations end that a residual branch ends with."""
 
     def conv(
         self, x: Floats, name: str, *, filters: int, kernel: int, stride: int, padding: Padding
@@ -116,7 +118,8 @@ class Seeder:
         mean = x.mean(axis=(0, 1, 2), dtype=np.float64)
         variance = np.square(x - mean.astype(np.float32)).mean(axis=(0, 1, 2), dtype=np.float64)
         # Different for each channel, so that an export which loses them is noticed.
-        gamma = self.rng.uniform(0.8, 1.2, channels) * (_BRANCH_GAMMA if name.endswith(".bn3") else 1.0)
+        weight = _BRANCH_GAMMA if name.endswith(self.branch_end) else 1.0
+        gamma = self.rng.uniform(0.8, 1.2, channels) * weight
         beta = self.rng.normal(_BETA, 0.1, channels)
         parts = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
         self.arrays |= {f"{name}/{part}": value.astype(np.float32) for part, value in parts.items()}
@@ -133,9 +136,9 @@ class Seeder:
         """Sum of two arrays."""
         return x + y
 
-    def max_pool(self, x: Floats) -> Floats:
+    def max_pool(self, x: Floats, *, padding: Padding = Padding.SAME) -> Floats:
         """Largest of each 3x3, stride 2; zero padding is harmless after a ReLU."""
-        windows = _windows(x, 3, 2, Padding.SAME)
+        windows = _windows(x, 3, 2, padding)
         return np.ascontiguousarray(windows.max(axis=(4, 5)))
 
     def _he(self, shape: tuple[int, ...], fan_in: int) -> Floats:

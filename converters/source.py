@@ -5,24 +5,24 @@ Where the labels of a data set are no truth (seeded weights, synthetic images), 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from converters import cleanup, command, files, parity
-from converters.graph import Array, relayout
+from converters import cleanup, command, detection_parity, files, parity
+from converters.graph import Array, Graph, relayout
 from harness import manifest
 from harness.errors import ConversionError
 from harness.manifest import Manifest
 from harness.models import get_model
+from harness.models.spec import Nms
 from harness.progress import track
 
 DEFAULT_BATCH = 16
 
 
-def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> NDArray[np.int64]:
+def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> Array:
     """Run the file that an entry's weights came from, in its own framework.
 
     Args:
@@ -31,33 +31,48 @@ def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> NDAr
         batch: samples at a time, at most; fewer where the model takes fewer.
 
     Returns:
-        (n,) predicted labels: arg-max + label_offset.
+        Classifiers: (n,) int64 labels, arg-max + label_offset. Detectors: (m, 7) float32 records of
+        `harness.postprocess`, in the order of the samples.
 
     Raises:
         ConversionError: the weights are gone or changed, or the samples are for another model.
     """
     facts = manifest.load(entry_dir)
-    variant = facts.variant
+    variant, spec = facts.variant, get_model(facts.model)
     if samples.shape[1:] != variant.input.shape or samples.dtype.name != variant.input.dtype:
         raise ConversionError(
             f"samples are {samples.dtype} {list(samples.shape[1:])}, {facts.entry} takes "
             f"{variant.input.dtype} {list(variant.input.shape)}"
         )
-    labels = np.empty(len(samples), dtype=np.int64)
-    with files.open_file(_weights(facts), get_model(facts.model), variant.input.shape) as graph:
-        names = [output.name for output in variant.outputs]
-        index = parity.source_index(graph, names, variant.requested_outputs[0].name)
-        step = min(batch, variant.max_batch_size)
+    with files.open_file(_source(facts, entry_dir), spec, variant.input.shape) as graph:
+        answer = _labeller(graph, facts) if variant.detection is None else _detector(graph, facts)
+        # Some detectors' source files take one image at a time.
+        step = min(batch, variant.batch_limit) if variant.detection is None else 1
         starts = range(0, len(samples), step)
+        parts = []
         for start in track(starts, f"{facts.entry}: predicting at the source", len(starts)):
             chunk = np.ascontiguousarray(samples[start : start + step])
-            answers = graph.run(relayout(chunk, variant.preprocess.layout, graph.layout))
-            labels[start : start + step] = parity.classes(answers[index]) + variant.label_offset
-    return labels
+            parts.append(answer(relayout(chunk, variant.preprocess.layout, graph.layout), start))
+    return np.concatenate(parts)
 
 
-def _weights(facts: Manifest) -> Path:
+def _labeller(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
+    variant = facts.variant
+    names = [output.name for output in variant.outputs]
+    index = parity.source_index(graph, names, variant.requested_outputs[0].name)
+    return lambda batch, _: parity.classes(graph.run(batch)[index]) + variant.label_offset
+
+
+def _detector(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
+    variant = files.variant_of_source(graph, get_model(facts.model), facts.weights)
+    return lambda batch, start: np.concatenate(detection_parity.records(graph, variant, batch, start))
+
+
+def _source(facts: Manifest, entry_dir: Path) -> Path:
     """The source file, after its checksum was compared."""
+    if facts.variant.detection and facts.variant.detection.nms == Nms.REFERENCE:
+        # No published file has that NMS as a graph: the export is its own source, run without Triton.
+        return entry_dir / "1" / facts.variant.platform.model_filename
     path = Path(facts.weights_file)
     found = manifest.digest(path) if path.exists() else "missing"
     if found != facts.weights_sha256:
@@ -75,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--entry", type=Path, required=True, metavar="DIR", help="a converted entry")
     parser.add_argument("--samples", type=Path, required=True, metavar="X.npy", help="preprocessed samples")
-    parser.add_argument("--output", type=Path, required=True, metavar="Y.npy", help="predicted labels, int64")
+    parser.add_argument("--output", type=Path, required=True, metavar="Y.npy", help="labels, or boxes")
     parser.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="samples at a time")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     options = parser.parse_args(arguments)
@@ -101,12 +116,12 @@ def _load(path: Path) -> Array:
     return samples
 
 
-def _save(labels: NDArray[np.int64], path: Path) -> None:
+def _save(answers: Array, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with cleanup.ensured(lambda: temporary.unlink(missing_ok=True)):
             with temporary.open("wb") as stream:
-                np.save(stream, labels)
+                np.save(stream, answers)
             temporary.replace(path)
     except OSError as error:
         raise ConversionError(f"cannot write {path}: {error.strerror or error}") from error

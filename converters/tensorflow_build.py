@@ -13,7 +13,7 @@ def build_resnet50(arrays: Arrays, target: Path) -> None:
     """Write ResNet-50 v1.5 as a frozen graph with the published file's input and outputs."""
     with tf.Graph().as_default() as graph:
         image = tf.compat.v1.placeholder(tf.float32, (None, 224, 224, 3), "input_tensor")
-        nodes = _Nodes(arrays, variables="resnet_model", operations="resnet_model")
+        nodes = Nodes(arrays, variables="resnet_model", operations="resnet_model")
         features = tf.reduce_mean(resnet50(nodes, image), (1, 2), name="resnet_model/final_reduce_mean")
         kernel = nodes.constant(f"{CLASSIFIER}/weights", "resnet_model/dense/kernel")
         bias = nodes.constant(f"{CLASSIFIER}/bias", "resnet_model/dense/bias")
@@ -29,7 +29,7 @@ def build_mobilenet(arrays: Arrays, target: Path) -> None:
     logits_scope, end_scope = "MobilenetV1/Logits", "MobilenetV1/Predictions"
     with tf.Graph().as_default() as graph:
         image = tf.compat.v1.placeholder(tf.float32, (None, 224, 224, 3), "input")
-        nodes = _Nodes(arrays, variables="MobilenetV1", operations="MobilenetV1/MobilenetV1")
+        nodes = Nodes(arrays, variables="MobilenetV1", operations="MobilenetV1/MobilenetV1")
         x = tf.nn.avg_pool2d(
             mobilenet(nodes, image), 7, 2, "VALID", name=f"{logits_scope}/AvgPool_1a/AvgPool"
         )
@@ -43,7 +43,7 @@ def build_mobilenet(arrays: Arrays, target: Path) -> None:
     target.write_bytes(serialise(graph.as_graph_def()))
 
 
-class _Nodes:
+class Nodes:
     """`architectures.Operations` that writes TensorFlow nodes with ready weights into the current graph."""
 
     def __init__(self, arrays: Arrays, *, variables: str, operations: str) -> None:
@@ -53,10 +53,12 @@ class _Nodes:
         self._operations = operations
 
     def constant(self, key: str, name: str, leading: Sequence[int] = ()) -> Any:
+        """Node `name` with the array `key`, which gets the `leading` axes of length 1 in front."""
         array = self._arrays[key]
         return tf.constant(array.reshape(*leading, *array.shape), name=name)
 
     def conv(self, x: Any, name: str, *, filters: int, kernel: int, stride: int, padding: Padding) -> Any:
+        """Convolution."""
         weights = self.constant(f"{name}/weights", self._name(self._variables, name, "weights"))
         assert weights.shape[0] == kernel
         assert weights.shape[3] == filters
@@ -68,12 +70,14 @@ class _Nodes:
         return tf.nn.conv2d(x, weights, stride, mode, name=self._name(self._operations, name, "convolution"))
 
     def depthwise(self, x: Any, name: str, *, kernel: int, stride: int) -> Any:
+        """Depthwise convolution."""
         weights = self.constant(f"{name}/weights", self._name(self._variables, name, "depthwise_weights"))
         assert weights.shape[0] == kernel
         scope = self._name(self._operations, name, "depthwise")
         return tf.nn.depthwise_conv2d(x, weights, (1, stride, stride, 1), "SAME", name=scope)
 
     def norm(self, x: Any, name: str, *, epsilon: float) -> Any:
+        """Batch normalisation."""
         gamma, beta, mean, variance = (
             self.constant(f"{name}/{part}", self._name(self._variables, name, f"BatchNorm/{published}"))
             for part, published in (
@@ -90,13 +94,16 @@ class _Nodes:
         return result
 
     def relu(self, x: Any, *, limit: float | None = None) -> Any:
+        """ReLU or ReLU6."""
         assert limit in (None, 6.0)
         return tf.nn.relu(x) if limit is None else tf.nn.relu6(x)
 
     def add(self, x: Any, y: Any) -> Any:
+        """Sum of two tensors."""
         return tf.add(x, y)
 
     def max_pool(self, x: Any) -> Any:
+        """Largest of each 3x3, stride 2."""
         return tf.nn.max_pool2d(x, 3, 2, "SAME")
 
     @staticmethod

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.graph import Array, Graph, describe, dtype_of
+from converters.graph import Array, Graph, close_shape, describe, dtype_of
 from converters.native_output import held_back
 from harness.errors import ConversionError
 from harness.models.spec import TensorSpec, Variant
@@ -31,6 +31,7 @@ __all__ = [
     "read_frozen",
     "serialise",
     "tf",
+    "to_tflite",
 ]
 
 tf.get_logger().setLevel("ERROR")
@@ -117,7 +118,15 @@ def _freeze(path: Path) -> FrozenGraph:
 
 @contextmanager
 def open_graph_def(path: Path, named: Variant | None) -> Iterator[Graph]:
-    """Open a frozen graph; tensors have node names, as Triton's backend wants them."""
+    """Open a frozen graph; tensors have node names, as Triton's backend wants them.
+
+    Args:
+        path: the file.
+        named: see `read_frozen`; says the image's size where the graph leaves it open.
+
+    Raises:
+        ConversionError: not such a file, or not one image in.
+    """
     frozen = read_frozen(path, named)
     with tf.Graph().as_default() as graph:
         try:
@@ -127,14 +136,21 @@ def open_graph_def(path: Path, named: Variant | None) -> Iterator[Graph]:
         names = (frozen.input_name, *frozen.output_names)
         source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
         with tf.compat.v1.Session() as session:
-            yield _describe(
-                path, session, frozen.input_name, source, dict(zip(names[1:], targets, strict=True))
-            )
+            outputs = dict(zip(names[1:], targets, strict=True))
+            yield _describe(path, session, frozen.input_name, source, outputs, named)
 
 
 @contextmanager
-def open_saved_model(path: Path) -> Iterator[Graph]:
-    """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them."""
+def open_saved_model(path: Path, named: Variant | None) -> Iterator[Graph]:
+    """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them.
+
+    Args:
+        path: the folder.
+        named: says the image's size where the signature leaves it open.
+
+    Raises:
+        ConversionError: not such a folder, or not one image in.
+    """
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         try:
             with held_back():
@@ -148,12 +164,20 @@ def open_saved_model(path: Path) -> Iterator[Graph]:
         targets = {
             name: graph.get_tensor_by_name(info.name) for name, info in sorted(signature.outputs.items())
         }
-        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets)
+        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, named)
 
 
-def _describe(path: Path, session: Any, input_name: str, source: Any, targets: dict[str, Any]) -> Graph:
+def _describe(
+    path: Path,
+    session: Any,
+    input_name: str,
+    source: Any,
+    targets: dict[str, Any],
+    named: Variant | None,
+) -> Graph:
     shape = source.shape.as_list() if source.shape.rank is not None else []
-    if len(shape) != 4 or None in shape[1:]:
+    closed = close_shape(shape, named.preprocess.size_px if named else (0, 0))
+    if len(closed) != 4 or 0 in closed[1:]:
         raise ConversionError(
             f"{path}: input {input_name} is {source.shape}; a batch of images of one size is wanted"
         )
@@ -162,8 +186,8 @@ def _describe(path: Path, session: Any, input_name: str, source: Any, targets: d
     def run(batch: Array) -> list[Array]:
         return [np.asarray(value) for value in session.run(tensors, {source: batch})]
 
-    spec = TensorSpec(input_name, dtype_of(input_name, source.dtype.as_numpy_dtype, path), tuple(shape[1:]))
-    return describe(path, spec, list(targets), shape[0] or 0, run)
+    spec = TensorSpec(input_name, dtype_of(input_name, source.dtype.as_numpy_dtype, path), closed[1:])
+    return describe(path, spec, list(targets), closed[0], run)
 
 
 def export_graph_def(source: Path, target: Path, named: Variant | None) -> None:
@@ -198,7 +222,15 @@ def export_saved_model(source: Path, target: Path, named: Variant | None) -> Non
 
 def export_tflite(source: Path, target: Path, named: Variant | None) -> None:
     """Convert to float TFLite with the graph's node names and a free batch axis, if the graph's is free."""
-    frozen = read_frozen(source, named)
+    target.write_bytes(to_tflite(read_frozen(source, named), source))
+
+
+def to_tflite(frozen: FrozenGraph, source: Path) -> bytes:
+    """Convert a graph as it is.
+
+    Raises:
+        ConversionError: TFLite cannot express it; names `source`.
+    """
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen.graph_def, name="")
         inputs = [graph.get_tensor_by_name(f"{frozen.input_name}:0")]
@@ -206,11 +238,10 @@ def export_tflite(source: Path, target: Path, named: Variant | None) -> None:
         converter = tf.compat.v1.lite.TFLiteConverter(graph.as_graph_def(), inputs, outputs)
         try:
             with held_back():
-                content = converter.convert()
+                return bytes(converter.convert())
         except Exception as error:  # the converter's own, from a native module
             reason = str(error).strip().splitlines()[0]
             raise ConversionError(f"{source}: TFLite cannot express this graph: {reason}") from error
-    target.write_bytes(content)
 
 
 def serialise(graph_def: Any) -> bytes:

@@ -10,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from converters.graph import Array, Graph, describe, dtype_of
 from converters.native_output import held_back
+from converters.own_detectors import OPERATION
 from harness.errors import ConversionError
 from harness.models.spec import TensorSpec
 
@@ -21,12 +22,11 @@ def open_tflite(path: Path) -> Iterator[Graph]:
     Raises:
         ConversionError: not a TFLite file, or not one image in.
     """
-    try:
-        with held_back():
-            interpreter = Interpreter(os.fspath(path), num_threads=os.cpu_count() or 1)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ConversionError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0]}") from error
+    interpreter = _open(path, os.cpu_count() or 1)
+    is_detector = any(output["name"].startswith(OPERATION) for output in interpreter.get_output_details())
+    if is_detector:
+        # Run by n threads, the operation does not find what is of class n (see `tflite_detection`).
+        interpreter = _open(path, 1)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
         shapes = [list(tensor["shape"]) for tensor in inputs]
@@ -38,7 +38,31 @@ def open_tflite(path: Path) -> Iterator[Graph]:
         dtype_of(source["name"], source["dtype"], path),
         tuple(int(side) for side in source["shape"][1:]),
     )
-    yield describe(path, spec, [output["name"] for output in outputs], 0, _runner(interpreter))
+    run = _runner(interpreter)
+    # That operation takes one image at a time.
+    yield describe(
+        path, spec, [output["name"] for output in outputs], 0, _one_by_one(run) if is_detector else run
+    )
+
+
+def _open(path: Path, threads: int) -> Interpreter:
+    try:
+        with held_back():
+            interpreter = Interpreter(os.fspath(path), num_threads=threads)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ConversionError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0]}") from error
+    return interpreter
+
+
+def _one_by_one(run: Callable[[Array], list[Array]]) -> Callable[[Array], list[Array]]:
+    """Run a batch of any size as batches of 1."""
+
+    def run_all(batch: Array) -> list[Array]:
+        parts = [run(batch[index : index + 1]) for index in range(len(batch))]
+        return [np.concatenate(answers) for answers in zip(*parts, strict=True)]
+
+    return run_all
 
 
 def _runner(interpreter: Interpreter) -> Callable[[Array], list[Array]]:

@@ -56,7 +56,7 @@ def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:
     Raises:
         ConversionError: the weights folder cannot be written.
     """
-    suffix = ".pth" if variant.source == "pytorch" else ".pb"
+    suffix = {"pytorch": ".pth", "onnx": ".onnx"}.get(variant.source, ".pb")
     version = f"v{RECIPE_VERSION}.{samples.VERSION}"
     path = weights_dir() / "seeded" / f"{spec.name}-{variant.source}-{version}{suffix}"
     try:
@@ -75,7 +75,7 @@ def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:
     return SourceFile(SEEDED, path, sha256)
 
 
-def own_file(path: Path, platform: Platform) -> SourceFile:
+def own_file(path: Path, spec: ModelSpec, platform: Platform) -> SourceFile:
     """Take a user's file.
 
     Raises:
@@ -84,15 +84,21 @@ def own_file(path: Path, platform: Platform) -> SourceFile:
     path = path.expanduser().absolute()
     if not path.exists():
         raise ConfigError(f"{path} does not exist; --weights takes auto, seeded, official or a file")
-    if not accepts(platform, path):
-        known = ", ".join(suffix or "a SavedModel folder" for suffix in SUFFIXES[platform])
-        raise ConfigError(f"{path} cannot be served by {platform}, which takes {known}")
+    if not accepts(spec, platform, path):
+        known = ", ".join(suffix or "a SavedModel folder" for suffix in _suffixes(spec, platform))
+        raise ConfigError(f"{path} cannot be served by {platform} as {spec.name}, which takes {known}")
     return SourceFile(USER_FILE, path, manifest.digest(path))
 
 
-def accepts(platform: Platform, path: Path) -> bool:
-    """Whether the file's kind is one that entries of `platform` are made from."""
-    return ("" if path.is_dir() else path.suffix or "none") in SUFFIXES[platform]
+def accepts(spec: ModelSpec, platform: Platform, path: Path) -> bool:
+    """Whether the file's kind is one that the model's entries of `platform` are made from."""
+    return ("" if path.is_dir() else path.suffix or "none") in _suffixes(spec, platform)
+
+
+def _suffixes(spec: ModelSpec, platform: Platform) -> tuple[str, ...]:
+    """`SUFFIXES`, and what the model's own entries are made from."""
+    is_from_onnx = spec.variants[platform].source == "onnx" and ".onnx" not in SUFFIXES[platform]
+    return (*SUFFIXES[platform], ".onnx") if is_from_onnx else SUFFIXES[platform]
 
 
 def _recorded(path: Path) -> str | None:
@@ -133,6 +139,14 @@ def _write(model: str, source: str, target: Path) -> None:
         from converters import tensorflow_build
 
         tensorflow_build.build_mobilenet(seeds.seed_mobilenet(), target)
+    elif (model, source) == ("ssd-resnet34", "onnx"):
+        from converters import onnx_build, ssd_resnet34_seeded
+
+        onnx_build.build_ssd_resnet34(ssd_resnet34_seeded.seed_ssd_resnet34(), target)
+    elif (model, source) == ("ssd-mobilenet", "tensorflow"):
+        from converters import ssd_mobilenet_seeded, tensorflow_detection
+
+        tensorflow_detection.build_ssd_mobilenet(ssd_mobilenet_seeded.seed_ssd_mobilenet(), target)
     else:
         raise ConfigError(f"there are no seeded weights for {model} ({source})")
 

@@ -1,10 +1,12 @@
 """Scores a finished accuracy test from LoadGen's own log."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from harness import coco_scoring
+from harness.coco import Annotations
 from harness.errors import InferenceError
 
 
@@ -15,15 +17,16 @@ class Accuracy:
     metric: str
     truth: str
     """`data set` (its labels) or `source framework` (its own predictions on the same samples)."""
-    good: int
+    value: float
+    """0 to 1."""
     total: int
+    """Samples."""
     threshold: float | None
-    """Smallest share that passes; None where nothing is prescribed (a user's own file or data)."""
-
-    @property
-    def value(self) -> float:
-        """Share of samples that are right."""
-        return self.good / self.total
+    """Smallest value that passes; None where nothing is prescribed (a user's own file or data)."""
+    good: int | None = None
+    """Classifiers: samples that are right."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Detectors: COCO's twelve figures by name; -1 where no object is of that kind."""
 
     @property
     def is_met(self) -> bool:
@@ -56,4 +59,35 @@ def score_classification(
         raise InferenceError(f"the accuracy log has payloads of {sorted(sizes)} bytes, expected 4")
     answered = np.frombuffer(b"".join(payloads[index] for index in range(len(labels))), "<f4")
     good = int((answered.astype(np.int64) == np.asarray(labels, np.int64)).sum())
-    return Accuracy(metric=metric, truth=truth, good=good, total=len(labels), threshold=threshold)
+    return Accuracy(metric, truth, good / len(labels), len(labels), threshold, good=good)
+
+
+def score_detection(
+    payloads: Mapping[int, bytes],
+    annotations: Annotations,
+    *,
+    is_contiguous: bool,
+    metric: str,
+    truth: str,
+    threshold: float | None,
+) -> Accuracy:
+    """Compute COCO's mean average precision of the logged detections.
+
+    Args:
+        payloads: logged bytes by sample index: records of 7 float32 (see `harness.postprocess`).
+        annotations: true objects; its images are the data set's, in order.
+        is_contiguous: whether class k means the k-th category, instead of a COCO id.
+        metric: name of the score.
+        truth: where the annotations are from.
+        threshold: smallest value that passes, if any.
+
+    Raises:
+        InferenceError: samples are missing from the log, a payload is not a list of such records, or there
+            is not one true object to find.
+    """
+    if not annotations.annotations:
+        raise InferenceError(
+            f"nothing can be scored: the {truth} has no object in any of {len(annotations.images)} images"
+        )
+    figures = coco_scoring.score(payloads, annotations, is_contiguous=is_contiguous)
+    return Accuracy(metric, truth, figures["mAP"], len(annotations.images), threshold, figures=figures)

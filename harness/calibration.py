@@ -24,6 +24,8 @@ _SECONDS = 2.0
 _MIN_QUERIES = 5
 _THROUGHPUT_QUERIES = 3
 _THROUGHPUT_SECONDS = 1.0
+_PATIENCE_SECONDS = 10.0
+"""Models that take seconds for an image are measured with fewer queries than the minimum."""
 _TIMEOUT_S = 300.0
 _LATENCY_MARGIN = 0.7
 """Hint = this share of a fast query: too low only costs memory, too high makes the run INVALID."""
@@ -46,7 +48,9 @@ class Stopwatch:
         self._lock = threading.Condition()
         self.completed_ns: dict[int, int] = {}
 
-    def complete(self, response_ids: Sequence[int], _address: int, _payload_bytes: int) -> None:
+    def complete(
+        self, response_ids: Sequence[int], _address: int, _stride: int, _sizes: Sequence[int]
+    ) -> None:
         """Note the time; has the signature of `sut.Complete`."""
         now = time.perf_counter_ns()
         with self._lock:
@@ -89,16 +93,18 @@ class Calibrator:
         self._indices = list(indices)
 
     def warm_up(self, samples: int) -> None:
-        """Make queries of this size for half a second, at least two.
+        """Make queries of this size for half a second, at least two unless they are very slow.
 
         Raises:
             InferenceError: a request failed.
         """
-        deadline = time.monotonic() + _WARM_UP_SECONDS
-        self.query(samples)
-        self.query(samples)
-        while time.monotonic() < deadline:
+        began = time.monotonic()
+        count = 0
+        while count < 2 or time.monotonic() < began + _WARM_UP_SECONDS:
             self.query(samples)
+            count += 1
+            if time.monotonic() > began + _PATIENCE_SECONDS / 2:
+                break
 
     def query(self, samples: int, start: int = 0) -> int:
         """Latency in ns of one query of `samples` samples.
@@ -118,17 +124,22 @@ class Calibrator:
     def latencies(self, samples: int) -> list[int]:
         """Sorted latencies in ns of queries in a row, for about two seconds."""
         results: list[int] = []
-        deadline = time.monotonic() + _SECONDS
-        while len(results) < _MIN_QUERIES or time.monotonic() < deadline:
+        began = time.monotonic()
+        while len(results) < _MIN_QUERIES or time.monotonic() < began + _SECONDS:
             start = len(results) * samples % len(self._indices)
             results.append(self.query(samples, start))
+            if time.monotonic() > began + _PATIENCE_SECONDS:
+                break
         return sorted(results)
 
     def throughput(self, in_flight_samples: int) -> float:
         """Samples per second of long queries: the best of a few, since others may use this machine too."""
         samples = max(2 * in_flight_samples, _MIN_QUERIES)
         rates: list[float] = []
+        began = time.monotonic()
         while len(rates) < _THROUGHPUT_QUERIES:
+            if rates and time.monotonic() > began + _PATIENCE_SECONDS:
+                break
             seconds = self.query(samples) / 1e9
             if seconds >= _THROUGHPUT_SECONDS / 2:
                 rates.append(samples / seconds)
@@ -187,6 +198,8 @@ def _server_rate(calibrator: Calibrator, bound_ns: int) -> Hints:
     """The highest of a few rates whose tail latency keeps well within the bound."""
     alone = calibrator.latencies(1)
     median = alone[len(alone) // 2]
+    if median > bound_ns:
+        return _hopeless(median, bound_ns, 1e9 / median)
     capacity = max(1e9 / median, calibrator.throughput(16))
     for share in _SERVER_SHARES:
         rate = capacity * share
@@ -195,8 +208,11 @@ def _server_rate(calibrator: Calibrator, bound_ns: int) -> Hints:
         if tail <= bound_ns * _SERVER_BOUND_MARGIN:
             note = f"calibration: p99 {tail / 1e6:.2f} ms at {rate:.1f} queries/s"
             return Hints(target_qps=rate * _SERVER_RATE_MARGIN, note=note)
-        if median > bound_ns:
-            break
+    return _hopeless(median, bound_ns, capacity)
+
+
+def _hopeless(median: int, bound_ns: int, capacity: float) -> Hints:
+    """A rate for a run that will miss its bound, and a word about it."""
     logger.warning(
         "one sample alone takes %.2f ms here and the bound is %.2f ms: no rate was found that keeps it; "
         "set --qps, or relax the bound with --max-latency SECONDS (not an official run)",

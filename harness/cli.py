@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from harness import runner
-from harness.config import DATASETS, TRANSPORTS, RunMode, resolve
+from harness.config import DATASETS, TRANSPORTS, RunMode, resolve, sweep
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
 from harness.model_config import DEVICES
 from harness.models import MODELS
-from harness.models.spec import Platform
-from harness.results import Result, print_table, reference_line
+from harness.models.spec import Nms, Platform
+from harness.results import Result, print_sweep, print_table, reference_line
 from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
 
 logger = logging.getLogger(__name__)
@@ -44,11 +44,24 @@ def parser() -> argparse.ArgumentParser:
     add("--mode", help=f"{', '.join(RunMode)} (default Performance)")
     add("--accuracy", action="store_const", const=True, help="add an accuracy test to a performance run")
     add("--weights", help="auto, seeded, official, or a file of your own (default auto: official if fetched)")
+    add("--nms", help=f"{', '.join(Nms)}: ssd-resnet34 on pytorch; reference is MLPerf's, bug for bug")
+    add(
+        "--quick",
+        action="store_const",
+        const=True,
+        help="a few samples in every scenario, with accuracy: are the answers right? (exit 0 if they are)",
+    )
+    add(
+        "--all",
+        action="store_const",
+        const=True,
+        help="every model on every platform, or those of --model or --platform, on one server",
+    )
 
     add = result.add_argument_group("data").add_argument
     add("--dataset", help=f"{', '.join(DATASETS)} (default auto: yours if given, else synthetic)")
-    add("--dataset-path", metavar="DIR", help="folder of the images and val_map.txt (default $DATA_DIR)")
-    add("--dataset-list", metavar="FILE", help="another list of `file label` lines than DIR/val_map.txt")
+    add("--dataset-path", metavar="DIR", help="folder of ImageNet or COCO (default $DATA_DIR; see README)")
+    add("--dataset-list", metavar="FILE", help="other labels than DIR's val_map.txt or annotation file")
     add("--cache", metavar="DIR", help="where preprocessed samples are kept")
 
     add = result.add_argument_group("rules, and how to shorten them (quick runs)").add_argument
@@ -68,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = result.add_argument_group("output").add_argument
     add("--output", metavar="DIR", help="where results folders are made (default results/)")
+    add("--save-images", metavar="N", help="detectors: write N pictures with the boxes that were found")
     add("--debug", action="store_const", const=True, help="more log, and tracebacks")
     return result
 
@@ -81,15 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     collected: list[Result] = []
     with one_line_errors() as ending:
-        config = resolve(vars(parser().parse_args(words)))
+        given = vars(parser().parse_args(words))
+        is_sweep = given.pop("all")
+        results = runner.run_all(sweep(given)) if is_sweep else runner.run(resolve(given))
         try:
-            for result in runner.run(config):
+            for result in results:
                 collected.append(result)
                 sys.stdout.write(reference_line(result) + "\n")
                 sys.stdout.flush()
         finally:
             if collected:
-                print_table(collected)
+                (print_sweep if is_sweep else print_table)(collected)
         ending.code = max(result.exit_code for result in collected)
     return ending.code
 

@@ -13,14 +13,16 @@ from harness import paths
 from harness.errors import ConfigError
 from harness.manifest import OFFICIAL, SEEDED
 from harness.model_config import DEVICES
-from harness.models import get_model, get_platform, get_variant
-from harness.models.recipes import RECIPES
-from harness.models.spec import ModelSpec, Platform
+from harness.models import MODELS, get_model, get_platform, get_variant
+from harness.models.recipes import RECIPES, has_same_arithmetic
+from harness.models.spec import ModelSpec, Nms, Platform, Task
 from harness.rounds import LATEST_ROUND, Scenario, get_round
 
 SYNTHETIC = "synthetic"
 AUTO = "auto"
-DATASETS = (AUTO, *RECIPES, SYNTHETIC)
+COCO = "coco"
+"""In whatever size the model takes."""
+DATASETS = (AUTO, *RECIPES, COCO, SYNTHETIC)
 TRANSPORTS = (AUTO, "shm", "grpc")
 
 
@@ -58,11 +60,16 @@ class RunConfig:
     url: str | None
     weights: str
     """`auto`, `seeded`, `official`, or the path of a user's own file."""
+    nms: Nms | None
+    save_images: int
+    """How many pictures with their boxes to write; 0 for none."""
     output: Path
     cache: Path
     round: str
     is_official: bool
     """A round was asked for, so nothing may be shortened."""
+    is_quick: bool
+    """Only whether the answers are right is asked; too few queries for LoadGen's statistics."""
     debug: bool
     provenance: Mapping[str, str]
     """Where each value came from, by field."""
@@ -100,13 +107,17 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
         ConfigError: an unknown word, an impossible value, or options that exclude each other.
     """
     provenance: dict[str, str] = {}
+    spec = get_model(_required(given, "model", "which model to run"))
+    is_quick = bool(given.get("quick"))
+    quick = _quick(spec) if is_quick else {}
 
     def take(name: str, default: Any, origin: str = "default") -> Any:
-        value = given.get(name)
-        provenance[name] = origin if value is None else "command line"
-        return default if value is None else value
+        if given.get(name) is not None:
+            provenance[name] = "command line"
+            return given[name]
+        provenance[name] = "--quick" if name in quick else origin
+        return quick.get(name, default)
 
-    spec = get_model(_required(given, "model", "which model to run"))
     platform = get_platform(_required(given, "platform", "which framework serves it"))
     get_variant(spec, platform)
     provenance.update(model="command line", platform="command line")
@@ -130,10 +141,13 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
         transport=_one_of("transport", take("transport", AUTO), TRANSPORTS),
         url=take("url", None),
         weights=_weights(take("weights", AUTO)),
+        nms=_nms(take("nms", None, "model")),
+        save_images=_positive("save-images", take("save_images", None), int) or 0,
         output=Path(take("output", paths.RESULTS_DIR)).absolute(),
         cache=_cache(take("cache", paths.CACHE_DIR)),
         round=get_round(take("round", LATEST_ROUND)).name,
         is_official=given.get("round") is not None,
+        is_quick=is_quick,
         debug=take("debug", False),
         provenance=provenance,
     )
@@ -141,7 +155,32 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def sweep(given: Mapping[str, Any]) -> list[RunConfig]:
+    """Resolve a request for every model on every platform, or for those of the model or platform given.
+
+    Raises:
+        ConfigError: as `resolve`; before anything is run.
+    """
+    models = [get_model(given["model"])] if given.get("model") else list(MODELS.values())
+    wanted = get_platform(given["platform"]) if given.get("platform") else None
+    if given.get("model") and wanted:
+        get_variant(models[0], wanted)
+    return [
+        resolve({**given, "model": spec.name, "platform": platform.value})
+        for spec in models
+        for platform in spec.variants
+        if wanted in (None, platform)
+    ]
+
+
+def _quick(spec: ModelSpec) -> dict[str, Any]:
+    """What --quick sets where nothing else is given: every scenario for a moment, each with accuracy."""
+    return {"scenario": ",".join(Scenario), "accuracy": True, "count": spec.quick_sample_count}
+
+
 def _check_combinations(config: RunConfig) -> None:
+    if config.is_quick:
+        _check_quick(config)
     shortened = {
         "--count": config.count,
         "--time": config.time_s,
@@ -164,18 +203,42 @@ def _check_combinations(config: RunConfig) -> None:
         raise ConfigError("--dataset synthetic draws its own images and takes no --dataset-path")
     if config.dataset_list and not config.dataset_path:
         raise ConfigError("--dataset-list names the labels of the images in --dataset-path, which is missing")
-    if config.dataset in RECIPES and not config.dataset_path:
+    if config.dataset in (*RECIPES, COCO) and not config.dataset_path:
+        labels = "annotations" if config.spec.task == Task.DETECTION else "val_map.txt"
         raise ConfigError(
             f"--dataset {config.dataset} needs --dataset-path DIR (or DATA_DIR) with the images and "
-            "val_map.txt; --dataset synthetic needs no data"
+            f"{labels}; --dataset synthetic needs no data"
         )
-    if not config.is_user_file and config.dataset in RECIPES:
-        recipe = get_variant(config.spec, config.platform).preprocess.name
-        if config.dataset != recipe:
-            raise ConfigError(
-                f"{config.model} on {config.platform} is preprocessed as {recipe}: "
-                f"--dataset {config.dataset} would feed it other pixel values"
-            )
+    _check_model_options(config)
+
+
+def _check_quick(config: RunConfig) -> None:
+    excluded = {
+        "--round": config.is_official,
+        "--time": config.time_s is not None,
+        f"--mode {config.mode}": config.mode != RunMode.PERFORMANCE,
+    }
+    used = [option for option, is_used in excluded.items() if is_used]
+    if used:
+        raise ConfigError(f"--quick asks a few samples of every scenario and takes no {', '.join(used)}")
+
+
+def _check_model_options(config: RunConfig) -> None:
+    """See that the data and the options are for a model of this kind."""
+    variant = get_variant(config.spec, config.platform)
+    what = f"{config.model} on {config.platform}"
+    recipe = RECIPES.get(config.dataset)
+    if not config.is_user_file and recipe and not has_same_arithmetic(recipe, variant.preprocess):
+        raise ConfigError(
+            f"{what} is preprocessed as {variant.preprocess.name}: "
+            f"--dataset {config.dataset} would feed it other pixel values"
+        )
+    if config.dataset == COCO and config.spec.task != Task.DETECTION:
+        raise ConfigError(f"{what} is a classifier: --dataset {COCO} is for detectors")
+    if config.save_images and config.spec.task != Task.DETECTION:
+        raise ConfigError(f"{what} is a classifier: --save-images draws the boxes of detectors")
+    if config.nms and config.nms not in variant.nms_choices:
+        raise ConfigError(f"{what} has no choice of NMS: --nms is for ssd-resnet34 on pytorch")
 
 
 def _required(given: Mapping[str, Any], name: str, meaning: str) -> str:
@@ -220,6 +283,10 @@ def _latencies(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
     return tuple(_positive("max-latency", part, float) for part in text.split(","))
+
+
+def _nms(word: str | None) -> Nms | None:
+    return None if word is None else Nms(_one_of("nms", word, Nms))
 
 
 def _path(value: Any) -> Path | None:

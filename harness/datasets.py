@@ -8,28 +8,23 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import progress, synthetic
+from harness import coco, image_files, progress, synthetic
+from harness.coco import Annotations
 from harness.errors import ConfigError, DatasetError
-from harness.parallel import in_threads
 
 logger = logging.getLogger(__name__)
 
 LIST_NAME = "val_map.txt"
 CLASSES = 1000
+COCO_LIST_NAME = "annotations/instances_val2017.json"
 
 _IMAGENET_SIZE = 50_000
 # Of the labels in order, a line each, as in val.txt of caffe_ilsvrc12.tar.gz, which the reference uses.
 _IMAGENET_LABELS_SHA256 = "098d797749a19d2c76f3243494b4d38079446eab41f3b8775212a33e4558a35f"
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-_EDGE_BYTES = 4096
-"""How much of a file's start and of its end goes into the fingerprint."""
-_READERS = 8
-"""Threads that look at files: they wait for the disk, not for a core."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,7 @@ class Sample:
 
     path: Path
     label: int | None
-    """ImageNet class, 0-999; None where there is no ground truth."""
+    """ImageNet class, 0-999; None where there is no ground truth, and for COCO."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +44,12 @@ class Dataset:
     root: Path
     samples: tuple[Sample, ...]
     fingerprint: str
-    """Digest of names, labels, sizes and the first and last 4 KiB of each file, in order."""
+    """Digest of names, labels or annotations, sizes and the first and last 4 KiB of each file, in order."""
     is_complete: bool
     """Whether this is the whole real set in its published order, and with its published labels if any."""
     has_labels: bool
+    coco: Annotations | None = None
+    """COCO only: image i is that of sample i."""
 
 
 def open_imagenet(
@@ -74,8 +71,7 @@ def open_imagenet(
         ConfigError: `count` is less than 1.
         DatasetError: the list is bad, or what it names cannot be used (which, how many of how many).
     """
-    if count is not None and count < 1:
-        raise ConfigError(f"count must be at least 1, not {count}")
+    _check_count(count)
     if not path.is_dir():
         raise DatasetError(
             f"dataset folder {path} does not exist; "
@@ -93,6 +89,40 @@ def open_imagenet(
     return dataset
 
 
+def open_coco(path: Path, *, list_file: Path | None, count: int | None, name: str = "coco") -> Dataset:
+    """Find COCO's validation images, or another set that is laid out and annotated like them.
+
+    The order is that of the annotation file's images, with or without objects, the files being in the
+    folder's `val2017/`, or in the folder itself. Without an annotation file: by name, and with no labels.
+
+    Args:
+        path: the folder.
+        list_file: an annotation file to use instead of annotations/instances_val2017.json in the folder.
+        count: how many to take, from the start; None for all.
+        name: of the result.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+        DatasetError: the annotations are bad, or the images cannot be used (which, how many of how many).
+    """
+    _check_count(count)
+    if not path.is_dir():
+        raise DatasetError(f"dataset folder {path} does not exist; `./run.sh fetch coco2017` downloads COCO")
+    path = path.absolute()
+    source = list_file or path / COCO_LIST_NAME
+    if list_file or source.is_file():
+        annotations = coco.read_annotations(source)
+        samples = _take(_locate_coco(path, source, annotations), count, source)
+        dataset = _coco_dataset(name, path, samples, coco.subset(annotations, len(samples)))
+    else:
+        dataset = _coco_dataset(name, path, _take(_scan_coco(path), count, path), None)
+    if not dataset.has_labels:
+        logger.warning(
+            "%s: no annotations, so accuracy cannot be measured; they belong into %s", path, COCO_LIST_NAME
+        )
+    return dataset
+
+
 def open_synthetic(root: Path, count: int) -> Dataset:
     """Images that the tool draws itself; those that are not in `root` yet are drawn.
 
@@ -100,11 +130,70 @@ def open_synthetic(root: Path, count: int) -> Dataset:
         ConfigError: `count` is less than 1.
         DatasetError: the folder cannot be written.
     """
-    if count < 1:
+    return _dataset("synthetic", root.absolute(), _draw(root.absolute(), count))
+
+
+def open_synthetic_coco(root: Path, count: int) -> Dataset:
+    """The same images for detectors: with COCO's categories and their sizes, but no objects.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+        DatasetError: the folder cannot be written.
+    """
+    return _coco_dataset("synthetic", root.absolute(), _draw(root.absolute(), count), None)
+
+
+def _check_count(count: int | None) -> None:
+    if count is not None and count < 1:
         raise ConfigError(f"count must be at least 1, not {count}")
+
+
+def _draw(root: Path, count: int) -> tuple[Sample, ...]:
+    _check_count(count)
     with progress.bar("drawing synthetic images", count) as advance:
-        paths = synthetic.draw_set(root.absolute(), count, len(os.sched_getaffinity(0)), advance)
-    return _dataset("synthetic", root.absolute(), tuple(Sample(path, None) for path in paths))
+        paths = synthetic.draw_set(root, count, len(os.sched_getaffinity(0)), advance)
+    return tuple(Sample(path, None) for path in paths)
+
+
+def _coco_dataset(
+    name: str, root: Path, samples: tuple[Sample, ...], annotations: Annotations | None
+) -> Dataset:
+    """Without annotations, the sizes are read from the files, once these are known to be images."""
+    fingerprint = _fingerprint(samples)
+    annotations = annotations or coco.of_files([sample.path for sample in samples])
+    return Dataset(
+        name=name,
+        root=root,
+        samples=samples,
+        fingerprint=hashlib.sha256((fingerprint + coco.digest(annotations)).encode()).hexdigest(),
+        is_complete=coco.is_val2017(annotations),
+        has_labels=bool(annotations.annotations),
+        coco=annotations,
+    )
+
+
+def _locate_coco(path: Path, source: Path, annotations: Annotations) -> list[Sample]:
+    """Where the annotated images are; the first layout that has any of them is taken to be the one."""
+    files = [image.file_name for image in annotations.images]
+    for folder in (path / "val2017", path):
+        if any((folder / file).is_file() for file in files):
+            return [Sample(folder / file, None) for file in files]
+    raise DatasetError(
+        f"{source} does not belong to {path}: not one of its {len(files)} images is there (the first is "
+        f"{files[0]}); `./run.sh fetch coco2017` downloads both"
+    )
+
+
+def _scan_coco(path: Path) -> list[Sample]:
+    """Images of a folder without annotations, by name."""
+    for folder in (path / "val2017", path):
+        images = sorted(image for image in _entries(folder) if image.suffix.lower() in _IMAGE_SUFFIXES)
+        if images:
+            return [Sample(image, None) for image in images]
+    raise DatasetError(
+        f"no images in {path}: wanted val2017/*.jpg and {COCO_LIST_NAME}; "
+        f"`./run.sh fetch coco2017` downloads them"
+    )
 
 
 def _dataset(name: str, root: Path, samples: tuple[Sample, ...]) -> Dataset:
@@ -204,43 +293,7 @@ def _take(samples: Sequence[Sample], count: int | None, source: Path) -> tuple[S
 
 
 def _fingerprint(samples: Sequence[Sample]) -> str:
-    """Look at every file; identify the set.
-
-    Raises:
-        DatasetError: files that are missing, empty or no images.
-    """
-    digest = hashlib.sha256()
-    bad: list[str] = []
-    with closing(in_threads(_probe, [sample.path for sample in samples], _READERS)) as probes:
-        checked = progress.track(probes, "checking images", len(samples))
-        for sample, (edges, defect) in zip(samples, checked, strict=True):
-            if defect:
-                bad.append(f"{sample.path} {defect}")
-            digest.update(f"{sample.path.name}\0{sample.label}\0".encode() + edges)
-    if bad:
-        raise DatasetError(
-            f"{bad[0]} ({len(bad)} of {len(samples)} images cannot be used); none is skipped: complete the "
-            f"folder, or list only what is there"
-        )
-    return digest.hexdigest()
-
-
-def _probe(path: Path) -> tuple[bytes, str]:
-    """Digest of size, start and end of a file, and what is wrong with it, if anything."""
-    try:
-        with path.open("rb", buffering=0) as stream:
-            head = stream.read(_EDGE_BYTES)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(len(head), size - _EDGE_BYTES))
-            tail = stream.read(_EDGE_BYTES)
-    except FileNotFoundError:
-        return b"", "is missing"
-    except OSError as error:
-        return b"", f"cannot be read ({error.strerror})"
-    edges = hashlib.sha256(b"%d\0" % size + head + tail).digest()
-    if not head:
-        return edges, "is empty"
-    return edges, "" if head.startswith(_MAGIC) else "is neither a JPEG nor a PNG"
+    return image_files.fingerprint([(sample.path, sample.label) for sample in samples])
 
 
 def _is_imagenet(samples: Sequence[Sample]) -> bool:

@@ -61,13 +61,20 @@ def version() -> str:
     return metadata.version("mlcommons-loadgen")
 
 
-def complete(response_ids: Sequence[int], address: int, payload_bytes: int) -> None:
-    """Hand the payloads of samples to LoadGen, which copies what it logs before this returns."""
+def complete(response_ids: Sequence[int], address: int, stride: int, sizes: Sequence[int]) -> None:
+    """Hand the payloads of samples to LoadGen, which copies what it logs before this returns.
+
+    Args:
+        response_ids: LoadGen's handles of the samples.
+        address: of the first payload.
+        stride: bytes from the start of one payload to that of the next.
+        sizes: bytes of each payload.
+    """
     response = mlperf_loadgen.QuerySampleResponse
     mlperf_loadgen.QuerySamplesComplete(
         [
-            response(response_id, address + position * payload_bytes, payload_bytes)
-            for position, response_id in enumerate(response_ids)
+            response(response_id, address + position * stride, size)
+            for position, (response_id, size) in enumerate(zip(response_ids, sizes, strict=True))
         ]
     )
 

@@ -12,11 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConversionError
-from harness.models.spec import DType, Layout, Platform, Preprocess, Resize, Step, TensorSpec, Variant
+from harness.models.spec import (
+    BoxOrder,
+    Detection,
+    DType,
+    Layout,
+    Nms,
+    Platform,
+    Preprocess,
+    Resize,
+    Step,
+    TensorSpec,
+    Variant,
+)
 
 MANIFEST_NAME = "MANIFEST.json"
 GOLDEN_NAME = "golden.npz"
-"""Beside the manifest: `input` (n, ...) and, per requested output, `output:<name>` (n, ...) of the source."""
+"""Beside the manifest: `input` (n, ...) and the source's answers. Classifiers: per requested output,
+`output:<name>` (n, ...). Detectors: `detections`, (m, 7) records of `harness.postprocess`."""
 
 SEEDED = "seeded"
 OFFICIAL = "official"
@@ -29,10 +42,11 @@ class Parity:
 
     samples: int
     max_abs_diff: float
-    """Over the floating-point outputs."""
+    """Over the floating-point outputs, or over the scores and corners of detections found by both."""
     tolerance: float
-    class_agreement: float
-    """Share of samples with the same arg-max; 1.0 is required."""
+    agreement: float
+    """Share of samples with the same arg-max, which must be 1.0, or of detections found by both
+    (`harness.detections`)."""
 
 
 @dataclass(frozen=True)
@@ -118,5 +132,11 @@ def _variant(fields: dict[str, Any]) -> Variant:
                     "dtype": DType(preprocess["dtype"]),
                 }
             ),
+            "detection": _detection(fields["detection"]) if fields["detection"] else None,
+            "nms_choices": tuple(Nms(choice) for choice in fields["nms_choices"]),
         }
     )
+
+
+def _detection(fields: dict[str, Any]) -> Detection:
+    return Detection(**{**fields, "box_order": BoxOrder(fields["box_order"]), "nms": Nms(fields["nms"])})

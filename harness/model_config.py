@@ -43,11 +43,12 @@ def model_config(
         platform=variant.platform.triton_platform,
         backend=variant.platform.triton_backend,
         default_model_filename=variant.platform.model_filename,
-        max_batch_size=settings.max_batch_size or variant.max_batch_size,
+        max_batch_size=min(settings.max_batch_size or variant.max_batch_size, variant.max_batch_size),
     )
-    _declare(config.input.add(), variant.input)
+    has_batch_axis = variant.max_batch_size > 0
+    _declare(config.input.add(), variant.input, has_batch_axis)
     for output in variant.outputs:
-        _declare(config.output.add(), output)
+        _declare(config.output.add(), output, has_batch_axis)
     kind = f"KIND_{settings.device.upper()}"
     config.instance_group.add(
         count=settings.instances, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(kind)
@@ -57,12 +58,18 @@ def model_config(
     if settings.threads:
         parameter = config.parameters[_THREAD_PARAMETER[variant.platform]]
         parameter.string_value = str(settings.threads)
-    warmup = config.model_warmup.add(name="first call", batch_size=1, count=1)
+    # Without a batch axis, a warm-up of 0 samples is one request.
+    warmup = config.model_warmup.add(name="first call", batch_size=int(has_batch_axis), count=1)
     sample = warmup.inputs[variant.input.name]
     sample.data_type = config.input[0].data_type
-    sample.dims.extend(variant.input.shape)
+    sample.dims.extend(config.input[0].dims)
     sample.zero_data = True
     return config
+
+
+def dims(spec: TensorSpec, has_batch_axis: bool) -> tuple[int, ...]:
+    """`dims` of a tensor in config.pbtxt: without the batch axis, where the model has one."""
+    return (spec.shape or (1,)) if has_batch_axis else (1, *spec.shape)
 
 
 def to_text(config: model_config_pb2.ModelConfig) -> str:
@@ -75,12 +82,14 @@ def to_json(config: model_config_pb2.ModelConfig) -> str:
     return str(json_format.MessageToJson(config, preserving_proto_field_name=True))
 
 
-def _declare(tensor: model_config_pb2.ModelInput | model_config_pb2.ModelOutput, spec: TensorSpec) -> None:
+def _declare(
+    tensor: model_config_pb2.ModelInput | model_config_pb2.ModelOutput,
+    spec: TensorSpec,
+    has_batch_axis: bool,
+) -> None:
     tensor.name = spec.name
     tensor.data_type = model_config_pb2.DataType.Value(f"TYPE_{spec.dtype.triton}")
-    if spec.shape:
-        tensor.dims.extend(spec.shape)
-    else:
+    tensor.dims.extend(dims(spec, has_batch_axis))
+    if has_batch_axis and not spec.shape:
         # Triton has no empty dims: one number on the wire, which the reshape folds away for the backend.
-        tensor.dims.append(1)
         tensor.reshape.SetInParent()

@@ -1,44 +1,111 @@
 """Server outputs to the payload that LoadGen logs, laid out as MLPerf's accuracy scripts read it.
 
 Classification: one float32 per sample, the predicted ImageNet label 0-999 (accuracy-imagenet.py, float32).
+Detection: any number of records of 7 float32: sample index, ymin, xmin, ymax, xmax as shares of the image,
+score, class (accuracy-coco.py).
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import InferenceError
-from harness.models.spec import Variant
+from harness.models.spec import BoxOrder, Detection, Variant
 
 Payload = npt.NDArray[np.float32]
-Decoder = Callable[[Sequence[npt.NDArray[np.generic]], Payload], None]
-"""Writes the payload of each sample of a response into the leading rows of an (m, k) array.
+Tensors = Sequence[npt.NDArray[Any]]
+"""A response's tensors in the order of the requested outputs, batch axis first."""
 
+Decoder = Callable[[Tensors, Sequence[int], Payload], Sequence[int]]
+"""(tensors, sample indices, payload) -> bytes of each sample's payload.
+
+Writes the payload of each sample of a response to the start of its row of `payload`, (m, payload_floats).
 Raises InferenceError for values that no model can mean.
 """
 
-PAYLOAD_FLOATS = 1
+RECORD_FLOATS = 7
+_LABEL_BYTES = 4
+_RECORD_BYTES = 4 * RECORD_FLOATS
+_MAX_DETECTIONS = 1000
+"""Per image, of models that say nothing of it; ten times what COCO's evaluation looks at."""
+_CORNERS = {BoxOrder.YXYX: (0, 1, 2, 3), BoxOrder.XYXY: (1, 0, 3, 2)}
+_LEAST_SCORE = np.finfo(np.float32).tiny
+"""Slots without a detection have a score of 0."""
+
+
+def payload_floats(variant: Variant) -> int:
+    """Most float32 in the payload of one sample."""
+    if variant.detection is None:
+        return 1
+    return RECORD_FLOATS * _slots(variant, variant.detection)
 
 
 def decoder(variant: Variant) -> Decoder:
-    """Choose how a variant's answers become labels: its graph may or may not end in an arg-max."""
+    """Choose how a variant's answers become payloads."""
+    if variant.detection:
+        return _detector(variant, variant.detection)
     offset = variant.label_offset
     if not variant.requested_outputs[0].shape:
 
-        def from_class(tensors: Sequence[npt.NDArray[np.generic]], payload: Payload) -> None:
+        def from_class(tensors: Tensors, indices: Sequence[int], payload: Payload) -> Sequence[int]:
             classes = tensors[0]
             payload[: len(classes)] = classes
             payload[: len(classes)] += offset
+            return [_LABEL_BYTES] * len(indices)
 
         return from_class
 
-    def from_scores(tensors: Sequence[npt.NDArray[np.generic]], payload: Payload) -> None:
+    def from_scores(tensors: Tensors, indices: Sequence[int], payload: Payload) -> Sequence[int]:
         scores = tensors[0]
         winners = scores.argmax(axis=1, keepdims=True)
         # arg-max picks a NaN where there is one, so the winner's score tells.
         if not np.isfinite(np.take_along_axis(scores, winners, axis=1)).all():
             raise InferenceError("the model answered with NaN or infinite scores")
         payload[: len(scores)] = winners + offset
+        return [_LABEL_BYTES] * len(indices)
 
     return from_scores
+
+
+def _detector(variant: Variant, detection: Detection) -> Decoder:
+    names = [output.name for output in variant.requested_outputs]
+    boxes_at, scores_at, classes_at = (
+        names.index(name) for name in (detection.boxes, detection.scores, detection.classes)
+    )
+    count_at = names.index(detection.count) if detection.count else None
+    corners = list(_CORNERS[detection.box_order])
+    threshold = max(detection.score_threshold, _LEAST_SCORE)
+    slots = _slots(variant, detection)
+
+    def decode(tensors: Tensors, indices: Sequence[int], payload: Payload) -> Sequence[int]:
+        boxes, scores = tensors[boxes_at], tensors[scores_at]
+        # Any comparison with NaN is false: such detections would vanish without a word.
+        if not np.isfinite(scores).all() or not np.isfinite(boxes).all():
+            raise InferenceError("the model answered with NaN or infinite scores or boxes")
+        count, found = scores.shape
+        if found > slots:
+            raise InferenceError(f"the model answered with {found} detections of one image; most are {slots}")
+        is_kept = scores >= threshold
+        if count_at is not None:
+            is_kept &= np.arange(found) < tensors[count_at].reshape(count, 1)
+        records = np.empty((count, found, RECORD_FLOATS), np.float32)
+        records[:, :, 0] = np.reshape(indices, (count, 1))
+        records[:, :, 1:5] = boxes[:, :, corners]
+        records[:, :, 5] = scores
+        records[:, :, 6] = tensors[classes_at]
+        records[:, :, 6] += detection.class_offset
+        sizes = []
+        for row in range(count):
+            kept = records[row, is_kept[row]]
+            payload[row, : kept.size] = kept.ravel()
+            sizes.append(len(kept) * _RECORD_BYTES)
+        return sizes
+
+    return decode
+
+
+def _slots(variant: Variant, detection: Detection) -> int:
+    (boxes,) = (output for output in variant.outputs if output.name == detection.boxes)
+    return _MAX_DETECTIONS if boxes.shape[0] < 0 else boxes.shape[0]

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import manifest, paths, sample_cache
-from harness.config import AUTO, SYNTHETIC, RunConfig, cpu_count
-from harness.datasets import Dataset, open_imagenet, open_synthetic
+from harness import coco, manifest, paths, sample_cache
+from harness.coco import Annotations
+from harness.config import AUTO, COCO, SYNTHETIC, RunConfig, cpu_count
+from harness.datasets import Dataset, open_coco, open_imagenet, open_synthetic, open_synthetic_coco
+from harness.detections import SIGNIFICANT_SCORE, split
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import SEEDED, Manifest
+from harness.models.spec import Task
 from harness.processes import start_module
 
 logger = logging.getLogger(__name__)
@@ -42,10 +45,10 @@ def prepare(config: RunConfig) -> Prepared:
     """
     entry_dir = _convert(config)
     facts = manifest.load(entry_dir)
-    if config.max_batchsize and config.max_batchsize > facts.variant.max_batch_size:
+    if config.max_batchsize and config.max_batchsize > facts.variant.batch_limit:
         raise ConfigError(
             f"--max-batchsize {config.max_batchsize} is impossible: {facts.entry} takes at most "
-            f"{facts.variant.max_batch_size} samples at once"
+            f"{facts.variant.batch_limit} samples at once"
         )
     dataset = _open_dataset(config, facts)
     recipe = facts.variant.preprocess
@@ -57,8 +60,10 @@ def prepare(config: RunConfig) -> Prepared:
 def _convert(config: RunConfig) -> Path:
     """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
     options = ["--model", config.model, "--platform", config.platform, "--weights", config.weights]
-    if config.is_user_file and config.dataset not in (AUTO, SYNTHETIC):
+    if config.is_user_file and config.dataset not in (AUTO, COCO, SYNTHETIC):
         options += ["--recipe", config.dataset]
+    if config.nms is not None:
+        options += ["--nms", config.nms]
     return Path(_run_converter("converters", *options, "--print-entry").strip())
 
 
@@ -90,9 +95,9 @@ def _run_converter(module: str, *options: str) -> str:
 
 
 def _open_dataset(config: RunConfig, facts: Manifest) -> Dataset:
-    spec = config.spec
+    spec, is_detector = config.spec, config.spec.task == Task.DETECTION
     if config.dataset_path is not None and config.dataset != SYNTHETIC:
-        return open_imagenet(
+        return (open_coco if is_detector else open_imagenet)(
             config.dataset_path,
             list_file=config.dataset_list,
             count=config.count,
@@ -104,25 +109,54 @@ def _open_dataset(config: RunConfig, facts: Manifest) -> Dataset:
             "the source framework",
         )
     count = config.count or spec.performance_sample_count
-    return open_synthetic(paths.STATE_DIR / "synthetic", count)
+    return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)
 
 
-def truth(prepared: Prepared) -> tuple[str, list[int]]:
-    """Where the true labels are from (`DATA_SET` or `SOURCE_FRAMEWORK`), and the label of each sample.
+@dataclass(frozen=True)
+class Truth:
+    """What the answers are compared with."""
+
+    origin: str
+    """`DATA_SET` or `SOURCE_FRAMEWORK`."""
+    labels: tuple[int, ...] = ()
+    """Classifiers: of each sample."""
+    annotations: Annotations | None = None
+    """Detectors: the objects in the images."""
+    file: str = ""
+    """Detectors: the annotation file, which MLCommons' accuracy-coco.py can read too."""
+
+
+def truth(prepared: Prepared) -> Truth:
+    """Find the truth for a data set.
 
     Seeded weights know nothing of the data set's labels, and synthetic images have none. Then the source
     framework's own predictions are the truth: what is measured is that conversion and serving keep them.
     """
     dataset = prepared.dataset
     if dataset.has_labels and prepared.manifest.weights != SEEDED:
-        return DATA_SET, [-1 if sample.label is None else sample.label for sample in dataset.samples]
-    return SOURCE_FRAMEWORK, np.load(_source_labels(prepared)).tolist()
+        labels = tuple(-1 if sample.label is None else sample.label for sample in dataset.samples)
+        return Truth(DATA_SET, labels, dataset.coco)
+    answers = _source_answers(prepared)
+    detection = prepared.manifest.variant.detection
+    if detection is None or dataset.coco is None:
+        return Truth(SOURCE_FRAMEWORK, tuple(np.load(answers).tolist()))
+    records = np.load(answers)
+    records = records[records[:, 5] >= SIGNIFICANT_SCORE]
+    payloads = dict(enumerate(part.tobytes() for part in split(records, len(dataset.samples))))
+    annotations = coco.with_detections_as_truth(dataset.coco, payloads, is_contiguous=detection.is_contiguous)
+    file = answers.with_suffix("") / "annotations" / "instances_val2017.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        coco.write_annotations(annotations, file)
+    return Truth(SOURCE_FRAMEWORK, annotations=annotations, file=str(file))
 
 
-def _source_labels(prepared: Prepared) -> Path:
+def _source_answers(prepared: Prepared) -> Path:
     """What the source framework itself predicts for the same samples; computed once and kept."""
     facts = prepared.manifest
     key = f"{facts.entry}_{facts.weights_sha256[:16]}_{prepared.samples.parent.name}"
+    if facts.variant.detection:
+        key += f"_{facts.variant.detection.nms}"
     path = prepared.config.cache / "source-labels" / f"{key}.npy"
     if not path.exists():
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))

@@ -2,7 +2,7 @@
 
 Reference: mlcommons/inference, vision/classification_and_detection/python/dataset.py. What depends on order,
 rounding or the decoder is kept as it is there; what commutes exactly is done where it is cheapest: colours
-are swapped after the crop (each resize here works on every channel by itself).
+are swapped after the crop (each resize of bytes works on every channel by itself).
 """
 
 import io
@@ -90,6 +90,7 @@ def apply(image_bgr: U8Image, recipe: Preprocess) -> npt.NDArray[Any]:
         raise ValueError(f"(h, w, 3) uint8 wanted, not {image_bgr.shape} {image_bgr.dtype}")
     rgb = _RESIZE[recipe.resize](image_bgr, recipe.size_px)[..., ::-1]
     values = rgb if recipe.layout == Layout.NHWC else rgb.transpose(2, 0, 1)
+    # From float32 to uint8 this cuts the fraction off, as the reference does for coco-300.
     result = np.ascontiguousarray(values, dtype=recipe.dtype.value)
     if recipe.dtype != DType.UINT8:
         per_channel = (3,) if recipe.layout == Layout.NHWC else (3, 1, 1)
@@ -158,8 +159,19 @@ def _pillow_bilinear(image: U8Image, size_px: tuple[int, int]) -> U8Image:
     return np.asarray(resized.crop((left, top, left + size_px[1], top + size_px[0])))
 
 
-_RESIZE: dict[Resize, Callable[[U8Image, tuple[int, int]], U8Image]] = {
+def _stretch(image: U8Image, size_px: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The whole image, in float32: rounding to whole numbers here would change a third of the values."""
+    height, width = size_px
+    # Red first already here, as in the reference: of float32, OpenCV rounds what its vector instructions
+    # leave over otherwise, and which of a row's values those are depends on the channel's place.
+    rgb = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_BGR2RGB)
+    resized = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
+    return resized.astype(np.float32, copy=False)[..., ::-1]
+
+
+_RESIZE: dict[Resize, Callable[[U8Image, tuple[int, int]], npt.NDArray[Any]]] = {
     Resize.ASPECT_AREA: _opencv(cv2.INTER_AREA),
     Resize.ASPECT_LINEAR: _opencv(cv2.INTER_LINEAR),
     Resize.ASPECT_PILLOW_BILINEAR: _pillow_bilinear,
+    Resize.STRETCH_LINEAR: _stretch,
 }

@@ -20,6 +20,8 @@ from harness.worker import Outcome
 
 VALID, INVALID, FAILED = "VALID", "INVALID", "FAILED"
 
+_SWEEP_WIDTH = 120
+
 PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
 """Those that LoadGen logs."""
 
@@ -33,6 +35,8 @@ class Result:
     scenario: Scenario
     folder: Path
     is_official: bool
+    is_quick: bool
+    """Whether only the answers were asked for (--quick), and no valid performance result."""
     deviations: tuple[str, ...]
     """Why this is not an official run; empty for one that is."""
     reasons: tuple[str, ...]
@@ -60,6 +64,8 @@ class Result:
     @property
     def exit_code(self) -> int:
         """What the process should end with, were this its only result."""
+        if self.is_quick and not self.is_failed:
+            return EXIT_VALID if self.accuracy is None or self.accuracy.is_met else EXIT_INVALID
         return {FAILED: EXIT_SERVER, INVALID: EXIT_INVALID, VALID: EXIT_VALID}[self.verdict]
 
     def percentile_ms(self, percentile: str) -> float | None:
@@ -93,9 +99,12 @@ def reference_entry(result: Result) -> dict[str, Any]:
             "count": int(count) if count is not None else None,
         }
     if result.accuracy is not None:
-        entry["good_items"] = result.accuracy.good
         entry["total_items"] = result.accuracy.total
-        entry["accuracy"] = 100.0 * result.accuracy.value
+        if result.accuracy.good is None:
+            entry["mAP"] = 100.0 * result.accuracy.value
+        else:
+            entry["good_items"] = result.accuracy.good
+            entry["accuracy"] = 100.0 * result.accuracy.value
     return entry
 
 
@@ -149,7 +158,7 @@ def write(result: Result, server_details: dict[str, Any]) -> Path:
 def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
-    return {**dataclasses.asdict(accuracy), "value": accuracy.value, "is_met": accuracy.is_met}
+    return {**dataclasses.asdict(accuracy), "is_met": accuracy.is_met}
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
@@ -168,8 +177,9 @@ def reference_line(result: Result) -> str:
         if entry.get(name) is not None
     ]
     parts = [part.replace("took=", "time=") for part in parts]
-    if result.accuracy:
-        parts.append(f"acc={entry['accuracy']:.3f}%")
+    parts += [
+        f"{word}={entry[name]:.3f}%" for name, word in (("accuracy", "acc"), ("mAP", "mAP")) if name in entry
+    ]
     if entry.get("count") is not None:
         parts.append(f"queries={entry['count']}")
     tiles = ",".join(f"{name}:{value:.4f}" for name, value in entry.get("percentiles", {}).items())
@@ -206,9 +216,45 @@ def print_table(collected: Sequence[Result]) -> None:
         console.print(line, markup=False)
 
 
+def print_sweep(collected: Sequence[Result]) -> None:
+    """Print one row per model and platform: in each scenario a figure and the accuracy."""
+    console = Console(highlight=False, soft_wrap=True)
+    # Wider than a terminal of 80 columns, rather than figures cut short.
+    console.width = max(console.width, _SWEEP_WIDTH)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("Model", "Platform", *Scenario):
+        table.add_column(name, no_wrap=True, justify="left" if name[0] in "MP" else "right")
+    pairs = dict.fromkeys((result.model, result.platform) for result in collected)
+    for pair in pairs:
+        of_pair = {
+            result.scenario: _sweep_cell(result)
+            for result in collected
+            if (result.model, result.platform) == pair
+        }
+        table.add_row(*pair, *(of_pair.get(scenario, "-") for scenario in Scenario))
+    console.print(table)
+    console.print("Median latency in ms (MultiStream: of a query; Offline: samples/s), then the accuracy.")
+    for line in _notes(collected):
+        console.print(line, markup=False)
+
+
+def _sweep_cell(result: Result) -> str:
+    if result.is_failed:
+        return FAILED
+    is_offline = result.scenario == Scenario.OFFLINE
+    figure = result.metric.value if is_offline and result.metric else result.percentile_ms("50.00")
+    accuracy = f" {result.accuracy.value:.2%}" if result.accuracy else ""
+    return f"{_cell(figure)}{accuracy}"
+
+
 def _notes(collected: Sequence[Result]) -> list[str]:
     """What the figures mean, and what is wrong with which."""
-    notes = [f"{result.scenario} {result.verdict}: {why}" for result in collected for why in result.reasons]
+    notes = [
+        f"{result.scenario} {result.verdict}: {why}"
+        for result in collected
+        if result.exit_code or not result.is_quick
+        for why in result.reasons
+    ]
     accuracies = dict.fromkeys(
         f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
         for result in collected
@@ -217,6 +263,8 @@ def _notes(collected: Sequence[Result]) -> list[str]:
     deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:
         notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
+    if collected[0].is_quick:
+        notes.append("A --quick run: too few queries for LoadGen's statistics, so no performance result.")
     return [*accuracies, *notes, f"Results: {collected[0].folder.parent}"]
 
 

@@ -8,13 +8,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import paths, results, server
+from harness import drawing, loadgen, paths, results, server
 from harness.client import TritonClient
 from harness.config import RunConfig, RunMode, cpu_count
-from harness.errors import ConfigError, InferenceError
+from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.judgement import judge
 from harness.loadgen import Mode, Plan
 from harness.model_config import model_config, to_json
@@ -22,7 +22,7 @@ from harness.preparation import Prepared, prepare
 from harness.processes import start_module
 from harness.results import Result
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
-from harness.serving import borrowed, check_served, load_model
+from harness.serving import ModelLoader, borrowed, check_served
 from harness.tuning import Tuning, tune
 from harness.worker import Job, Outcome, read_outcome
 
@@ -54,11 +54,31 @@ def run(config: RunConfig) -> Iterator[Result]:
             yield from _run_scenarios(prepared, client)
 
 
+def run_all(configs: Sequence[RunConfig]) -> Iterator[Result]:
+    """Carry out several invocations on one server; one that cannot be carried out does not end the others.
+
+    Raises:
+        HarnessError: no server, or the last of the errors that kept single invocations from ending.
+    """
+    _check_writable(configs[0].output)
+    failure: HarnessError | None = None
+    with _server(configs[0]) as (url, _):
+        for config in configs:
+            try:
+                yield from run(dataclasses.replace(config, url=url))
+            except HarnessError as error:
+                logger.error("%s on %s: %s", config.model, config.platform, error)
+                failure = error
+    if failure:
+        raise failure
+
+
 def _run_scenarios(prepared: Prepared, client: TritonClient) -> Iterator[Result]:
     config = prepared.config
+    loader = ModelLoader(client, prepared.manifest.entry)
     for scenario in config.scenarios:
         for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,):
-            yield _run_scenario(prepared, client, scenario, bound_s)
+            yield _run_scenario(prepared, client, loader, scenario, bound_s)
 
 
 @contextlib.contextmanager
@@ -87,17 +107,17 @@ def _server(config: RunConfig) -> Iterator[tuple[str, bool]]:
 
 
 def _run_scenario(
-    prepared: Prepared, client: TritonClient, scenario: Scenario, bound_s: float | None
+    prepared: Prepared, client: TritonClient, loader: ModelLoader, scenario: Scenario, bound_s: float | None
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     rule = rules(config.round, config.spec, scenario)
     tuning = _tuning(prepared, client, rule, scenario)
-    is_ours = load_model(client, entry, to_json(model_config(entry, variant, tuning.server)))
+    is_ours = loader.load(to_json(model_config(entry, variant, tuning.server)))
     live = check_served(client, entry, variant, tuning)
     folder = _new_folder(config, entry, scenario)
     modes = _MODES[config.mode]
-    if config.accuracy and Mode.ACCURACY not in modes:
+    if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
@@ -109,6 +129,8 @@ def _run_scenario(
         if outcomes[mode].error:
             break
     result = judge(prepared, scenario, rule, folder, outcomes)
+    if config.save_images and result.accuracy:
+        _save_images(prepared, folder)
     server_details = {
         "version": client.check_is_triton().get("version") if not result.is_failed else None,
         "url": client.url,
@@ -119,6 +141,21 @@ def _run_scenario(
     path = results.write(result, server_details)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
+
+
+def _save_images(prepared: Prepared, folder: Path) -> None:
+    """Draw what the accuracy test found into the first images."""
+    detection = prepared.manifest.variant.detection
+    assert detection is not None
+    payloads = loadgen.read_accuracy(results.log_dir(folder, Mode.ACCURACY))
+    pictures = drawing.save_pictures(
+        folder / "pictures",
+        prepared.dataset,
+        payloads,
+        prepared.config.save_images,
+        is_contiguous=detection.is_contiguous,
+    )
+    logger.info("%d pictures: %s", len(pictures), folder / "pictures")
 
 
 def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
@@ -142,7 +179,10 @@ def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound
     if config.time_s is not None:
         duration_ms, queries = int(config.time_s * 1000), QUICK_MIN_QUERIES[scenario]
     elif config.count is not None:
+        # A quick run asks every sample about once; else --count is the reference's: so many queries.
         duration_ms, queries = 0, config.count
+        if config.is_quick:
+            queries = -(-config.count // rule.samples_per_query)
     return Plan(
         scenario=scenario,
         mode=mode,

@@ -30,6 +30,7 @@ from harness.datasets import Dataset
 from harness.errors import ConfigError, DatasetError
 from harness.models.spec import Preprocess
 from harness.parallel import in_threads
+from harness.sample_file import SampleFile
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,10 @@ def _defect(
     indices: list[int] | range = range(len(array))
     if status.st_size > _CHECK_ALL_BELOW_BYTES and status.st_mtime_ns == manifest.modified_ns:
         indices = sorted(random.Random().sample(indices, min(_CHECKED_SAMPLES, len(indices))))
-    with closing(in_threads(lambda index: _digest(array[index]), indices, workers)) as digests:
+    with (
+        closing(SampleFile(file)) as samples,
+        closing(in_threads(lambda index: _digest(samples[index]), indices, workers)) as digests,
+    ):
         for index, digest in zip(indices, progress.track(digests, "checking", len(indices)), strict=True):
             if manifest.samples[2 * _DIGEST_BYTES * index :][: 2 * _DIGEST_BYTES] != digest:
                 return f"sample {index} is damaged"

@@ -5,7 +5,7 @@ in memory, and a client-side batch is one range of rows.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,15 @@ from harness.models.spec import Variant
 from harness.shared_memory import Segment
 from harness.wire import message_request_header, sample_bytes, shared_memory_request
 
-Samples = npt.NDArray[np.generic]
-"""(n, *input.shape) in the input's dtype; usually a read-only memory map."""
+
+class Samples(Protocol):
+    """Preprocessed samples in the input's dtype: a `SampleFile`, or an array (n, *input.shape)."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
+        """One of them."""
 
 
 class SampleStore(Protocol):

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.client import TritonClient
 from harness.errors import ServerError
+from harness.model_config import dims
 from harness.models.spec import TensorSpec, Variant
 from harness.tuning import Tuning
 
@@ -28,20 +29,36 @@ def borrowed(client: TritonClient, entry: str) -> Iterator[None]:
                 client.unload(entry)
 
 
-def load_model(client: TritonClient, entry: str, config_json: str) -> bool:
-    """Load a model with these settings; False where the server was told not to let clients load models.
+class ModelLoader:
+    """Loads one model, again only when its settings change: that may take a framework many seconds."""
 
-    Raises:
-        ServerError: the server cannot load it.
-    """
-    try:
-        client.load(entry, config_json)
-    except ServerError as error:
-        if "explicit model load" not in str(error) or not client.is_model_ready(entry):
-            raise
-        logger.warning("the server does not let clients load models: %s is measured as it is set up", entry)
-        return False
-    return True
+    def __init__(self, client: TritonClient, entry: str) -> None:
+        self._client, self._entry = client, entry
+        self._loaded = ""
+        self._is_ours = True
+
+    def load(self, config_json: str) -> bool:
+        """Have the model served with these settings; False where the server lets no client load models.
+
+        Raises:
+            ServerError: the server cannot load it.
+        """
+        if config_json != self._loaded:
+            self._is_ours = self._try(config_json)
+            self._loaded = config_json
+        return self._is_ours
+
+    def _try(self, config_json: str) -> bool:
+        try:
+            self._client.load(self._entry, config_json)
+        except ServerError as error:
+            if "explicit model load" not in str(error) or not self._client.is_model_ready(self._entry):
+                raise
+            logger.warning(
+                "the server does not let clients load models: %s is measured as it is set up", self._entry
+            )
+            return False
+        return True
 
 
 def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tuning) -> dict[str, Any]:
@@ -54,9 +71,10 @@ def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tun
     if not client.is_model_ready(entry):
         raise ServerError(f"{entry} is not ready on {client.url}; see the server's log")
     live = client.model_config(entry)
-    _check_tensors(client, entry, "input", (variant.input,), live)
-    _check_tensors(client, entry, "output", variant.requested_outputs, live)
-    limit = int(live.get("max_batch_size", 0))
+    has_batch_axis = variant.max_batch_size > 0
+    _check_tensors(client, entry, "input", (variant.input,), has_batch_axis, live)
+    _check_tensors(client, entry, "output", variant.requested_outputs, has_batch_axis, live)
+    limit = int(live.get("max_batch_size", 0)) if has_batch_axis else 1
     if limit < tuning.client_batch:
         raise ServerError(
             f"{entry} on {client.url} takes at most {limit} samples at once, {tuning.client_batch} are "
@@ -71,7 +89,12 @@ def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tun
 
 
 def _check_tensors(
-    client: TritonClient, entry: str, kind: str, specs: tuple[TensorSpec, ...], live: dict[str, Any]
+    client: TritonClient,
+    entry: str,
+    kind: str,
+    specs: tuple[TensorSpec, ...],
+    has_batch_axis: bool,
+    live: dict[str, Any],
 ) -> None:
     served = {tensor["name"]: tensor for tensor in live.get(kind, [])}
     for spec in specs:
@@ -82,7 +105,7 @@ def _check_tensors(
             )
         tensor = served[spec.name]
         have = (tensor["data_type"].removeprefix("TYPE_"), [int(dim) for dim in tensor["dims"]])
-        want = (spec.dtype.triton, list(spec.shape or (1,)))
+        want = (spec.dtype.triton, list(dims(spec, has_batch_axis)))
         if have != want:
             raise ServerError(
                 f"another model is served as {entry} on {client.url}: {kind} {spec.name!r} is "

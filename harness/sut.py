@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from harness.client import RequestFailed, TritonClient
-from harness.postprocess import PAYLOAD_FLOATS, Decoder
+from harness.postprocess import Decoder
 from harness.samples import SampleLibrary
 from harness.wire import ResponseReader
 
-Complete = Callable[[Sequence[int], int, int], None]
-"""(response ids, address of the first payload, bytes per payload); 0 bytes for failed samples."""
+Complete = Callable[[Sequence[int], int, int, Sequence[int]], None]
+"""(response ids, address of the first payload, bytes from one payload to the next, bytes of each payload).
+
+Failed samples have 0 bytes, and so have images without a detection.
+"""
 
 
 @dataclass
@@ -40,11 +43,12 @@ class Failures:
 class Slot:
     """Room for one request in flight; `uses` tells the watchdog whether it is still the same request."""
 
-    __slots__ = ("address", "indices", "on_answer", "payload", "response_ids", "uses")
+    __slots__ = ("address", "indices", "on_answer", "payload", "response_ids", "stride", "uses")
 
-    def __init__(self, batch: int, on_answer: Callable[["Slot", Any], None]) -> None:
-        self.payload = np.empty((batch, PAYLOAD_FLOATS), np.float32)
+    def __init__(self, batch: int, payload_floats: int, on_answer: Callable[["Slot", Any], None]) -> None:
+        self.payload = np.empty((batch, payload_floats), np.float32)
         self.address = self.payload.ctypes.data
+        self.stride = self.payload.strides[0]
         self.response_ids: Sequence[int] = ()
         self.indices: Sequence[int] = ()
         self.uses = 0
@@ -62,6 +66,7 @@ class Sut:
         decode: Decoder,
         complete: Complete,
         *,
+        payload_floats: int,
         batch: int,
         in_flight: int,
         timeout_s: float,
@@ -74,6 +79,7 @@ class Sut:
             reader: checks responses and finds the tensors in them.
             decode: tensors to payloads.
             complete: hands payloads to LoadGen.
+            payload_floats: most float32 in the payload of one sample.
             batch: most samples in one request.
             in_flight: most requests under way; `issue` blocks beyond, so that one large query cannot
                 flood the server.
@@ -84,7 +90,7 @@ class Sut:
         self._batch, self._timeout_s = batch, timeout_s
         self._failures_lock = threading.Lock()
         self.failures = Failures()
-        self.slots = [Slot(batch, self._on_answer) for _ in range(in_flight)]
+        self.slots = [Slot(batch, payload_floats, self._on_answer) for _ in range(in_flight)]
         self._free: SimpleQueue[Slot] = SimpleQueue()
         for slot in self.slots:
             self._free.put(slot)
@@ -115,14 +121,14 @@ class Sut:
         """Complete the samples of a request, whatever became of it."""
         try:
             tensors = self._reader.read(self._client.response(call), len(slot.response_ids))
-            self._decode(tensors, slot.payload)
+            sizes = self._decode(tensors, slot.indices, slot.payload)
         except Exception as error:  # noqa: BLE001 - boundary to gRPC, see above
             self._fail(slot, error)
         else:
-            self._finish(slot, slot.payload.itemsize * PAYLOAD_FLOATS)
+            self._finish(slot, sizes)
 
-    def _finish(self, slot: Slot, payload_bytes: int) -> None:
-        self._complete(slot.response_ids, slot.address, payload_bytes)
+    def _finish(self, slot: Slot, sizes: Sequence[int]) -> None:
+        self._complete(slot.response_ids, slot.address, slot.stride, sizes)
         slot.response_ids = ()
         self._free.put(slot)
 
@@ -135,4 +141,4 @@ class Sut:
             failures.requests += 1
             failures.samples += len(slot.response_ids)
             failures.is_fatal |= isinstance(error, RequestFailed) and error.is_fatal
-        self._finish(slot, 0)
+        self._finish(slot, [0] * len(slot.response_ids))

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from harness.model_config import ServerSettings
 from harness.models.spec import Variant
 from harness.rounds import Scenario
+from harness.wire import sample_bytes
 
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
 _OFFLINE_BATCH = 32
+_MAX_REQUEST_BYTES = 32 << 20
+"""Images of 1200x1200 (17 MB) fill the cores by themselves: joined, they only take memory."""
 _MIN_OFFLINE_IN_FLIGHT = 4
 """Enough to hide the client's turn-around where the instances are not ours to count."""
 _SERVER_IN_FLIGHT = 2048
@@ -49,14 +52,15 @@ def tune(
         max_batchsize: the user's limit, if any.
         device: auto, cpu or gpu.
     """
-    limit = min(max_batchsize or variant.max_batch_size, variant.max_batch_size)
+    limit = min(max_batchsize or variant.batch_limit, variant.batch_limit)
+    by_size = max(1, _MAX_REQUEST_BYTES // sample_bytes(variant.input))
     is_throughput = scenario == Scenario.OFFLINE
     instances = max(1, min(threads, _MAX_INSTANCES)) if is_throughput else 1
     batch = {
         Scenario.SINGLE_STREAM: 1,
-        Scenario.MULTI_STREAM: min(samples_per_query, limit),
+        Scenario.MULTI_STREAM: min(samples_per_query, limit, by_size),
         Scenario.SERVER: 1,
-        Scenario.OFFLINE: min(max_batchsize or _OFFLINE_BATCH, limit),
+        Scenario.OFFLINE: min(max_batchsize or min(_OFFLINE_BATCH, by_size), limit),
     }[scenario]
     in_flight = {
         Scenario.SINGLE_STREAM: 1,

@@ -83,6 +83,8 @@ class ResponseReader:
 
     def __init__(self, outputs: Sequence[TensorSpec]) -> None:
         self._outputs = tuple(outputs)
+        # Responses whose length varies with the image have no template.
+        self._has_open_shape = any(-1 in output.shape for output in outputs)
         self._templates: dict[int, _Template] = {}
 
     def read(self, response: bytes, batch: int) -> list[npt.NDArray[np.generic]]:
@@ -114,10 +116,11 @@ class ResponseReader:
             if spec.name not in answered:
                 raise InferenceError(f"malformed response: no output {spec.name!r}, only {list(answered)}")
             index = answered[spec.name]
-            raw = _raw_contents(message, index)
-            _check_tensor(spec, message.outputs[index], raw, batch)
-            tensors.append(np.frombuffer(raw, spec.dtype.value).reshape(batch_shape(spec, batch)))
-        self._templates[batch] = self._template(response, message, batch)
+            output, raw = message.outputs[index], _raw_contents(message, index)
+            _check_tensor(spec, output, raw, batch)
+            tensors.append(np.frombuffer(raw, spec.dtype.value).reshape(tuple(output.shape)))
+        if not self._has_open_shape:
+            self._templates[batch] = self._template(response, message, batch)
         return tensors
 
     def _template(self, response: bytes, message: service_pb2.ModelInferResponse, batch: int) -> _Template:
@@ -157,10 +160,11 @@ def _check_tensor(
     spec: TensorSpec, got: service_pb2.ModelInferResponse.InferOutputTensor, raw: bytes, batch: int
 ) -> None:
     """Compare with the declaration; the byte length too, since Triton can send well-shaped empty tensors."""
-    want = (spec.dtype.triton, batch_shape(spec, batch), batch * sample_bytes(spec))
-    have = (got.datatype, tuple(got.shape), len(raw))
-    if have != want:
+    want, shape = batch_shape(spec, batch), tuple(got.shape)
+    is_right_shape = len(shape) == len(want) and all(b in (a, -1) for a, b in zip(shape, want, strict=True))
+    size = int(np.prod(shape)) * np.dtype(spec.dtype.value).itemsize
+    if got.datatype != spec.dtype.triton or not is_right_shape or len(raw) != size:
         raise InferenceError(
-            f"malformed response: output {spec.name!r} is {have[0]} {have[1]} in {have[2]} bytes, "
-            f"expected {want[0]} {want[1]} in {want[2]} bytes"
+            f"malformed response: output {spec.name!r} is {got.datatype} {shape} in {len(raw)} bytes, "
+            f"expected {spec.dtype.triton} {want} (-1: any size)"
         )

@@ -4,7 +4,9 @@ LoadGen waits in C++ for samples that never complete, deaf to signals, and keeps
 runner starts this process per test and may kill it at any time: it owns nothing that outlives it.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -12,7 +14,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,14 @@ import numpy as np
 from harness import loadgen, manifest, server_statistics
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
+from harness.detections import compare, records_of, split
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
-from harness.postprocess import decoder
+from harness.postprocess import Tensors, decoder, payload_floats
 from harness.rounds import Scenario
-from harness.samples import MessageStore, SampleLibrary, open_store
+from harness.sample_file import SampleFile
+from harness.samples import MessageStore, SampleLibrary, SampleStore, open_store
 from harness.server_statistics import ServerStatistics
 from harness.sut import Complete, Failures, Sut
 from harness.wire import ResponseReader
@@ -41,6 +45,8 @@ _MAX_FAILED_REQUESTS = 64
 """One failure already makes the run invalid; so many make the rest of it a waste of time."""
 _GOLDEN_TOLERANCE = 1e-2
 """On floating-point outputs; generous, since a GPU may compute in TF32. The arg-max must be equal."""
+_GOLDEN_AGREEMENT = 0.9
+"""Share of detections that the server and the source must both find; generous for the same reason."""
 _CALIBRATION_SAMPLES = 64
 
 
@@ -172,37 +178,12 @@ def run_job(job: Job) -> Outcome:
     """
     entry_dir = Path(job.entry_dir)
     variant = manifest.load(entry_dir).variant
-    samples = np.load(job.samples, mmap_mode="r")
-    plan = job.plan
-    reader = ResponseReader(variant.requested_outputs)
+    samples = SampleFile(Path(job.samples))
     with TritonClient(job.url) as client:
         _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
-        # MultiStream repeats samples at the end, so that a query may start at any of them.
-        rows = min(plan.performance_sample_count, len(samples)) + plan.samples_per_query - 1
-        store = open_store(
-            client,
-            job.entry,
-            variant,
-            transport=job.transport,
-            name=job.segment,
-            rows=rows,
-            batch=job.client_batch,
-        )
-        library = SampleLibrary(samples, store)
-        try:
-
-            def new_sut(complete: Complete) -> Sut:
-                return Sut(
-                    client,
-                    library,
-                    reader,
-                    decoder(variant),
-                    complete,
-                    batch=job.client_batch,
-                    in_flight=job.in_flight,
-                    timeout_s=job.timeout_s,
-                )
-
+        with contextlib.closing(_open_store(job, client, variant, len(samples))) as store:
+            library = SampleLibrary(samples, store)
+            new_sut = functools.partial(_new_sut, job, client, variant, library)
             plan, hints = _prepare(job, library, new_sut)
             if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
                 # LoadGen paces this one too.
@@ -214,8 +195,6 @@ def run_job(job: Job) -> Outcome:
             sut = new_sut(loadgen.complete)
             test_s, cpu_s = _test(job, plan, library, sut, len(samples))
             statistics = _statistics_after(client, job.entry, before)
-        finally:
-            store.close()
     return Outcome(
         failures=sut.failures,
         plan=plan,
@@ -225,6 +204,36 @@ def run_job(job: Job) -> Outcome:
         test_s=test_s,
         client_cpu_s=cpu_s,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _open_store(job: Job, client: TritonClient, variant: Variant, total: int) -> SampleStore:
+    # MultiStream repeats samples at the end, so that a query may start at any of them.
+    rows = min(job.plan.performance_sample_count, total) + job.plan.samples_per_query - 1
+    return open_store(
+        client,
+        job.entry,
+        variant,
+        transport=job.transport,
+        name=job.segment,
+        rows=rows,
+        batch=job.client_batch,
+    )
+
+
+def _new_sut(
+    job: Job, client: TritonClient, variant: Variant, library: SampleLibrary, complete: Complete
+) -> Sut:
+    return Sut(
+        client,
+        library,
+        ResponseReader(variant.requested_outputs),
+        decoder(variant),
+        complete,
+        payload_floats=payload_floats(variant),
+        batch=job.client_batch,
+        in_flight=job.in_flight,
+        timeout_s=job.timeout_s,
     )
 
 
@@ -249,18 +258,23 @@ def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) ->
 def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut]) -> tuple[Plan, Hints]:
     """Warm up with the batch sizes of the test, and calibrate what was not given."""
     plan = job.plan
+    # Such tests end when a known number of samples is answered: LoadGen needs to expect nothing. But it paces
+    # Server's all the same, for which any rate will do that the model can keep up with.
+    is_counted = plan.mode == Mode.ACCURACY or plan.min_duration_ms == 0
+    needs_rate = plan.scenario == Scenario.SERVER and not job.has_hint
+    if plan.mode == Mode.ACCURACY and not needs_rate:
+        return plan, Hints(plan.target_qps)
     count = min(_CALIBRATION_SAMPLES, plan.performance_sample_count, len(library.samples))
     indices = list(range(count))
     library.load(indices)
     stopwatch = Stopwatch()
     calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
     calibrator.warm_up(min(job.client_batch * job.in_flight, count))
-    if job.has_hint:
-        return plan, Hints(plan.target_qps, plan.expected_latency_ns)
-    if plan.mode == Mode.ACCURACY:
-        # These end with the data set; only Server is paced, and has no bound to keep.
-        rate = calibrator.throughput(1) / 2 if plan.scenario == Scenario.SERVER else 1.0
+    if is_counted and needs_rate:
+        rate = 0.5e9 / calibrator.query(1)
         return dataclasses.replace(plan, target_qps=rate), Hints(rate)
+    if is_counted or job.has_hint:
+        return plan, Hints(plan.target_qps, plan.expected_latency_ns)
     hints = calibrate(
         calibrator,
         plan.scenario,
@@ -291,27 +305,47 @@ def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path)
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
     """
-    reader = ResponseReader(variant.requested_outputs)
     with np.load(golden) as stored:
-        inputs = stored["input"]
-        store = MessageStore(entry, variant, 1)
-        store.fill(inputs, range(len(inputs)))
-        for row in range(len(inputs)):
-            answers = reader.read(client.infer_now(store.request(row, 1)), 1)
-            for spec, answer in zip(variant.requested_outputs, answers, strict=True):
-                expected = stored[f"output:{spec.name}"][row]
-                _compare(entry, spec.name, answer.reshape(expected.shape), expected)
-
-
-def _compare(entry: str, name: str, answer: Any, expected: Any) -> None:
-    is_float = np.issubdtype(expected.dtype, np.floating)
-    difference = np.abs(answer.astype(np.float64) - expected.astype(np.float64)).max()
-    if difference > (_GOLDEN_TOLERANCE if is_float else 0) or answer.argmax() != expected.argmax():
+        expected = dict(stored)
+    inputs = expected["input"]
+    store = MessageStore(entry, variant, 1)
+    store.fill(inputs, range(len(inputs)))
+    reader = ResponseReader(variant.requested_outputs)
+    answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
+    compare = _compare_detections if variant.detection else _compare_outputs
+    difference = compare(variant, answers, expected)
+    if difference:
         raise InferenceError(
-            f"{entry} on this server is not the verified model: output {name} differs from the source "
-            f"framework by up to {difference:.3g} on the stored inputs; convert it again, or check the "
-            "server's model repository"
+            f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
+            "it again, or check the server's model repository"
         )
+
+
+def _compare_outputs(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+    """What is wrong with a classifier's answers, or nothing."""
+    for row, tensors in enumerate(answers):
+        for spec, answer in zip(variant.requested_outputs, tensors, strict=True):
+            wanted = expected[f"output:{spec.name}"][row]
+            found = answer.reshape(wanted.shape)
+            difference = np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()
+            allowed = _GOLDEN_TOLERANCE if np.issubdtype(wanted.dtype, np.floating) else 0
+            if difference > allowed or found.argmax() != wanted.argmax():
+                return f"output {spec.name} differs from the source framework by up to {difference:.3g}"
+    return ""
+
+
+def _compare_detections(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+    """What is wrong with a detector's answers, or nothing."""
+    payload = np.empty((1, payload_floats(variant)), np.float32)
+    decode = decoder(variant)
+    found = []
+    for row, tensors in enumerate(answers):
+        (size,) = decode(tensors, [row], payload)
+        found.append(records_of(payload.tobytes()[:size]))
+    agreement = compare(split(expected["detections"], len(answers)), found, _GOLDEN_TOLERANCE)
+    if agreement.share >= _GOLDEN_AGREEMENT:
+        return ""
+    return f"only {agreement.share:.1%} of its boxes are those of the source framework"
 
 
 def main() -> int:

@@ -8,8 +8,12 @@ from harness.errors import ConfigError
 from harness.models.mobilenet import MOBILENET
 from harness.models.resnet50 import RESNET50
 from harness.models.spec import ModelSpec, Platform, Variant
+from harness.models.ssd_mobilenet import SSD_MOBILENET
+from harness.models.ssd_resnet34 import SSD_RESNET34
 
-MODELS: Mapping[str, ModelSpec] = MappingProxyType({spec.name: spec for spec in (RESNET50, MOBILENET)})
+MODELS: Mapping[str, ModelSpec] = MappingProxyType(
+    {spec.name: spec for spec in (RESNET50, MOBILENET, SSD_MOBILENET, SSD_RESNET34)}
+)
 
 
 def get_model(name: str) -> ModelSpec:

@@ -41,6 +41,7 @@ MOBILENET = ModelSpec(
     target=Target(metric="top-1", reference=0.7168, factor=0.98, origin="MLPerf Inference v0.5"),
     rounds=("v0.5",),
     performance_sample_count=1024,
+    quick_sample_count=32,
     server_target_latency_ms=10,
     multi_stream_samples_per_query=8,
     sources={

@@ -1,7 +1,8 @@
 """Preprocessing recipes of the MLPerf reference, by the names of its `--dataset` choices.
 
 Arithmetic: mlcommons/inference, vision/classification_and_detection/python/dataset.py
-(pre_process_vgg, pre_process_mobilenet, pre_process_imagenet_pytorch).
+(pre_process_vgg, pre_process_mobilenet, pre_process_imagenet_pytorch, pre_process_coco_mobilenet,
+pre_process_coco_resnet34 and its twins for each framework).
 """
 
 from dataclasses import replace
@@ -33,8 +34,38 @@ IMAGENET_PYTORCH = Preprocess(
     ),
     layout=Layout.NCHW,
 )
+COCO_300 = Preprocess(
+    name="coco-300",
+    resize=Resize.STRETCH_LINEAR,
+    size_px=(300, 300),
+    steps=(),
+    layout=Layout.NHWC,
+    dtype=DType.UINT8,
+)
+COCO_1200 = Preprocess(
+    name="coco-1200",
+    resize=Resize.STRETCH_LINEAR,
+    size_px=(1200, 1200),
+    steps=IMAGENET_PYTORCH.steps,
+    layout=Layout.NCHW,
+)
+# The reference has a name for each framework; the arithmetic is the same.
+COCO_1200_ONNX = replace(COCO_1200, name="coco-1200-onnx")
+COCO_1200_PT = replace(COCO_1200, name="coco-1200-pt")
+COCO_1200_TF = replace(COCO_1200, name="coco-1200-tf")
 
-RECIPES = {recipe.name: recipe for recipe in (IMAGENET, IMAGENET_MOBILENET, IMAGENET_PYTORCH)}
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        *(IMAGENET, IMAGENET_MOBILENET, IMAGENET_PYTORCH),
+        *(COCO_300, COCO_1200, COCO_1200_ONNX, COCO_1200_PT, COCO_1200_TF),
+    )
+}
+
+
+def has_same_arithmetic(one: Preprocess, other: Preprocess) -> bool:
+    """Whether two recipes make the same pixels, whatever they are called and however these are laid out."""
+    return replace(one, name="", layout=Layout.NHWC) == replace(other, name="", layout=Layout.NHWC)
 
 
 def fit(

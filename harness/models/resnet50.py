@@ -41,6 +41,7 @@ RESNET50 = ModelSpec(
     target=Target(metric="top-1", reference=0.7646, factor=0.99, origin="MLPerf Inference, v0.5 to v6.1"),
     rounds=("v0.5", "v0.7", "v1.0", "v1.1", "v2.0", "v2.1", "v5.0", "v5.1", "v6.0", "v6.1"),
     performance_sample_count=1024,
+    quick_sample_count=16,
     server_target_latency_ms=15,
     multi_stream_samples_per_query=8,
     sources={

@@ -13,6 +13,7 @@ class Task(StrEnum):
     """What a model does, and so how its answers are scored."""
 
     CLASSIFICATION = "classification"
+    DETECTION = "detection"
 
 
 class Platform(StrEnum):
@@ -77,6 +78,24 @@ class Resize(StrEnum):
     ASPECT_AREA = "aspect-area"
     ASPECT_LINEAR = "aspect-linear"
     ASPECT_PILLOW_BILINEAR = "aspect-pillow-bilinear"
+    STRETCH_LINEAR = "stretch-linear"
+
+
+class BoxOrder(StrEnum):
+    """Order of a box's four numbers, which are shares of the image's height and width."""
+
+    YXYX = "yxyx"
+    """ymin, xmin, ymax, xmax: TensorFlow's, and the accuracy log's."""
+    XYXY = "xyxy"
+
+
+class Nms(StrEnum):
+    """How ssd-resnet34's graph finds the boxes that show the same object."""
+
+    CORRECTED = "corrected"
+    REFERENCE = "reference"
+    """The MLPerf reference's PyTorch model, bug for bug: boxes that do not touch may count as overlapping,
+    since the sides of their intersection, both negative, are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +143,10 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output; `shape` is without the batch axis, () for one scalar per sample."""
+    """One input or output.
+
+    `shape` is without the batch axis: () is one number per sample, -1 (outputs only) any size.
+    """
 
     name: str
     dtype: DType
@@ -150,6 +172,26 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """How to read a detector's outputs; the first four name them."""
+
+    boxes: str
+    scores: str
+    classes: str
+    count: str = ""
+    """One number per image: how many of the slots hold a detection. Empty where all do, or where slots
+    without one have a score of 0."""
+    box_order: BoxOrder = BoxOrder.YXYX
+    class_offset: int = 0
+    """Added to get the class that is logged, which is 1 or more."""
+    is_contiguous: bool = False
+    """Class k means the k-th category of the annotation file (1-80), instead of a COCO id (1-90)."""
+    score_threshold: float = 0.0
+    """Detections below are not logged, as in the MLPerf reference's post-processing."""
+    nms: Nms = Nms.CORRECTED
+
+
+@dataclass(frozen=True)
 class Variant:
     """A model as one framework serves it."""
 
@@ -157,13 +199,19 @@ class Variant:
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
     preprocess: Preprocess
-    label_offset: int
-    """Added to the arg-max to get the ImageNet label 0-999; -1 where class 0 is background."""
     max_batch_size: int
+    """0 where the file's batch axis is fixed at 1: Triton then takes that axis for a part of the shape."""
     source: str
     """Which of the model's `sources` this variant is exported from."""
     tolerance: float
-    """Largest absolute difference allowed between source and export on floating-point outputs."""
+    """Largest absolute difference allowed between source and export: on floating-point outputs, or on the
+    scores and the box corners of detections."""
+    label_offset: int = 0
+    """Classifiers: added to the arg-max to get the ImageNet label 0-999; -1 where class 0 is background."""
+    detection: Detection | None = None
+    """Detectors only."""
+    nms_choices: tuple[Nms, ...] = ()
+    """What `--nms` can choose from; empty where the published graph fixes it."""
 
     def __post_init__(self) -> None:
         """Reject declarations that contradict themselves."""
@@ -174,6 +222,15 @@ class Variant:
             raise ValueError(f"{self.platform}: input {self.input} is not what {self.preprocess.name} makes")
         if not any(tensor.is_requested for tensor in self.outputs):
             raise ValueError(f"{self.platform}: no output is requested")
+        if self.detection:
+            read = (self.detection.boxes, self.detection.scores, self.detection.classes, self.detection.count)
+            if missing := [name for name in read if name and name not in names]:
+                raise ValueError(f"{self.platform}: detections are read from {missing[0]!r}, no output")
+
+    @property
+    def batch_limit(self) -> int:
+        """Most samples in one request."""
+        return max(1, self.max_batch_size)
 
     @property
     def requested_outputs(self) -> tuple[TensorSpec, ...]:
@@ -210,6 +267,8 @@ class ModelSpec:
     """MLPerf rounds (of those in `harness.rounds`) in which this was a benchmark."""
     performance_sample_count: int
     """mlperf.conf; samples that fit in memory and that performance runs draw from."""
+    quick_sample_count: int
+    """Samples of a --quick run: some seconds on two cores."""
     server_target_latency_ms: int
     multi_stream_samples_per_query: int
     sources: Mapping[str, Weights]
@@ -222,6 +281,8 @@ class ModelSpec:
         for platform, variant in self.variants.items():
             if platform != variant.platform:
                 raise ValueError(f"{self.name}: variant of {variant.platform} filed under {platform}")
+            if (variant.detection is not None) != (self.task == Task.DETECTION):
+                raise ValueError(f"{self.name}: {platform} does not say how its answers are read")
             if variant.source not in self.sources:
                 raise ValueError(f"{self.name}: {platform} wants source {variant.source!r}, unknown")
 

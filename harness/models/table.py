@@ -24,7 +24,7 @@ def _rows(spec: ModelSpec) -> Iterator[tuple[str, ...]]:
             f"`{variant.platform}`",
             _input(variant),
             f"`{variant.preprocess.name}`",
-            str(variant.max_batch_size),
+            str(variant.batch_limit),
             f"{target.metric} {target.threshold:.2%} ({target.factor:.0%} of {target.reference:.2%})",
         )
 

@@ -84,15 +84,15 @@ def repository_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serv
 
 @pytest.fixture
 def run_harness() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line, as a user runs it: `run_harness("--model", …)`."""
+    """The command line, as a user runs it: `run_harness("--model", …, timeout=500)`."""
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, timeout: float = 500) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "harness", *map(str, arguments)],
             cwd=paths.PROJECT_ROOT,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=timeout,
             check=False,
         )
 

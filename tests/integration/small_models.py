@@ -103,6 +103,47 @@ def write_tflite(path: Path, batch: int | None = None) -> None:
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert())
 
 
+def write_detector(path: Path, classes: int) -> None:
+    """A TFLite file that ends in LiteRT's detection operation with regular NMS, as converters leave it.
+
+    For `scores` (1, classes, classes) it answers one box per class whose anchor has a score there.
+    """
+    import tempfile
+
+    import tensorflow as tf
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    from converters.tflite_detection import DetectionOptions, append_detection
+
+    with tempfile.TemporaryDirectory() as folder:
+        saved, graph = Path(folder) / "saved", tf.Graph()
+        with graph.as_default(), tf.compat.v1.Session() as session:
+            scores = tf.compat.v1.placeholder(tf.float32, [1, classes, classes], "scores")
+            encodings = tf.identity(0 * scores[:, :, :4], "encodings")
+            tf.compat.v1.saved_model.simple_save(
+                session, str(saved), {"scores": scores}, {"encodings": encodings, "same": scores + 0}
+            )
+        content = tf.lite.TFLiteConverter.from_saved_model(str(saved)).convert()
+    predictors = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    (graph,) = predictors.subgraphs
+    graph.outputs = sorted(graph.outputs, key=lambda index: graph.tensors[index].shape[2])
+    content = bytes(flatbuffer_utils.convert_object_to_bytearray(predictors))
+    side = 1.0 / classes
+    anchors = np.array([[(i + 0.5) * side, 0.5, side / 2, 0.5] for i in range(classes)], np.float32)
+    options = DetectionOptions(classes, 0.1, 0.5, (1.0, 1.0, 1.0, 1.0))
+    names = ("boxes", "classes", "found", "count")
+    model = flatbuffer_utils.convert_bytearray_to_object(
+        bytearray(append_detection(content, anchors, options, names))
+    )
+    (inner,) = model.subgraphs
+    (detect,) = (operator for operator in inner.operators if operator.customOptions is not None)
+    # Straight out of the operation, without our clipping and shifting.
+    for wanted, name in zip(detect.outputs, names, strict=True):
+        inner.tensors[wanted].name = f"{name}_of_op".encode()
+    inner.outputs = list(detect.outputs)
+    path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+
+
 _WRITERS: dict[Platform, Callable[[Path], None]] = {
     Platform.ONNXRUNTIME: write_onnx,
     Platform.PYTORCH: write_torchscript,

@@ -435,3 +435,30 @@ def test_formats_that_do_not_name_their_tensors_need_them_in_the_configuration(
     with pytest.raises(InferenceServerException) as failure:
         add_to(completing, f"bare_{platform}", platform, bare_config(platform))
     assert "config.pbtxt must declare input and output" in first_line(failure)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_detector_finds_every_class_with_any_number_of_threads(
+    client: Client, add_model: AddModel, threads: int
+) -> None:
+    classes = 6
+    # LiteRT's operation counts from the second class on: the first column is the background's.
+    config = f"""
+        backend: "tflite" max_batch_size: 0 instance_group {{ count: 1 kind: KIND_CPU }}
+        input {{ name: "scores" data_type: TYPE_FP32 dims: [1, {classes}, {classes}] }}
+        output {{ name: "classes_of_op" data_type: TYPE_FP32 dims: [1, {classes}] }}
+        output {{ name: "count_of_op" data_type: TYPE_FP32 dims: [1] }}
+        parameters {{ key: "num_threads" value {{ string_value: "{threads}" }} }}
+    """
+    name = add_model(
+        f"detector_{threads}",
+        config,
+        "model.tflite",
+        lambda path: small_models.write_detector(path, classes),
+    )
+    scores = np.diag(np.linspace(0.9, 0.5, classes)).astype(np.float32)[None]
+    tensor = tritonclient.grpc.InferInput("scores", scores.shape, "FP32")
+    tensor.set_data_from_numpy(scores)
+    result = client.infer(name, [tensor])
+    count = int(result.as_numpy("count_of_op")[0])
+    assert result.as_numpy("classes_of_op")[0, :count].tolist() == list(range(classes))

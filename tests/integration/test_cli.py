@@ -92,6 +92,55 @@ def test_damaged_data_is_named_and_nothing_is_run(run_harness, images: Path, dam
     assert ended.returncode == 2
 
 
+@pytest.fixture
+def coco(images: Path) -> Path:
+    """The same two images, annotated as COCO is."""
+    (images / "val_map.txt").unlink()
+    (images / "annotations").mkdir()
+    write_annotations(images, images=[{"id": 1, "file_name": "a.jpg", "height": 300, "width": 400}])
+    return images
+
+
+def write_annotations(folder: Path, **changes: object) -> None:
+    sound: dict[str, object] = {
+        "images": [],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "area": 1200, "iscrowd": 0}
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps({**sound, **changes}))
+
+
+def cut_off(folder: Path) -> None:
+    file = folder / "annotations" / "instances_val2017.json"
+    file.write_text(file.read_text()[:-30])
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (cut_off, "instances_val2017.json"),
+        (lambda folder: write_annotations(folder, images=[{"id": 1, "file_name": "a.jpg"}]), "height"),
+        (
+            lambda folder: write_annotations(
+                folder, images=[{"id": 1, "file_name": "gone.jpg", "height": 3, "width": 4}]
+            ),
+            "gone.jpg",
+        ),
+        (lambda folder: (folder / "a.jpg").write_bytes(b"not an image"), "a.jpg"),
+    ],
+)
+def test_damaged_annotations_are_named_and_nothing_is_run(
+    run_harness, coco: Path, damage, complaint: str
+) -> None:
+    damage(coco)
+    detector = ("--model", "ssd-mobilenet", "--platform", "tensorflow", "--weights", "seeded")
+    ended = run_harness(*detector, "--dataset-path", coco)
+    assert complaint in error_line(ended)
+    assert ended.returncode == 2
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

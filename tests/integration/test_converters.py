@@ -67,7 +67,7 @@ def test_every_model_converts_to_every_platform_and_equals_its_source(repository
     assert found.weights == "seeded"
     assert found.variant == variant
     assert found.parity.samples == 16
-    assert found.parity.class_agreement == 1.0
+    assert found.parity.agreement == 1.0
     assert found.parity.max_abs_diff <= variant.tolerance
     tracked = MODEL_REPOSITORY / entry.name / "config.pbtxt"
     assert (entry / "config.pbtxt").read_bytes() == tracked.read_bytes()

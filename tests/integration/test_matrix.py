@@ -5,45 +5,57 @@ Seeded weights and synthetic images; what must hold is that serving answers exac
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.models import MODELS
-from harness.models.spec import Platform
+from harness.models.spec import Task
 from harness.rounds import Scenario
 
-PAIRS = [(spec.name, platform) for spec in MODELS.values() for platform in spec.variants]
 
-
-@pytest.mark.parametrize(("model", "platform"), PAIRS)
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("model", MODELS)
 def test_serving_agrees_with_the_source_framework(
-    model: str, platform: Platform, run_harness, repository_server, tmp_path: Path
+    model: str, run_harness, repository_server, tmp_path: Path
 ) -> None:
     ended = run_harness(
-        *("--model", model, "--platform", platform, "--weights", "seeded", "--dataset", "synthetic"),
-        *("--scenario", ",".join(Scenario), "--accuracy", "--count", "64", "--qps", "20"),
+        *("--all", "--quick", "--model", model, "--weights", "seeded", "--dataset", "synthetic"),
         *("--url", repository_server.grpc_url, "--output", tmp_path),
+        timeout=1400,
     )
-    results = {result["scenario"]: result for result in map(json.loads, read_all(tmp_path))}
-    assert list(results) == list(Scenario), ended.stderr
-    for scenario, result in results.items():
-        accuracy = result["accuracy"]
-        assert (accuracy["good"], accuracy["total"]) == (64, 64)
-        assert accuracy["truth"] == "source framework"
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    spec = MODELS[model]
+    results = read_all(tmp_path)
+    assert sorted(results) == sorted((p.value, s.value) for p in spec.variants for s in Scenario)
+    for (_, scenario), result in results.items():
+        check_accuracy(spec.task, result["accuracy"], spec.quick_sample_count)
         for test in result["tests"].values():
             assert test["error"] == ""
             assert test["failures"]["requests"] == 0
             assert test["transport"] == "shm"
-        # 64 queries are too few for some scenarios' statistics, and slow machines miss the Server bound.
+        # So few queries are too few for LoadGen's statistics, and slow machines miss the Server bound.
         assert set(map(kind_of, result["reasons"])) <= {"too few", "bound"}, result["reasons"]
         assert result[f"TestScenario.{scenario}"]["percentiles"]["99.0"] > 0
-    assert ended.returncode == (1 if any(result["reasons"] for result in results.values()) else 0)
+    for platform in spec.variants:
+        assert f" {platform} " in ended.stdout
 
 
-def read_all(folder: Path) -> list[str]:
-    """The results.json texts, in the order of the scenarios' runs."""
-    files = sorted(folder.glob("*/results.json"), key=lambda file: file.stat().st_mtime)
-    return [file.read_text() for file in files]
+def check_accuracy(task: Task, accuracy: dict[str, Any], samples: int) -> None:
+    assert accuracy["truth"] == "source framework"
+    assert accuracy["total"] == samples
+    if task == Task.CLASSIFICATION:
+        assert accuracy["good"] == samples
+    else:
+        # Boxes may be reordered by rounding errors, and one in thousands may be kept by only one of the two.
+        assert accuracy["value"] >= 0.99
+        assert len(accuracy["figures"]) == 12
+
+
+def read_all(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The results by platform and scenario."""
+    found = [json.loads(file.read_text()) for file in folder.glob("*/results.json")]
+    return {(result["platform"], result["scenario"]): result for result in found}
 
 
 def kind_of(reason: str) -> str:

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from harness import paths
-from harness.config import RunMode, resolve
+from harness.config import RunMode, resolve, sweep
 from harness.errors import ConfigError
-from harness.models.spec import Platform
+from harness.models import MODELS
+from harness.models.spec import Nms, Platform
 from harness.rounds import Scenario
 
 MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
@@ -83,6 +84,15 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
         ({"round": "v6.1", "count": "10", "max_latency": "1"}, "takes no --count, --max-latency"),
         ({"mode": "Submission", "time": "10"}, "--mode Submission runs by MLPerf's rules"),
         ({"mode": "FindPeakPerformance"}, "use --scenario Server"),
+        ({"nms": "exact"}, "--nms 'exact' is unknown.*corrected, reference"),
+        ({"nms": "reference"}, "resnet50 on onnxruntime has no choice of NMS"),
+        ({"save_images": "3"}, "resnet50 on onnxruntime is a classifier: --save-images"),
+        ({"save_images": "0"}, "--save-images 0 is impossible"),
+        ({"dataset": "coco", "dataset_path": "."}, "is a classifier: --dataset coco"),
+        ({"dataset": "coco-300", "dataset_path": "."}, "preprocessed as imagenet"),
+        ({"quick": True, "time": "5"}, "--quick .* takes no --time"),
+        ({"quick": True, "round": "v6.1"}, "--quick .* takes no --round"),
+        ({"quick": True, "mode": "Submission"}, "--quick .* takes no --mode Submission"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(given: dict[str, str | None], complaint: str) -> None:
@@ -90,3 +100,39 @@ def test_what_cannot_be_done_is_refused_in_one_line(given: dict[str, str | None]
         resolve({**MINIMAL, **given})
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+DETECTOR = {"model": "ssd-resnet34", "platform": "pytorch"}
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-1200", "coco-1200-onnx", "coco-1200-pt", "coco-1200-tf"])
+def test_all_names_of_one_arithmetic_are_accepted(name: str, tmp_path: Path) -> None:
+    assert resolve({**DETECTOR, "dataset": name, "dataset_path": tmp_path}).dataset == name
+
+
+def test_another_size_is_refused_for_a_detector(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="ssd-resnet34 on pytorch is preprocessed as coco-1200-pt"):
+        resolve({**DETECTOR, "dataset": "coco-300", "dataset_path": tmp_path})
+
+
+def test_the_nms_is_chosen_where_there_is_a_choice() -> None:
+    assert resolve(DETECTOR).nms is None
+    assert resolve({**DETECTOR, "nms": "Reference"}).nms == Nms.REFERENCE
+    with pytest.raises(ConfigError, match="no choice of NMS"):
+        resolve({"model": "ssd-resnet34", "platform": "tensorflow", "nms": "reference"})
+
+
+def test_quick_runs_every_scenario_with_accuracy_on_the_models_own_few_samples() -> None:
+    config = resolve({**MINIMAL, "quick": True, "scenario": "Offline"})
+    assert (config.scenarios, config.accuracy, config.count) == ((Scenario.OFFLINE,), True, 16)
+    assert (config.provenance["scenario"], config.provenance["count"]) == ("command line", "--quick")
+    assert resolve({**MINIMAL, "quick": True}).scenarios == tuple(Scenario)
+
+
+def test_a_sweep_is_every_model_on_every_platform_or_those_asked_for() -> None:
+    pairs = [(config.model, config.platform) for config in sweep({})]
+    assert ("ssd-resnet34", Platform.PYTORCH) in pairs
+    assert len(pairs) == sum(len(spec.variants) for spec in MODELS.values())
+    assert {config.platform for config in sweep({"model": "mobilenet", "platform": "tflite"})} == {"tflite"}
+    on_pytorch = [config.model for config in sweep({"platform": "pytorch"})]
+    assert on_pytorch == ["resnet50", "mobilenet", "ssd-resnet34"]

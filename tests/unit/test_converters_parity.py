@@ -46,9 +46,9 @@ def test_equal_graphs_have_no_difference(inputs):
     source = _graph(lambda batch: [_scores(batch)])
     found = parity.compare(source, source, _variant(), inputs)
     assert found.parity.max_abs_diff == 0.0
-    assert found.parity.class_agreement == 1.0
+    assert found.parity.agreement == 1.0
     assert found.parity.samples == 16
-    assert found.expected["scores"].shape == (16, _CLASSES)
+    assert found.golden["output:scores"].shape == (4, _CLASSES)
 
 
 def test_the_largest_difference_is_found_and_recorded(inputs):
@@ -93,7 +93,7 @@ def test_a_source_with_another_axis_order_gets_the_same_images(inputs):
     nchw = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
     found = parity.compare(source, export, _variant(Layout.NCHW, "scores:0"), nchw)
     assert found.parity.max_abs_diff == 0.0
-    assert list(found.expected) == ["scores:0"]
+    assert list(found.golden) == ["output:scores:0"]
 
 
 def test_outputs_are_matched_by_name_and_not_by_place(inputs):

@@ -11,7 +11,15 @@ from PIL import Image
 
 from harness import preprocess
 from harness.errors import DatasetError
-from harness.models.recipes import IMAGENET, IMAGENET_MOBILENET, IMAGENET_PYTORCH, RECIPES, fit
+from harness.models.recipes import (
+    COCO_1200,
+    IMAGENET,
+    IMAGENET_MOBILENET,
+    IMAGENET_PYTORCH,
+    RECIPES,
+    fit,
+    has_same_arithmetic,
+)
 from harness.models.spec import DType, Layout
 
 PHOTOS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "imagenet"
@@ -73,22 +81,52 @@ def torchvision(bgr):
     return np.dstack(planes)
 
 
-BY_THE_BOOK = {"imagenet": vgg, "imagenet_mobilenet": mobilenet, "imagenet_pytorch": torchvision}
+def stretched(bgr, side):
+    """Both COCO recipes: red first, the whole picture to a square, INTER_LINEAR in float32."""
+    rgb = cv2.cvtColor(bgr.astype(np.float32), cv2.COLOR_BGR2RGB)
+    return cv2.resize(rgb, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+def coco_300(bgr):
+    """`coco-300`: the fraction is cut off, not rounded."""
+    return np.floor(stretched(bgr, 300)).astype(np.uint8)
+
+
+def coco_1200(bgr):
+    """`coco-1200` and its twins: divide, subtract, divide; one float32 step each."""
+    picture = stretched(bgr, 1200) / np.float32(255)
+    for channel, (mean, deviation) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        picture[:, :, channel] = (picture[:, :, channel] - np.float32(mean)) / np.float32(deviation)
+    return picture
+
+
+BY_THE_BOOK = {
+    "imagenet": vgg,
+    "imagenet_mobilenet": mobilenet,
+    "imagenet_pytorch": torchvision,
+    "coco-300": coco_300,
+    "coco-1200": coco_1200,
+}
+
+
+def test_every_recipe_is_checked_here_under_its_own_name_or_a_twins():
+    for name, recipe in RECIPES.items():
+        assert name in BY_THE_BOOK or has_same_arithmetic(recipe, COCO_1200), name
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", BY_THE_BOOK)
 def test_every_recipe_is_bit_equal_to_the_reference_in_both_layouts(name, size):
     image = drawn(*size)
     expected = BY_THE_BOOK[name](image)
     for layout, wanted in ((Layout.NHWC, expected), (Layout.NCHW, expected.transpose(2, 0, 1))):
         got = preprocess.apply(image, fit(RECIPES[name], layout=layout))
-        assert got.dtype == np.float32
+        assert got.dtype == expected.dtype
         assert got.flags.c_contiguous
         assert np.array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", BY_THE_BOOK)
 def test_real_photographs_are_bit_equal_to_the_reference(name):
     if not PHOTOS.is_dir():
         pytest.skip(f"no photographs in {PHOTOS}")

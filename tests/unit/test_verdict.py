@@ -24,7 +24,7 @@ plan = Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(
 
 def issue(ids, indices):
     time.sleep(seconds)
-    loadgen.complete(ids, 0, 0)
+    loadgen.complete(ids, 0, 0, [0] * len(ids))
 
 loadgen.run(plan, log_dir, total_sample_count=64, load=lambda _: None, unload=lambda _: None,
             issue=issue, flush=lambda: None)

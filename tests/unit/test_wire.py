@@ -104,3 +104,14 @@ def test_a_response_of_another_model_version_is_still_checked() -> None:
     reader.read(class_response(3), 1)
     other = response(("ArgMax:0", "INT64", (1, 1), np.int64(9).tobytes()), model="n")
     assert reader.read(other, 1)[0].tolist() == [[9]]
+
+
+def test_responses_of_any_number_of_boxes_are_read_each_for_itself() -> None:
+    reader = ResponseReader([TensorSpec("boxes", DType.FP32, (-1, 4))])
+    for count in (3, 0, 5, 3):
+        boxes = np.random.default_rng(count).random((1, count, 4), np.float32)
+        (found,) = reader.read(response(("boxes", "FP32", (1, count, 4), boxes.tobytes())), 1)
+        assert found.shape == (1, count, 4)
+        assert found.tobytes() == boxes.tobytes()
+    with pytest.raises(InferenceError, match=r"\(1, 3, 5\).*expected FP32 \(1, -1, 4\)"):
+        reader.read(response(("boxes", "FP32", (1, 3, 5), bytes(60))), 1)

@@ -1,0 +1,87 @@
+"""Source and export of a detector, each run by its own framework on the same images: do they find the same?
+
+Their tensors need not be alike: one may list as many boxes as it found and the other pad to a fixed number,
+in another order of corners. What is compared is what each would log (`harness.postprocess`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from converters import parity
+from converters.graph import Array, Graph, relayout
+from converters.parity import Comparison
+from harness import detections
+from harness.errors import ConversionError
+from harness.manifest import Parity
+from harness.models.spec import Variant
+from harness.postprocess import Payload, decoder, payload_floats
+
+GOLDEN_ARRAY = "detections"
+
+
+def compare(
+    source: Graph, source_variant: Variant, export: Graph, variant: Variant, inputs: Array
+) -> Comparison:
+    """Run both and match their detections.
+
+    Args:
+        source: the file that the weights came from; its axis order may differ.
+        source_variant: how its answers are read.
+        export: what is to be served.
+        variant: how the export's answers are read, and the tolerance.
+        inputs: (n, *variant.input.shape) in the variant's layout and dtype.
+
+    Raises:
+        ConversionError: too many detections without a twin, or none at all, which would prove nothing.
+    """
+    chunks = parity.chunks(variant)
+    relaid = relayout(inputs, variant.preprocess.layout, source.layout)
+    expected = run(source, source_variant, relaid, (1,) * len(inputs))
+    found = run(export, variant, inputs, chunks if variant.max_batch_size else (1,) * len(inputs))
+    agreement = detections.compare(expected, found, max(variant.tolerance, parity.EXACT))
+    if not agreement.detections:
+        raise ConversionError(f"{source.path}: finds nothing in any of {len(inputs)} test images")
+    if agreement.share < detections.MIN_AGREEMENT:
+        raise ConversionError(
+            f"{export.path.name} does not equal its source {source.path}: of {agreement.detections} "
+            f"detections on {len(inputs)} images {agreement.share:.1%} are found by both within "
+            f"{variant.tolerance:.3g}; not published"
+        )
+    found_parity = Parity(len(inputs), agreement.largest_difference, variant.tolerance, agreement.share)
+    return Comparison(found_parity, golden(expected, parity.golden_samples(variant)))
+
+
+def run(graph: Graph, variant: Variant, inputs: Array, chunks: Sequence[int]) -> list[Payload]:
+    """Run a graph on its own layout, chunk by chunk; the records of each sample."""
+    results: list[Payload] = []
+    for size in chunks:
+        start = len(results)
+        results += records(graph, variant, inputs[start : start + size], start)
+    return results
+
+
+def records(graph: Graph, variant: Variant, batch: Array, first_index: int) -> list[Payload]:
+    """Run a graph on one batch.
+
+    Args:
+        graph: a detector.
+        variant: how its answers are read.
+        batch: in the graph's own layout.
+        first_index: sample index of the first.
+
+    Returns:
+        (m, 7) records of each sample.
+    """
+    answers = dict(zip((output.name for output in graph.outputs), graph.run(batch), strict=True))
+    payload = np.empty((len(batch), payload_floats(variant)), np.float32)
+    tensors = [answers[output.name] for output in variant.requested_outputs]
+    sizes = decoder(variant)(tensors, range(first_index, first_index + len(batch)), payload)
+    return [
+        detections.records_of(row.tobytes()[:size]).copy() for row, size in zip(payload, sizes, strict=True)
+    ]
+
+
+def golden(found: Sequence[Payload], count: int) -> dict[str, Array]:
+    """What an entry's golden.npz holds beside the inputs: the records of the first `count` samples."""
+    return {GOLDEN_ARRAY: np.concatenate(found[:count])}

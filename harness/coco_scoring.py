@@ -1,0 +1,87 @@
+"""COCO's twelve figures for logged detections, by pycocotools; the only module that imports it."""
+
+import contextlib
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from harness import boxes
+from harness.boxes import Boxes
+from harness.coco import Annotations
+
+logger = logging.getLogger(__name__)
+
+# In the order of pycocotools' `stats`. mAP is over IoU 0.5 to 0.95; AR is recall with so many detections.
+_FIGURES = (
+    "mAP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+
+
+def score(
+    payloads: Mapping[int, bytes], annotations: Annotations, *, is_contiguous: bool
+) -> dict[str, float]:
+    """Evaluate the boxes that were found in exactly the images of `annotations`, whether any were or not.
+
+    Args:
+        payloads: logged bytes by sample index (see `boxes.collect`); those of further samples do not count.
+        annotations: true objects; image i is sample i.
+        is_contiguous: whether class k means the k-th category, instead of a COCO id.
+
+    Returns:
+        mAP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100, AR_small, AR_medium, AR_large,
+        each from 0 to 1, or -1 where there is no true object of that kind.
+
+    Raises:
+        InferenceError: samples are missing from the log, or a payload is not a list of detections.
+    """
+    found = boxes.collect(
+        payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
+    )
+    logger.info("scoring %d detections in %d images", len(found.scores), len(annotations.images))
+    # It prints a table, and where it is at; stdout is for the result.
+    with contextlib.redirect_stdout(io.StringIO()):
+        # Copies: the evaluation adds fields of its own.
+        truth = _indexed(annotations, [dict(entry) for entry in annotations.annotations])
+        detected = _indexed(annotations, _detections(found, annotations))
+        evaluation = COCOeval(truth, detected, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return dict(zip(_FIGURES, evaluation.stats.tolist(), strict=True))
+
+
+def _indexed(annotations: Annotations, entries: list[dict[str, Any]]) -> COCO:
+    """A COCO object of these entries. Its own `loadRes` cannot take an empty list, and copies the rest."""
+    coco = COCO()
+    coco.dataset = {
+        "images": [vars(image) for image in annotations.images],
+        "annotations": entries,
+        "categories": [{"id": category} for category in annotations.category_ids],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _detections(found: Boxes, annotations: Annotations) -> list[dict[str, Any]]:
+    """What `loadRes` makes of a results file, without the outlines; ids from 1, since 0 means no match."""
+    image_ids = [image.id for image in annotations.images]
+    columns = (found.sample_indices, found.category_ids, found.xywh_px, found.scores)
+    return [
+        {
+            "id": number,
+            "image_id": image_ids[index],
+            "category_id": category,
+            "bbox": box,
+            "score": score,
+            "area": box[2] * box[3],
+            "iscrowd": 0,
+        }
+        for number, (index, category, box, score) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True), 1
+        )
+    ]

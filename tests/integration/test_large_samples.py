@@ -1,0 +1,126 @@
+"""Samples of 17 MB and answers of any size, through the real server: right, and in bounded memory."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from harness import loadgen, manifest, server
+from harness.client import TritonClient
+from harness.detections import records_of
+from harness.loadgen import Mode, Plan
+from harness.manifest import Manifest, Parity
+from harness.model_config import model_config, to_text
+from harness.models import MODELS
+from harness.models.spec import Platform
+from harness.processes import start_module
+from harness.rounds import Scenario, rules
+from harness.wire import sample_bytes
+from harness.worker import Job, Outcome, read_outcome
+
+SPEC = MODELS["ssd-resnet34"]
+VARIANT = SPEC.variants[Platform.ONNXRUNTIME]
+SAMPLES, LOADED = 24, 4
+MODEL = Path(__file__).parent / "boxes_model.py"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images that differ in their first number, written without 400 MB in this process."""
+    path = tmp_path_factory.mktemp("samples") / "samples.npy"
+    array = np.lib.format.open_memmap(path, "w+", np.float32, (SAMPLES, *VARIANT.input.shape))
+    array[:, 0, 0, 0] = np.arange(SAMPLES)
+    array.flush()
+    return path
+
+
+@pytest.fixture(scope="module")
+def entry(triton: server.ServerInfo) -> Path:
+    folder = triton.repository / "boxes"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text(MODEL.read_text())
+    config = model_config(folder.name, VARIANT)
+    config.backend, config.platform, config.default_model_filename = "python", "", "model.py"
+    (folder / "config.pbtxt").write_text(to_text(config))
+    image = np.zeros((1, *VARIANT.input.shape), np.float32)
+    image[0, 0, 0, 0] = 1
+    detections = np.array([[0, 0.2, 0.1, 0.4, 0.3, 0.5, 2]], np.float32)
+    np.savez(folder / "golden.npz", input=image, detections=detections)
+    facts = Manifest(folder.name, SPEC.name, "seeded", "none", "0" * 64, VARIANT, Parity(1, 0, 0, 1), "0", {})
+    manifest.save(facts, folder)
+    with TritonClient(triton.grpc_url) as client:
+        client.load(folder.name, None)
+    return folder
+
+
+@pytest.fixture
+def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path: Path):
+    """Run one accuracy test in the worker's own process; its outcome, and the log's payloads by sample."""
+
+    def run(transport: str) -> tuple[Outcome, dict[int, bytes]]:
+        rule = rules("v6.1", SPEC, Scenario.OFFLINE)
+        plan = Plan(
+            scenario=Scenario.OFFLINE,
+            mode=Mode.ACCURACY,
+            min_duration_ms=0,
+            min_query_count=SAMPLES,
+            performance_sample_count=LOADED,
+            samples_per_query=rule.samples_per_query,
+            server_target_latency_ns=10**9,
+            qsl_seed=1,
+            sample_index_seed=2,
+            schedule_seed=3,
+        )
+        job = Job(
+            url=triton.grpc_url,
+            entry=entry.name,
+            entry_dir=str(entry),
+            samples=str(samples),
+            log_dir=str(tmp_path),
+            outcome=str(tmp_path / "outcome.json"),
+            transport=transport,
+            segment=f"test-{os.getpid()}-{time.monotonic_ns()}",
+            client_batch=1,
+            in_flight=4,
+            timeout_s=60,
+            plan=plan,
+            has_hint=False,
+        )
+        (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
+        start_module("harness.worker", str(tmp_path / "job.json")).wait(timeout=120)
+        return read_outcome(Path(job.outcome)), loadgen.read_accuracy(tmp_path)
+
+    return run
+
+
+@pytest.mark.parametrize("transport", ["shm", "grpc"])
+def test_every_image_gets_its_own_boxes_and_memory_is_bounded_by_the_loaded_samples(
+    run_accuracy: Callable, triton: server.ServerInfo, transport: str
+) -> None:
+    before = peak_rss_bytes(triton.pid)
+    outcome, payloads = run_accuracy(transport)
+    assert outcome.error == ""
+    assert outcome.transport == transport
+    assert outcome.failures.requests == 0, outcome.failures
+    assert sorted(payloads) == list(range(SAMPLES))
+    for index, payload in payloads.items():
+        expected = [index, 0.2, 0.1, 0.4, 0.3, 0.5, 1 + index % 80]
+        assert records_of(payload).tolist() == [pytest.approx(expected)] * (index % 4)
+    loaded = LOADED * sample_bytes(VARIANT.input)
+    everything = SAMPLES * sample_bytes(VARIANT.input)
+    # The client: the loaded samples twice where they travel in messages (ours, gRPC's), and Python itself.
+    assert outcome.peak_rss_bytes < 2 * loaded + 150e6 < everything
+    assert peak_rss_bytes(triton.pid) - before < 3 * loaded + 50e6 < everything
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """Of a server and its stubs, as the kernel noted it."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    lines = [Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1] for process in processes]
+    return sum(int(line.split()[0]) * 1024 for line in lines)
