@@ -27,6 +27,9 @@ class Accuracy:
     """Classifiers: samples that are right."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Detectors: COCO's twelve figures by name; -1 where no object is of that kind."""
+    truth_file: str = ""
+    """Detectors, where the source framework is the truth: its boxes as an annotation file, which MLCommons'
+    accuracy-coco.py reads too."""
 
     @property
     def is_met(self) -> bool:

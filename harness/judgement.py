@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from harness import environment, loadgen, results, verdict
 from harness.accuracy import Accuracy, score_classification, score_detection
@@ -35,28 +36,29 @@ def judge(
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.
     """
+    failures = tuple(failure for outcome in outcomes.values() if (failure := _failure(outcome)))
     log, metric, accuracy = None, None, None
     reasons: list[str] = []
-    failures = [failure for outcome in outcomes.values() if (failure := _failure(outcome))]
-    for mode, outcome in outcomes.items():
-        if _failure(outcome):
-            continue
+    for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
+        log_dir = results.log_dir(folder, mode)
         if mode == Mode.ACCURACY:
-            accuracy = _score(prepared, results.log_dir(folder, mode))
-            reasons.extend(_below_threshold(accuracy))
+            accuracy = _score(prepared, log_dir)
+            reasons += _below_threshold(accuracy)
+            continue
+        log = loadgen.read_detail(log_dir)
+        if mode == Mode.FIND_PEAK:
+            metric, found = verdict.peak(log), verdict.peak_reasons(log)
         else:
-            log = loadgen.read_detail(results.log_dir(folder, mode))
-            is_search = mode == Mode.FIND_PEAK
-            metric = verdict.peak(log) if is_search else verdict.metric(log, scenario)
-            reasons.extend(verdict.peak_reasons(log) if is_search else verdict.reasons(log, scenario))
-    deviations = _deviations(prepared, rule)
+            metric, found = verdict.metric(log, scenario), verdict.reasons(log, scenario)
+        reasons += found
+    config, deviations = prepared.config, _deviations(prepared, rule)
     return Result(
-        model=prepared.manifest.entry.removesuffix(f"_{prepared.config.platform}"),
-        platform=prepared.config.platform.value,
+        model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
+        platform=config.platform.value,
         scenario=scenario,
         folder=folder,
         is_official=not deviations,
-        is_quick=prepared.config.is_quick,
+        is_quick=config.is_quick,
         deviations=deviations,
         reasons=(*failures, *reasons),
         is_failed=bool(failures),
@@ -64,22 +66,28 @@ def judge(
         accuracy=accuracy,
         performance_log=log,
         outcomes=outcomes,
-        args=prepared.config.to_json(),
+        args=config.to_json(),
         cmdline=shlex.join(sys.argv),
         time=int(time.time()),
-        details={
-            "rules": dataclasses.asdict(rule),
-            "manifest": dataclasses.asdict(prepared.manifest),
-            "dataset": {
-                "name": prepared.dataset.name,
-                "samples": len(prepared.dataset.samples),
-                "fingerprint": prepared.dataset.fingerprint,
-                "is_complete": prepared.dataset.is_complete,
-            },
-            "loadgen": loadgen.version(),
-            "environment": environment.describe(),
-        },
+        details=_details(prepared, rule),
     )
+
+
+def _details(prepared: Prepared, rule: Rules) -> dict[str, Any]:
+    """What a result was measured with, for results.json."""
+    dataset = prepared.dataset
+    return {
+        "rules": dataclasses.asdict(rule),
+        "manifest": dataclasses.asdict(prepared.manifest),
+        "dataset": {
+            "name": dataset.name,
+            "samples": len(dataset.samples),
+            "fingerprint": dataset.fingerprint,
+            "is_complete": dataset.is_complete,
+        },
+        "loadgen": loadgen.version(),
+        "environment": environment.describe(),
+    }
 
 
 def _failure(outcome: Outcome) -> str:
@@ -144,7 +152,7 @@ def _score(prepared: Prepared, log_dir: Path) -> Accuracy:
         return score_classification(
             payloads, wanted.labels, metric=metric, truth=wanted.origin, threshold=threshold
         )
-    return score_detection(
+    found = score_detection(
         payloads,
         wanted.annotations,
         is_contiguous=variant.detection.is_contiguous,
@@ -152,3 +160,4 @@ def _score(prepared: Prepared, log_dir: Path) -> Accuracy:
         truth=wanted.origin,
         threshold=threshold,
     )
+    return dataclasses.replace(found, truth_file=wanted.file)

@@ -123,7 +123,7 @@ class Truth:
     annotations: Annotations | None = None
     """Detectors: the objects in the images."""
     file: str = ""
-    """Detectors: the annotation file, which MLCommons' accuracy-coco.py can read too."""
+    """Detectors, where the source framework is the truth: the annotation file."""
 
 
 def truth(prepared: Prepared) -> Truth:
