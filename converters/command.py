@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from converters import cleanup
-from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, HarnessError
+from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, HarnessError
 
 logger = logging.getLogger(__name__)
 
@@ -17,14 +17,20 @@ def run(body: Callable[[], None], *, is_debug: bool = False) -> int:
     """Run a command's work; return the exit code."""
     level = logging.DEBUG if is_debug else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _stop)
     try:
         body()
     except HarnessError as error:
         logger.debug("traceback", exc_info=True)
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except OSError as error:
+        # A full disk, or a file that may not be read.
+        logger.debug("traceback", exc_info=True)
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE
     return EXIT_VALID
 
 

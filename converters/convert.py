@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from harness.errors import ConfigError, ConversionError
 from harness.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
 from harness.model_config import model_config, to_text
 from harness.models import get_variant
+from harness.models.recipes import RECIPES, is_for
 from harness.models.spec import Layout, ModelSpec, Nms, Platform, Variant
 
 logger = logging.getLogger(__name__)
@@ -58,8 +60,16 @@ class Request:
         """Reject what contradicts itself."""
         if self.nms != Nms.CORRECTED and self.nms not in self.variant.nms_choices:
             raise ConfigError(f"--nms {self.nms} is not for {self.spec.name} on {self.platform}")
+        if self.nms != Nms.CORRECTED and self.is_own_file and Path(self.weights).suffix != ".onnx":
+            raise ConfigError(f"--nms {self.nms}: {self.weights} has its own NMS, which is served as it is")
         if self.recipe and not self.is_own_file:
             raise ConfigError("--recipe is for your own files; the named models have theirs")
+        if self.recipe and not is_for(self.spec.task, RECIPES[self.recipe]):
+            raise ConfigError(f"--recipe {self.recipe} is not for a model of {self.spec.task}")
+        if self.entry and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.entry):
+            raise ConfigError(
+                f"--name {self.entry!r} cannot be an entry's name: letters, digits, '_', '.' and '-' can"
+            )
         if self.entry != self.default_entry and own_files.is_reserved(self.entry):
             raise ConfigError(f"--name {self.entry} is the entry of a named model; choose another")
 
@@ -107,7 +117,6 @@ def convert(request: Request) -> Manifest:
         if existing and _is_made_from(existing, source, request):
             logger.info("%s is up to date (%s weights)", entry, existing.weights)
             return existing
-        assert source is not None
         with publish.staged(request.repository, entry) as staging:
             return _build(request, source, staging)
 
@@ -133,15 +142,18 @@ def _intact(request: Request, variant: Variant) -> Manifest | None:
     return found if is_intact else None
 
 
-def _source(request: Request, variant: Variant, existing: Manifest | None) -> SourceFile | None:
-    """Choose and get the weights; None leaves an existing entry as it is."""
+def _source(request: Request, variant: Variant, existing: Manifest | None) -> SourceFile:
+    """Choose and get the weights."""
     if request.is_own_file:
         return weights.own_file(Path(request.weights), request.spec, request.platform)
     published = request.spec.sources[variant.source]
     if request.weights == OFFICIAL or (request.weights == AUTO and weights.is_fetched(published)):
         return weights.official(request.spec, variant)
-    if request.weights == AUTO and existing and Path(existing.weights_file).exists():
-        return None
+    if request.weights == AUTO and existing and existing.weights == OFFICIAL:
+        # Fetched into another folder, at the time.
+        path = Path(existing.weights_file)
+        if path.exists() and manifest.digest(path) == existing.weights_sha256:
+            return SourceFile(OFFICIAL, path, existing.weights_sha256)
     if request.weights == AUTO:
         logger.warning(
             "warning: no published weights for %s here: using seeded ones, whose accuracy means agreement "
@@ -152,12 +164,9 @@ def _source(request: Request, variant: Variant, existing: Manifest | None) -> So
     return weights.seeded(request.spec, variant)
 
 
-def _is_made_from(existing: Manifest, source: SourceFile | None, request: Request) -> bool:
-    return source is None or (
-        (existing.weights, existing.weights_file, existing.weights_sha256)
-        == (source.kind, str(source.path), source.sha256)
-        and existing.tools == _tools(request)
-    )
+def _is_made_from(existing: Manifest, source: SourceFile, request: Request) -> bool:
+    made_from = (existing.weights, existing.weights_file, existing.weights_sha256)
+    return made_from == (source.kind, str(source.path), source.sha256) and existing.tools == _tools(request)
 
 
 def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
@@ -174,6 +183,9 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
         export = stack.enter_context(files.open_file(checked, request.spec, torch_shape))
         if source.kind == USER_FILE:
             variant = own_files.variant_of(export, request.variant, request.recipe)
+            if source.path.suffix != target.suffix:
+                # The graph was built here, and with it what could be chosen.
+                variant = replace(variant, nms_choices=request.variant.nms_choices)
         else:
             variant = request.variant
             parity.check_tensors(export, variant)
@@ -183,13 +195,11 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
             comparison = detection_parity.compare(reference, source_variant, export, variant, inputs)
         else:
             comparison = parity.compare(reference, export, variant, inputs)
-    kept = inputs[: parity.golden_samples(variant)]
+    kept = inputs[list(comparison.kept)]
     golden = comparison.golden
     if checked != target:
         with files.open_file(target, request.spec, torch_shape) as export:
-            golden = detection_parity.golden(
-                detection_parity.run(export, variant, kept, (1,) * len(kept)), len(kept)
-            )
+            golden = detection_parity.golden(detection_parity.run(export, variant, kept, (1,) * len(kept)))
     _report(request, comparison)
     made = Manifest(
         entry=request.entry_dir.name,

@@ -19,6 +19,9 @@ from harness.postprocess import Payload, decoder, payload_floats
 
 GOLDEN_ARRAY = "detections"
 
+_LARGEST_SHARE = 2.0
+"""Boxes may reach beyond the image; few reach so far, and of boxes in pixels nearly all do."""
+
 
 def compare(
     source: Graph, source_variant: Variant, export: Graph, variant: Variant, inputs: Array
@@ -35,10 +38,10 @@ def compare(
     Raises:
         ConversionError: too many detections without a twin, or none at all, which would prove nothing.
     """
-    chunks = parity.chunks(variant)
     relaid = relayout(inputs, variant.preprocess.layout, source.layout)
     expected = run(source, source_variant, relaid, (1,) * len(inputs))
-    found = run(export, variant, inputs, chunks if variant.max_batch_size else (1,) * len(inputs))
+    found = run(export, variant, inputs, parity.chunks(variant))
+    _check_shares(source, expected)
     agreement = detections.compare(expected, found, max(variant.tolerance, parity.EXACT))
     if not agreement.detections:
         raise ConversionError(f"{source.path}: finds nothing in any of {len(inputs)} test images")
@@ -49,7 +52,19 @@ def compare(
             f"{variant.tolerance:.3g}; not published"
         )
     found_parity = Parity(len(inputs), agreement.largest_difference, variant.tolerance, agreement.share)
-    return Comparison(found_parity, golden(expected, parity.golden_samples(variant)))
+    # An image in which nothing is found would prove nothing of a live server.
+    strength = [len(detections.strongest(records)) for records in expected]
+    kept = tuple(np.argsort(strength)[::-1][: parity.golden_samples(variant)].tolist())
+    return Comparison(found_parity, kept, golden([expected[index] for index in kept]))
+
+
+def _check_shares(source: Graph, found: Sequence[Payload]) -> None:
+    corners = np.concatenate(found)[:, 1:5]
+    if len(corners) and np.median(np.abs(corners).max(axis=1)) > _LARGEST_SHARE:
+        raise ConversionError(
+            f"{source.path}: its boxes are in pixels (up to {corners.max():.0f}); shares of the image's "
+            "height and width, 0 to 1, are wanted"
+        )
 
 
 def run(graph: Graph, variant: Variant, inputs: Array, chunks: Sequence[int]) -> list[Payload]:
@@ -82,6 +97,8 @@ def records(graph: Graph, variant: Variant, batch: Array, first_index: int) -> l
     ]
 
 
-def golden(found: Sequence[Payload], count: int) -> dict[str, Array]:
-    """What an entry's golden.npz holds beside the inputs: the records of the first `count` samples."""
-    return {GOLDEN_ARRAY: np.concatenate(found[:count])}
+def golden(found: Sequence[Payload]) -> dict[str, Array]:
+    """What an entry's golden.npz holds beside the inputs: their records, numbered from 0."""
+    for index, records_of_sample in enumerate(found):
+        records_of_sample[:, 0] = index
+    return {GOLDEN_ARRAY: np.concatenate(found)}

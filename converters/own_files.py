@@ -13,7 +13,7 @@ from converters.parity import classes
 from converters.samples import fixed_inputs
 from harness.errors import ConversionError
 from harness.models import MODELS
-from harness.models.recipes import RECIPES, fit
+from harness.models.recipes import COCO_300_PT, RECIPES, fit
 from harness.models.spec import DType, Platform, Preprocess, TensorSpec, Variant
 
 _LABEL_OFFSETS = {1001: -1, 1000: 0}
@@ -77,13 +77,26 @@ def check_task(graph: Graph, base: Variant) -> None:
 
 
 def _preprocess(graph: Graph, base: Variant, recipe: str) -> Preprocess:
-    """The recipe, with the axis order, size and type of the file's input."""
+    """The recipe, with the axis order, size and type of the file's input.
+
+    Raises:
+        ConversionError: the input is of a type that no image has, or the recipe does not make such numbers.
+    """
     if graph.input.dtype not in (DType.FP32, DType.UINT8):
         raise ConversionError(f"{graph.path}: images of {graph.input.dtype} are not supported")
     layout = graph.layout
     height, width = graph.input.shape[:2] if layout == "NHWC" else graph.input.shape[1:]
+    chosen = RECIPES[recipe] if recipe else base.preprocess
+    if graph.input.dtype == DType.FP32 and chosen.dtype == DType.UINT8:
+        if recipe:
+            raise ConversionError(
+                f"{graph.path}: takes {graph.input.dtype}, and {recipe} makes bytes; "
+                f"{COCO_300_PT.name} makes numbers from -1 to 1"
+            )
+        # Exports of the same network that leave the normalisation to the client.
+        chosen = COCO_300_PT
     return fit(
-        RECIPES[recipe] if recipe else base.preprocess,
+        chosen,
         layout=layout,
         size_px=(height, width),
         dtype=graph.input.dtype,

@@ -26,17 +26,18 @@ EXACT = 1e-6
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found, and what the entry's golden.npz holds beside the inputs."""
+    """What was found, and what the entry's golden.npz holds."""
 
     parity: Parity
+    kept: tuple[int, ...]
+    """The inputs that the entry keeps, to be asked of the live server."""
     golden: dict[str, Array]
 
 
 def chunks(variant: Variant) -> tuple[int, ...]:
     """Batch sizes in which the fixed inputs are run."""
-    if _is_large(variant):
-        return _LARGE_CHUNKS
-    return _CHUNKS if variant.max_batch_size >= max(_CHUNKS) else (1,) * sum(_CHUNKS)
+    sizes = _LARGE_CHUNKS if _is_large(variant) else _CHUNKS
+    return sizes if variant.max_batch_size >= max(sizes) else (1,) * sum(sizes)
 
 
 def golden_samples(variant: Variant) -> int:
@@ -76,9 +77,11 @@ def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Co
     ]
     parity = Parity(len(inputs), max(differences, default=0.0), variant.tolerance, min(agreement))
     _check(parity, source, export)
-    kept = golden_samples(variant)
-    golden = {f"output:{output.name}": expected[output.name][:kept] for output in variant.requested_outputs}
-    return Comparison(parity, golden)
+    kept = tuple(range(golden_samples(variant)))
+    golden = {
+        f"output:{output.name}": expected[output.name][: len(kept)] for output in variant.requested_outputs
+    }
+    return Comparison(parity, kept, golden)
 
 
 def run(graph: Graph, inputs: Array, sizes: tuple[int, ...]) -> dict[str, Array]:

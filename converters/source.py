@@ -4,6 +4,7 @@ Where the labels of a data set are no truth (seeded weights, synthetic images), 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,7 +118,7 @@ def _load(path: Path) -> Array:
 
 
 def _save(answers: Array, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with cleanup.ensured(lambda: temporary.unlink(missing_ok=True)):
             with temporary.open("wb") as stream:

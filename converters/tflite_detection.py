@@ -5,6 +5,7 @@ TensorFlow's converter has no counterpart for the NMS that the TensorFlow graph 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,10 @@ ours, there are more idle classes than anyone has threads.
 """
 
 
+IDLE_TENSOR = "idle classes"
+"""By this name our backend knows that the threads do no harm."""
+
+
 @dataclass(frozen=True)
 class DetectionOptions:
     """What the operation is to do."""
@@ -34,6 +39,13 @@ class DetectionOptions:
     iou_threshold: float
     scales: tuple[float, float, float, float]
     """What the predictors' y, x, height and width are to be divided by."""
+
+
+def has_detection(path: Path) -> bool:
+    """Whether a TFLite file, which must be sound, has that operation anywhere."""
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    codes = (model.OperatorCodes(index).CustomCode() for index in range(model.OperatorCodesLength()))
+    return OPERATION.encode() in codes
 
 
 def append_detection(
@@ -82,7 +94,7 @@ def _shift_back(model: Any, shifted: int, classes: int) -> Any:
     add.builtinOptionsType = schema.BuiltinOptions.AddOptions
     add.builtinOptions = schema.AddOptionsT()
     add.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.RELU
-    add.inputs = [shifted, _constant(model, "idle", np.array([-IDLE_CLASSES], np.float32))]
+    add.inputs = [shifted, _constant(model, IDLE_TENSOR, np.array([-IDLE_CLASSES], np.float32))]
     add.outputs = [classes]
     return add
 

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from converters.graph import Array, Graph, describe, dtype_of
 from converters.native_output import held_back
-from converters.own_detectors import OPERATION
+from converters.tflite_detection import has_detection
 from harness.errors import ConversionError
 from harness.models.spec import TensorSpec
 
@@ -23,7 +23,7 @@ def open_tflite(path: Path) -> Iterator[Graph]:
         ConversionError: not a TFLite file, or not one image in.
     """
     interpreter = _open(path, os.cpu_count() or 1)
-    is_detector = any(output["name"].startswith(OPERATION) for output in interpreter.get_output_details())
+    is_detector = has_detection(path)
     if is_detector:
         # Run by n threads, the operation does not find what is of class n (see `tflite_detection`).
         interpreter = _open(path, 1)

@@ -88,7 +88,7 @@ def score_detection(
         InferenceError: samples are missing from the log, a payload is not a list of such records, or there
             is not one true object to find.
     """
-    if not annotations.annotations:
+    if all(entry["iscrowd"] for entry in annotations.annotations):
         raise InferenceError(
             f"nothing can be scored: the {truth} has no object in any of {len(annotations.images)} images"
         )

@@ -150,7 +150,7 @@ class Calibrator:
     def tail_latency_ns(self, rate: float, seconds: float) -> int:
         """p99 in ns of single samples that arrive by chance at `rate` a second, as in Server."""
         chance = random.Random(0)
-        count = max(int(rate * seconds), 50)
+        count = max(int(rate * seconds), min(50, int(rate * _PATIENCE_SECONDS)), _MIN_QUERIES)
         self._stopwatch.clear()
         arrivals: list[int] = []
         due = time.perf_counter_ns()

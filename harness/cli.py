@@ -120,12 +120,14 @@ class Ending:
 def one_line_errors() -> Iterator[Ending]:
     """Turn whatever ends the block into an exit code and one line on stderr.
 
-    SIGTERM is treated as Ctrl-C, so that servers and workers are stopped on both; a second one is ignored,
-    so that they are stopped to the end.
+    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that servers and workers are stopped on
+    all of them; a second one is ignored, so that they are stopped to the end.
     """
     ending = Ending()
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         yield ending
     except HarnessError as error:
@@ -148,4 +150,5 @@ def one_line_errors() -> Iterator[Ending]:
 def _interrupt(_signal: int, _frame: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise KeyboardInterrupt

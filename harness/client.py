@@ -39,6 +39,11 @@ class RequestFailed(InferenceError):
         self.is_fatal = is_fatal
 
 
+def is_on_this_host(url: str) -> bool:
+    """Whether a gRPC address is this machine's own."""
+    return url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]")
+
+
 class TritonClient:
     """One server, by its gRPC address."""
 

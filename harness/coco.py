@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -76,8 +75,13 @@ def _is_above_zero(value: Any) -> bool:
     return _is_whole(value) and value > 0
 
 
+_HUGE = 1e12
+"""No size, place or area in an image is as large."""
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and abs(value) < _HUGE
 
 
 def _is_text(value: Any) -> bool:
@@ -142,7 +146,7 @@ def _load(path: Path) -> dict[str, Any]:
             f"the annotations {path}: the file {what} ({error.msg}, line {error.lineno}, column "
             f"{error.colno}); get it again, e.g. ./run.sh fetch coco2017"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, or a number of thousands of digits
         raise DatasetError(f"the annotations {path}: the file is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise DatasetError(f"{path} is not a COCO annotation file: no {', '.join(_FIELDS)} in it")

@@ -14,7 +14,7 @@ from harness.errors import ConfigError
 from harness.manifest import OFFICIAL, SEEDED
 from harness.model_config import DEVICES
 from harness.models import MODELS, get_model, get_platform, get_variant
-from harness.models.recipes import RECIPES, has_same_arithmetic
+from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
 from harness.models.spec import ModelSpec, Nms, Platform, Task
 from harness.rounds import LATEST_ROUND, Scenario, get_round
 
@@ -23,6 +23,8 @@ AUTO = "auto"
 COCO = "coco"
 """In whatever size the model takes."""
 DATASETS = (AUTO, *RECIPES, COCO, SYNTHETIC)
+_LARGEST = 1_000_000_000
+"""Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
 TRANSPORTS = (AUTO, "shm", "grpc")
 
 
@@ -112,6 +114,8 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
     quick = _quick(spec) if is_quick else {}
 
     def take(name: str, default: Any, origin: str = "default") -> Any:
+        if given.get(name) == "":
+            raise ConfigError(f"--{name.replace('_', '-')} is empty; leave it out, or give it a value")
         if given.get(name) is not None:
             provenance[name] = "command line"
             return given[name]
@@ -143,7 +147,7 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
         weights=_weights(take("weights", AUTO)),
         nms=_nms(take("nms", None, "model")),
         save_images=_positive("save-images", take("save_images", None), int) or 0,
-        output=Path(take("output", paths.RESULTS_DIR)).absolute(),
+        output=Path(take("output", paths.RESULTS_DIR)).expanduser().absolute(),
         cache=_cache(take("cache", paths.CACHE_DIR)),
         round=get_round(take("round", LATEST_ROUND)).name,
         is_official=given.get("round") is not None,
@@ -161,6 +165,10 @@ def sweep(given: Mapping[str, Any]) -> list[RunConfig]:
     Raises:
         ConfigError: as `resolve`; before anything is run.
     """
+    if not given.get("model"):
+        _check_sweep(given)
+        # No folder has the images of both tasks.
+        given = {**given, "dataset": SYNTHETIC}
     models = [get_model(given["model"])] if given.get("model") else list(MODELS.values())
     wanted = get_platform(given["platform"]) if given.get("platform") else None
     if given.get("model") and wanted:
@@ -171,6 +179,16 @@ def sweep(given: Mapping[str, Any]) -> list[RunConfig]:
         for platform in spec.variants
         if wanted in (None, platform)
     ]
+
+
+def _check_sweep(given: Mapping[str, Any]) -> None:
+    """Refuse what fits only one kind of model."""
+    options = ("dataset", "dataset_path", "dataset_list", "nms", "save_images")
+    used = [f"--{name.replace('_', '-')}" for name in options if given.get(name) not in (None, SYNTHETIC)]
+    if used:
+        raise ConfigError(
+            f"--all runs classifiers and detectors, on synthetic images: add --model to use {used[0]}"
+        )
 
 
 def _quick(spec: ModelSpec) -> dict[str, Any]:
@@ -228,14 +246,16 @@ def _check_model_options(config: RunConfig) -> None:
     variant = get_variant(config.spec, config.platform)
     what = f"{config.model} on {config.platform}"
     recipe = RECIPES.get(config.dataset)
+    is_detector = config.spec.task == Task.DETECTION
+    if (recipe and not is_for(config.spec.task, recipe)) or (config.dataset == COCO and not is_detector):
+        kind = "detector" if is_detector else "classifier"
+        raise ConfigError(f"{what} is a {kind}: --dataset {config.dataset} is not for these")
     if not config.is_user_file and recipe and not has_same_arithmetic(recipe, variant.preprocess):
         raise ConfigError(
             f"{what} is preprocessed as {variant.preprocess.name}: "
             f"--dataset {config.dataset} would feed it other pixel values"
         )
-    if config.dataset == COCO and config.spec.task != Task.DETECTION:
-        raise ConfigError(f"{what} is a classifier: --dataset {COCO} is for detectors")
-    if config.save_images and config.spec.task != Task.DETECTION:
+    if config.save_images and not is_detector:
         raise ConfigError(f"{what} is a classifier: --save-images draws the boxes of detectors")
     if config.nms and config.nms not in variant.nms_choices:
         raise ConfigError(f"{what} has no choice of NMS: --nms is for ssd-resnet34 on pytorch")
@@ -273,9 +293,9 @@ def _positive(option: str, value: Any, kind: type[int] | type[float]) -> Any:
         number = kind(value)
     except ValueError:
         number = kind(0)
-    if not 0 < number < float("inf"):
+    if not 0 < number <= _LARGEST:
         what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0")
+        raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0, and up to {_LARGEST}")
     return number
 
 

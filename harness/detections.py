@@ -20,6 +20,10 @@ MIN_AGREEMENT = 0.99
 """Smallest share of detections with a twin between a model and its export; the rest is chance, as above."""
 
 
+MAX_PER_CLASS = 100
+"""Detections of one class in one image that COCO's evaluation looks at (`maxDets` of pycocotools)."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """Of two sets of detections."""
@@ -45,6 +49,17 @@ def records_of(payload: bytes) -> Payload:
 def split(records: Payload, count: int) -> list[Payload]:
     """Records of many samples, (n, 7), as one array for each sample index below `count`."""
     return [records[records[:, 0] == index] for index in range(count)]
+
+
+def strongest(records: Payload) -> Payload:
+    """The significant detections of one image, at most `MAX_PER_CLASS` of each class, strongest first."""
+    ordered = records[np.argsort(-records[:, 5], kind="stable")]
+    ordered = ordered[ordered[:, 5] >= SIGNIFICANT_SCORE]
+    rank = np.zeros(len(ordered), np.int64)
+    for category in np.unique(ordered[:, 6]):
+        is_of_class = ordered[:, 6] == category
+        rank[is_of_class] = np.arange(is_of_class.sum())
+    return ordered[rank < MAX_PER_CLASS]
 
 
 def compare(expected: Sequence[Payload], found: Sequence[Payload], tolerance: float) -> Agreement:

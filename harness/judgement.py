@@ -9,7 +9,9 @@ from typing import Any
 
 from harness import environment, loadgen, results, verdict
 from harness.accuracy import Accuracy, score_classification, score_detection
-from harness.config import RunMode
+from harness.client import is_on_this_host
+from harness.config import SYNTHETIC, RunMode
+from harness.errors import InferenceError
 from harness.loadgen import Mode
 from harness.manifest import OFFICIAL, SEEDED
 from harness.preparation import DATA_SET, Prepared, truth
@@ -36,14 +38,20 @@ def judge(
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.
     """
-    failures = tuple(failure for outcome in outcomes.values() if (failure := _failure(outcome)))
+    failures = [failure for outcome in outcomes.values() if (failure := _failure(outcome))]
     log, metric, accuracy = None, None, None
     reasons: list[str] = []
     for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
         log_dir = results.log_dir(folder, mode)
         if mode == Mode.ACCURACY:
-            accuracy = _score(prepared, log_dir)
-            reasons += _below_threshold(accuracy)
+            try:
+                accuracy = _score(prepared, log_dir)
+            except InferenceError as error:
+                # What was measured before is not lost for it.
+                failures.append(str(error))
+            else:
+                reasons += _below_threshold(accuracy)
+            reasons += verdict.error_reasons(loadgen.read_detail(log_dir))
             continue
         log = loadgen.read_detail(log_dir)
         if mode == Mode.FIND_PEAK:
@@ -117,8 +125,10 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
     found = []
     if weights != OFFICIAL:
         found.append("seeded weights" if weights == SEEDED else "weights from a user's file")
-    if not dataset.has_labels:
+    if dataset.name == SYNTHETIC:
         found.append("synthetic images")
+    elif not dataset.has_labels:
+        found.append("images without labels")
     elif not dataset.is_complete:
         found.append(f"{len(dataset.samples)} images instead of the whole data set")
     if config.time_s is not None:
@@ -129,6 +139,10 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
         found.append("another latency bound than MLPerf's")
     if config.mode == RunMode.FIND_PEAK:
         found.append("a search for the peak rate")
+    if config.url and not is_on_this_host(config.url):
+        found.append("a server on another machine, as in MLPerf's Network division, whose rules are others")
+    if not rule.scenario_in_round:
+        found.append(f"round {rule.round} had another MultiStream, or none")
     if not rule.model_in_round:
         found.append(f"{config.model} is not a benchmark of round {rule.round}")
     return tuple(found)

@@ -110,6 +110,19 @@ def load(entry_dir: Path) -> Manifest:
         raise ConversionError(f"{path} is damaged ({error}); convert the model again with --force") from error
 
 
+def check_unchanged(expected: Manifest, entry_dir: Path) -> None:
+    """See that an entry is still the one that a run was prepared with.
+
+    Raises:
+        ConversionError: another process has converted it again, from other weights or with other tools.
+    """
+    if load(entry_dir) != expected:
+        raise ConversionError(
+            f"{entry_dir} was converted again by another process; what was measured would not be "
+            f"{expected.weights} weights of sha256:{expected.weights_sha256[:16]}…: run again"
+        )
+
+
 def _tensor(fields: dict[str, Any]) -> TensorSpec:
     return TensorSpec(**{**fields, "dtype": DType(fields["dtype"]), "shape": tuple(fields["shape"])})
 

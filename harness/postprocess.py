@@ -80,22 +80,27 @@ def _detector(variant: Variant, detection: Detection) -> Decoder:
     slots = _slots(variant, detection)
 
     def decode(tensors: Tensors, indices: Sequence[int], payload: Payload) -> Sequence[int]:
-        boxes, scores = tensors[boxes_at], tensors[scores_at]
-        # Any comparison with NaN is false: such detections would vanish without a word.
-        if not np.isfinite(scores).all() or not np.isfinite(boxes).all():
-            raise InferenceError("the model answered with NaN or infinite scores or boxes")
+        scores = tensors[scores_at]
         count, found = scores.shape
         if found > slots:
             raise InferenceError(f"the model answered with {found} detections of one image; most are {slots}")
-        is_kept = scores >= threshold
-        if count_at is not None:
-            is_kept &= np.arange(found) < tensors[count_at].reshape(count, 1)
         records = np.empty((count, found, RECORD_FLOATS), np.float32)
         records[:, :, 0] = np.reshape(indices, (count, 1))
-        records[:, :, 1:5] = boxes[:, :, corners]
+        records[:, :, 1:5] = tensors[boxes_at][:, :, corners]
         records[:, :, 5] = scores
         records[:, :, 6] = tensors[classes_at]
         records[:, :, 6] += detection.class_offset
+        is_finite = np.isfinite(records).all(axis=2)
+        is_kept = scores >= threshold
+        if count_at is not None:
+            counts = tensors[count_at].reshape(count, 1)
+            is_counted = np.arange(found) < counts
+            # LiteRT leaves in the slots beyond the count whatever was there.
+            is_finite |= ~is_counted & np.isfinite(counts)
+            is_kept &= is_counted
+        # Any comparison with NaN is false: such detections would vanish without a word.
+        if not is_finite.all():
+            raise InferenceError("the model answered with NaN or infinite scores, boxes or classes")
         sizes = []
         for row in range(count):
             kept = records[row, is_kept[row]]

@@ -1,5 +1,6 @@
 """What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -13,10 +14,10 @@ from harness import coco, manifest, paths, sample_cache
 from harness.coco import Annotations
 from harness.config import AUTO, COCO, SYNTHETIC, RunConfig, cpu_count
 from harness.datasets import Dataset, open_coco, open_imagenet, open_synthetic, open_synthetic_coco
-from harness.detections import SIGNIFICANT_SCORE, split
+from harness.detections import split, strongest
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import SEEDED, Manifest
-from harness.models.spec import Task
+from harness.models.spec import Nms, Task
 from harness.processes import start_module
 
 logger = logging.getLogger(__name__)
@@ -83,10 +84,9 @@ def _run_converter(module: str, *options: str) -> str:
     except BaseException:
         # It removes its temporary folder on Ctrl-C; should it hang instead, it is killed.
         process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=2)
-        finally:
-            process.kill()
+        process.kill()
         raise
     if code:
         raise ConversionError(last.strip().removeprefix("error: ") or f"python -m {module} failed")
@@ -141,8 +141,8 @@ def truth(prepared: Prepared) -> Truth:
     if detection is None or dataset.coco is None:
         return Truth(SOURCE_FRAMEWORK, tuple(np.load(answers).tolist()))
     records = np.load(answers)
-    records = records[records[:, 5] >= SIGNIFICANT_SCORE]
-    payloads = dict(enumerate(part.tobytes() for part in split(records, len(dataset.samples))))
+    parts = [strongest(part) for part in split(records, len(dataset.samples))]
+    payloads = dict(enumerate(part.tobytes() for part in parts))
     annotations = coco.with_detections_as_truth(dataset.coco, payloads, is_contiguous=detection.is_contiguous)
     file = answers.with_suffix("") / "annotations" / "instances_val2017.json"
     if not file.exists():
@@ -155,10 +155,12 @@ def _source_answers(prepared: Prepared) -> Path:
     """What the source framework itself predicts for the same samples; computed once and kept."""
     facts = prepared.manifest
     key = f"{facts.entry}_{facts.weights_sha256[:16]}_{prepared.samples.parent.name}"
-    if facts.variant.detection:
-        key += f"_{facts.variant.detection.nms}"
+    if facts.variant.detection and facts.variant.detection.nms == Nms.REFERENCE:
+        # Then the export is asked, which another version of the converters may make otherwise.
+        key += f"_{facts.graph_sha256[:16]}"
     path = prepared.config.cache / "source-labels" / f"{key}.npy"
     if not path.exists():
+        manifest.check_unchanged(facts, prepared.entry_dir)
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))
         path.parent.mkdir(parents=True, exist_ok=True)
         options = ["--entry", str(prepared.entry_dir), "--samples", str(prepared.samples)]

@@ -10,9 +10,10 @@ import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import IO, Any
 
-from harness.paths import PROJECT_ROOT
+from harness.paths import PROJECT_ROOT, weights_dir
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -30,10 +31,21 @@ def start_module(
         cwd=PROJECT_ROOT,
         stdout=stdout,
         stderr=stderr,
-        env={**os.environ, **(environment or {})},
+        # The child has another working directory, and so another meaning of a relative folder.
+        env={**os.environ, "MODEL_DIR": str(weights_dir()), **(environment or {})},
         text=True,
         start_new_session=True,
     )
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """Most memory that a process ever had, as the kernel noted it.
+
+    Not getrusage's figure, which begins with that of whoever forked the process.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:

@@ -249,8 +249,10 @@ def _sweep_cell(result: Result) -> str:
 
 def _notes(collected: Sequence[Result]) -> list[str]:
     """What the figures mean, and what is wrong with which."""
+    is_sweep = len({(result.model, result.platform) for result in collected}) > 1
     notes = [
-        f"{result.scenario} {result.verdict}: {why}"
+        (f"{result.model} on {result.platform}, " if is_sweep else "")
+        + f"{result.scenario} {result.verdict}: {why}"
         for result in collected
         if result.exit_code or not result.is_quick
         for why in result.reasons

@@ -78,12 +78,18 @@ QUICK_MIN_QUERIES: Mapping[Scenario, int] = MappingProxyType(
 """Fewest queries of a shortened run: as above, but two Server queries may be over the bound."""
 
 
+_OLD_MULTI_STREAM = ("v0.5", "v0.7", "v1.0", "v1.1")
+"""Rounds with a MultiStream of fixed intervals, which LoadGen 6 no longer has; v1.1 had none."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What one round fixes for one model in one scenario."""
 
     round: str
     model_in_round: bool
+    scenario_in_round: bool
+    """Whether today's LoadGen runs the scenario as that round did."""
     min_duration_ms: int
     min_query_count: int
     performance_sample_count: int
@@ -117,6 +123,7 @@ def rules(round_name: str, spec: ModelSpec, scenario: Scenario) -> Rules:
     return Rules(
         round=chosen.name,
         model_in_round=chosen.name in spec.rounds,
+        scenario_in_round=not (is_multi_stream and chosen.name in _OLD_MULTI_STREAM),
         min_duration_ms=chosen.min_duration_s * 1000,
         min_query_count=chosen.min_queries[scenario],
         performance_sample_count=spec.performance_sample_count,

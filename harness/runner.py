@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from harness import drawing, loadgen, paths, results, server
-from harness.client import TritonClient
+from harness import drawing, loadgen, manifest, paths, results, server
+from harness.client import TritonClient, is_on_this_host
 from harness.config import RunConfig, RunMode, cpu_count
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.judgement import judge
@@ -23,6 +24,7 @@ from harness.processes import start_module
 from harness.results import Result
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served
+from harness.supervisor import SHM_DIR
 from harness.tuning import Tuning, tune
 from harness.worker import Job, Outcome, read_outcome
 
@@ -96,6 +98,7 @@ def _server(config: RunConfig) -> Iterator[tuple[str, bool]]:
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
         if not Path(f"/proc/{leftover.name.removeprefix('server-')}").exists():
+            server.stop(state_dir=leftover)
             shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
@@ -113,6 +116,8 @@ def _run_scenario(
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     rule = rules(config.round, config.spec, scenario)
     tuning = _tuning(prepared, client, rule, scenario)
+    version = client.check_is_triton().get("version")
+    manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     is_ours = loader.load(to_json(model_config(entry, variant, tuning.server)))
     live = check_served(client, entry, variant, tuning)
     folder = _new_folder(config, entry, scenario)
@@ -128,19 +133,36 @@ def _run_scenario(
         outcomes[mode] = _run_test(prepared, client, plan, tuning, log_dir)
         if outcomes[mode].error:
             break
+    outcomes = _checked_unchanged(client, entry, live, outcomes)
     result = judge(prepared, scenario, rule, folder, outcomes)
-    if config.save_images and result.accuracy:
-        _save_images(prepared, folder)
     server_details = {
-        "version": client.check_is_triton().get("version") if not result.is_failed else None,
+        "version": version,
         "url": client.url,
         "config": live,
         "is_config_ours": is_ours,
         "tuning": dataclasses.asdict(tuning),
     }
     path = results.write(result, server_details)
+    if config.save_images and result.accuracy:
+        _save_images(prepared, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
+
+
+def _checked_unchanged(
+    client: TritonClient, entry: str, live: dict[str, Any], outcomes: dict[Mode, Outcome]
+) -> dict[Mode, Outcome]:
+    """Fail the tests if somebody else gave the model other settings while they ran."""
+    try:
+        is_changed = client.model_config(entry) != live
+    except HarnessError as gone:
+        # After the last answer that takes nothing back.
+        logger.warning("%s", gone)
+        return outcomes
+    if not is_changed:
+        return outcomes
+    error = f"another client changed the settings of {entry} on {client.url} during the test: run again"
+    return {mode: dataclasses.replace(outcome, error=error) for mode, outcome in outcomes.items()}
 
 
 def _save_images(prepared: Prepared, folder: Path) -> None:
@@ -160,8 +182,7 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
 
 def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
     config = prepared.config
-    is_on_this_host = client.url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]")
-    own_cpus = cpu_count() if is_on_this_host and config.device != "gpu" else 0
+    own_cpus = cpu_count() if is_on_this_host(client.url) and config.device != "gpu" else 0
     return tune(
         prepared.manifest.variant,
         scenario,
@@ -177,7 +198,7 @@ def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound
     config = prepared.config
     duration_ms, queries = rule.min_duration_ms, rule.min_query_count
     if config.time_s is not None:
-        duration_ms, queries = int(config.time_s * 1000), QUICK_MIN_QUERIES[scenario]
+        duration_ms, queries = max(1, int(config.time_s * 1000)), QUICK_MIN_QUERIES[scenario]
     elif config.count is not None:
         # A quick run asks every sample about once; else --count is the reference's: so many queries.
         duration_ms, queries = 0, config.count
@@ -213,6 +234,7 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
         url=client.url,
         entry=prepared.manifest.entry,
         entry_dir=str(prepared.entry_dir),
+        graph_sha256=prepared.manifest.graph_sha256,
         samples=str(prepared.samples),
         log_dir=str(log_dir),
         outcome=str(log_dir / "outcome.json"),
@@ -239,6 +261,7 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
         # A worker that was killed could not: its memory must not stay mapped in a server that lives on.
         if worker.returncode:
             client.unregister_shared_memory(job.segment)
+            (SHM_DIR / job.segment).unlink(missing_ok=True)
     try:
         return read_outcome(Path(job.outcome))
     except InferenceError as error:

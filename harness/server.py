@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import docker_engine, file_lock, server_launch, supervisor
-from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, ConfigError, HarnessError, ServerError
+from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, ConfigError, HarnessError, ServerError
 from harness.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server_launch import Ports
 
@@ -130,7 +130,8 @@ def _launch(
         return _wait_until_ready(process, state_dir, ports)
     except BaseException:
         process.terminate()
-        process.wait(timeout=2 * supervisor.GRACE_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=2 * supervisor.GRACE_S)
         raise
 
 
@@ -293,6 +294,10 @@ def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_
     except HarnessError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except (OSError, ValueError) as error:
+        # The state folder cannot be written, or what is in it is damaged.
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from harness.client import TritonClient
+from harness import file_lock, paths
+from harness.client import TritonClient, is_on_this_host
 from harness.errors import ServerError
 from harness.model_config import dims
 from harness.models.spec import TensorSpec, Variant
@@ -16,17 +17,25 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def borrowed(client: TritonClient, entry: str) -> Iterator[None]:
-    """Leave somebody else's server as it was found: the model with its own settings, or not loaded."""
-    was_ready = client.is_model_ready(entry)
-    try:
-        yield
-    finally:
-        # A server that died or that does not let us has nothing to be put back.
-        with contextlib.suppress(ServerError):
-            if was_ready:
-                client.load(entry, None)
-            else:
-                client.unload(entry)
+    """Leave somebody else's server as it was found: the model with its own settings, or not loaded.
+
+    On this machine another run waits until this one is over: it would change what this one measures.
+    """
+    with contextlib.ExitStack() as stack:
+        if is_on_this_host(client.url):
+            paths.STATE_DIR.mkdir(parents=True, exist_ok=True)
+            port = client.url.rsplit(":", 1)[1]
+            stack.enter_context(file_lock.hold(paths.STATE_DIR / f"measuring-port-{port}.lock"))
+        was_ready = client.is_model_ready(entry)
+        try:
+            yield
+        finally:
+            # A server that died or that does not let us has nothing to be put back.
+            with contextlib.suppress(ServerError):
+                if was_ready:
+                    client.load(entry, None)
+                else:
+                    client.unload(entry)
 
 
 class ModelLoader:

@@ -19,7 +19,8 @@ _MAX_REQUEST_BYTES = 32 << 20
 _MIN_OFFLINE_IN_FLIGHT = 4
 """Enough to hide the client's turn-around where the instances are not ours to count."""
 _SERVER_IN_FLIGHT = 2048
-"""Arrivals do not wait for earlier answers; this is only a bound on memory when a server falls behind."""
+_SERVER_BYTES_IN_FLIGHT = 2 << 30
+"""Arrivals do not wait for earlier answers; these are only bounds on memory when a server falls behind."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def tune(
     in_flight = {
         Scenario.SINGLE_STREAM: 1,
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
-        Scenario.SERVER: _SERVER_IN_FLIGHT,
+        Scenario.SERVER: min(_SERVER_IN_FLIGHT, _SERVER_BYTES_IN_FLIGHT // sample_bytes(variant.input)),
         # Every instance runs one full batch while the next one waits for it.
         Scenario.OFFLINE: max(2 * instances, _MIN_OFFLINE_IN_FLIGHT),
     }[scenario]

@@ -41,13 +41,18 @@ def peak(log: DetailLog) -> Metric | None:
     return Metric("highest rate that keeps the bound", float(found[-1]), "queries/s") if found else None
 
 
+def error_reasons(log: DetailLog) -> list[str]:
+    """Errors that LoadGen logged, each of which makes any test invalid."""
+    return [f"LoadGen logged an error: {error}" for error in log.errors]
+
+
 def peak_reasons(log: DetailLog) -> list[str]:
     """Why a search failed. LoadGen calls it INVALID even where it succeeds: it leaves early stopping out."""
     if peak(log) and not log.errors:
         return []
     rate = log.number("effective_target_qps") or 0
     found = [f"the search found no rate that keeps the bound; start it lower than --qps {rate:.4g}"]
-    return found + [f"LoadGen logged an error: {error}" for error in log.errors]
+    return found + error_reasons(log)
 
 
 def is_valid(log: DetailLog) -> bool:
@@ -70,7 +75,7 @@ def reasons(log: DetailLog, scenario: Scenario) -> list[str]:
         found.append(_over_bound(log))
     elif log.values.get("early_stopping_met") is False:
         found.append(_early_stopping(log, scenario))
-    found.extend(f"LoadGen logged an error: {error}" for error in log.errors)
+    found += error_reasons(log)
     if not found and not is_valid(log):
         found.append(str(log.values.get("result_invalid_reason", "LoadGen gave no reason")))
     return found

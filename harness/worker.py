@@ -10,7 +10,6 @@ import functools
 import json
 import logging
 import os
-import resource
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
 from harness.postprocess import Tensors, decoder, payload_floats
+from harness.processes import peak_rss_bytes
 from harness.rounds import Scenario
 from harness.sample_file import SampleFile
 from harness.samples import MessageStore, SampleLibrary, SampleStore, open_store
@@ -57,6 +57,8 @@ class Job:
     url: str
     entry: str
     entry_dir: str
+    graph_sha256: str
+    """Of the verified export; the entry may have been converted again meanwhile."""
     samples: str
     """Path of the .npy array of all preprocessed samples."""
     log_dir: str
@@ -177,7 +179,10 @@ def run_job(job: Job) -> Outcome:
         HarnessError: the test could not be started, or its preparation failed.
     """
     entry_dir = Path(job.entry_dir)
-    variant = manifest.load(entry_dir).variant
+    facts = manifest.load(entry_dir)
+    if facts.graph_sha256 != job.graph_sha256:
+        raise InferenceError(f"{entry_dir} was converted again by another process: run again")
+    variant = facts.variant
     samples = SampleFile(Path(job.samples))
     with TritonClient(job.url) as client:
         _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
@@ -203,7 +208,7 @@ def run_job(job: Job) -> Outcome:
         statistics=statistics,
         test_s=test_s,
         client_cpu_s=cpu_s,
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_rss_bytes=peak_rss_bytes(os.getpid()),
     )
 
 

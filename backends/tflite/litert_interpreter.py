@@ -17,7 +17,8 @@ from flatbuffers import flexbuffers
 
 _FILENAME = "model.tflite"
 _DETECTION = b"TFLite_Detection_PostProcess"
-_CLASSES_OUTPUT = 1
+_IDLE_CLASSES = b"idle classes"
+"""A tensor that only our exports have (converters/tflite_detection.py)."""
 
 
 def complete(config: Any) -> Any:
@@ -110,15 +111,15 @@ def _loses_a_class_to_threads(file: Path) -> bool:
     """Whether LiteRT's detection operation would, run by n threads, not find what is of class n.
 
     Seen in LiteRT 2.3: with `use_regular_nms`, the threads pass over that class. Our own exports have idle
-    classes there, and shift the others back behind the operation, whose classes are then no output.
+    classes there, whose number is a constant that they subtract afterwards.
     """
     model = schema_py_generated.Model.GetRootAs(file.read_bytes(), 0)
     graph = model.Subgraphs(0)
-    outputs = set(graph.OutputsAsNumpy().tolist())
+    if any(graph.Tensors(index).Name() == _IDLE_CLASSES for index in range(graph.TensorsLength())):
+        return False
     for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
-        is_detection = model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == _DETECTION
-        if is_detection and operator.Outputs(_CLASSES_OUTPUT) in outputs:
+        if model.OperatorCodes(operator.OpcodeIndex()).CustomCode() == _DETECTION:
             options = flexbuffers.Loads(operator.CustomOptionsAsNumpy().tobytes())
             return bool(options.get("use_regular_nms"))
     return False

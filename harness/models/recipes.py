@@ -7,7 +7,7 @@ pre_process_coco_resnet34 and its twins for each framework).
 
 from dataclasses import replace
 
-from harness.models.spec import DType, Layout, Preprocess, Resize, Step
+from harness.models.spec import DType, Layout, Preprocess, Resize, Step, Task
 
 IMAGENET = Preprocess(
     name="imagenet",
@@ -42,6 +42,13 @@ COCO_300 = Preprocess(
     layout=Layout.NHWC,
     dtype=DType.UINT8,
 )
+COCO_300_PT = Preprocess(
+    name="coco-300-pt",
+    resize=Resize.STRETCH_LINEAR,
+    size_px=(300, 300),
+    steps=(Step("subtract", (127.5,)), Step("divide", (127.5,))),
+    layout=Layout.NCHW,
+)
 COCO_1200 = Preprocess(
     name="coco-1200",
     resize=Resize.STRETCH_LINEAR,
@@ -58,7 +65,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         *(IMAGENET, IMAGENET_MOBILENET, IMAGENET_PYTORCH),
-        *(COCO_300, COCO_1200, COCO_1200_ONNX, COCO_1200_PT, COCO_1200_TF),
+        *(COCO_300, COCO_300_PT, COCO_1200, COCO_1200_ONNX, COCO_1200_PT, COCO_1200_TF),
     )
 }
 
@@ -66,6 +73,11 @@ RECIPES = {
 def has_same_arithmetic(one: Preprocess, other: Preprocess) -> bool:
     """Whether two recipes make the same pixels, whatever they are called and however these are laid out."""
     return replace(one, name="", layout=Layout.NHWC) == replace(other, name="", layout=Layout.NHWC)
+
+
+def is_for(task: Task, recipe: Preprocess) -> bool:
+    """Whether a recipe keeps what a task needs: a crop would move a detector's boxes."""
+    return (recipe.resize == Resize.STRETCH_LINEAR) == (task == Task.DETECTION)
 
 
 def fit(

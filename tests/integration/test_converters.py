@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import files, parity, samples, source
+from converters import detection_parity, files, parity, samples, source
 from harness import manifest
+from harness.detections import compare, split
 from harness.models import MODELS
 from harness.models.spec import Platform
 from harness.paths import MODEL_REPOSITORY, PROJECT_ROOT
@@ -66,8 +67,10 @@ def test_every_model_converts_to_every_platform_and_equals_its_source(repository
     variant = MODELS[model].variants[platform]
     assert found.weights == "seeded"
     assert found.variant == variant
-    assert found.parity.samples == 16
-    assert found.parity.agreement == 1.0
+    # Images of 17 MB take seconds each.
+    assert found.parity.samples == (3 if model == "ssd-resnet34" else 16)
+    # Of boxes, rounding may decide one in thousands.
+    assert found.parity.agreement >= (0.99 if variant.detection else 1.0)
     assert found.parity.max_abs_diff <= variant.tolerance
     tracked = MODEL_REPOSITORY / entry.name / "config.pbtxt"
     assert (entry / "config.pbtxt").read_bytes() == tracked.read_bytes()
@@ -85,6 +88,9 @@ def test_the_golden_samples_are_what_the_export_answers(repository, model, platf
     variant = MODELS[model].variants[platform]
     with np.load(entry / "golden.npz") as stored:
         golden = {name: stored[name] for name in stored}
+    if variant.detection:
+        check_golden_detections(entry, golden)
+        return
     names = [output.name for output in variant.requested_outputs]
     assert sorted(golden) == sorted(["input", *(f"output:{name}" for name in names)])
     assert golden["input"].shape == (4, *variant.input.shape)
@@ -93,6 +99,20 @@ def test_the_golden_samples_are_what_the_export_answers(repository, model, platf
         answer = graph.run(golden["input"])[index]
     assert answer == pytest.approx(golden[f"output:{names[0]}"], abs=1e-3)
     assert len(set(parity.classes(answer).tolist())) == 4
+
+
+def check_golden_detections(entry: Path, golden: dict[str, np.ndarray]) -> None:
+    facts = manifest.load(entry)
+    count = 1 if facts.model == "ssd-resnet34" else 4
+    assert sorted(golden) == ["detections", "input"]
+    assert golden["input"].shape == (count, *facts.variant.input.shape)
+    expected = split(golden["detections"], count)
+    with files.open_file(entry / "1" / facts.variant.platform.model_filename, MODELS[facts.model]) as graph:
+        found = detection_parity.run(graph, facts.variant, golden["input"], (1,) * count)
+    agreement = compare(expected, found, 1e-3)
+    assert agreement.share >= 0.99
+    # Tens of boxes an image, found by both and so counted twice.
+    assert agreement.detections >= 2 * 10 * count
 
 
 @pytest.mark.parametrize(

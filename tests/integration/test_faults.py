@@ -107,6 +107,7 @@ def run_worker(tmp_path: Path):
             url=info.grpc_url,
             entry=entry.name,
             entry_dir=str(entry),
+            graph_sha256="0",
             samples=str(samples),
             log_dir=str(log_dir),
             outcome=str(log_dir / "outcome.json"),

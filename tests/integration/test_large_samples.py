@@ -19,7 +19,7 @@ from harness.manifest import Manifest, Parity
 from harness.model_config import model_config, to_text
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.processes import start_module
+from harness.processes import peak_rss_bytes, start_module
 from harness.rounds import Scenario, rules
 from harness.wire import sample_bytes
 from harness.worker import Job, Outcome, read_outcome
@@ -81,6 +81,7 @@ def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path
             url=triton.grpc_url,
             entry=entry.name,
             entry_dir=str(entry),
+            graph_sha256="0",
             samples=str(samples),
             log_dir=str(tmp_path),
             outcome=str(tmp_path / "outcome.json"),
@@ -103,7 +104,7 @@ def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path
 def test_every_image_gets_its_own_boxes_and_memory_is_bounded_by_the_loaded_samples(
     run_accuracy: Callable, triton: server.ServerInfo, transport: str
 ) -> None:
-    before = peak_rss_bytes(triton.pid)
+    before = server_peak_rss_bytes(triton.pid)
     outcome, payloads = run_accuracy(transport)
     assert outcome.error == ""
     assert outcome.transport == transport
@@ -116,11 +117,10 @@ def test_every_image_gets_its_own_boxes_and_memory_is_bounded_by_the_loaded_samp
     everything = SAMPLES * sample_bytes(VARIANT.input)
     # The client: the loaded samples twice where they travel in messages (ours, gRPC's), and Python itself.
     assert outcome.peak_rss_bytes < 2 * loaded + 150e6 < everything
-    assert peak_rss_bytes(triton.pid) - before < 3 * loaded + 50e6 < everything
+    assert server_peak_rss_bytes(triton.pid) - before < 3 * loaded + 50e6 < everything
 
 
-def peak_rss_bytes(pid: int) -> int:
-    """Of a server and its stubs, as the kernel noted it."""
+def server_peak_rss_bytes(pid: int) -> int:
+    """Of a server and its stubs."""
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    lines = [Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1] for process in processes]
-    return sum(int(line.split()[0]) * 1024 for line in lines)
+    return sum(peak_rss_bytes(process.pid) for process in processes)

@@ -89,7 +89,8 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
         ({"save_images": "3"}, "resnet50 on onnxruntime is a classifier: --save-images"),
         ({"save_images": "0"}, "--save-images 0 is impossible"),
         ({"dataset": "coco", "dataset_path": "."}, "is a classifier: --dataset coco"),
-        ({"dataset": "coco-300", "dataset_path": "."}, "preprocessed as imagenet"),
+        ({"dataset": "coco-300", "dataset_path": "."}, "is a classifier: --dataset coco-300"),
+        ({"dataset": "coco-300", "dataset_path": ".", "weights": __file__}, "is a classifier"),
         ({"quick": True, "time": "5"}, "--quick .* takes no --time"),
         ({"quick": True, "round": "v6.1"}, "--quick .* takes no --round"),
         ({"quick": True, "mode": "Submission"}, "--quick .* takes no --mode Submission"),
@@ -134,5 +135,8 @@ def test_a_sweep_is_every_model_on_every_platform_or_those_asked_for() -> None:
     assert ("ssd-resnet34", Platform.PYTORCH) in pairs
     assert len(pairs) == sum(len(spec.variants) for spec in MODELS.values())
     assert {config.platform for config in sweep({"model": "mobilenet", "platform": "tflite"})} == {"tflite"}
+    with pytest.raises(ConfigError, match=r"--all .*: add --model to use --nms"):
+        sweep({"nms": "reference"})
+    assert {config.dataset for config in sweep({"platform": "tflite"})} == {"synthetic"}
     on_pytorch = [config.model for config in sweep({"platform": "pytorch"})]
     assert on_pytorch == ["resnet50", "mobilenet", "ssd-resnet34"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.detections import compare, split
+from harness.detections import compare, split, strongest
 
 
 def records(*rows: tuple[float, ...]) -> np.ndarray:
@@ -44,6 +44,14 @@ def test_faint_boxes_do_not_count_but_can_be_twins() -> None:
     assert compare([records(CAT, FAINT)], [records(CAT)], 1e-3).share == 1.0
     at_the_limit, below = (*DOG[:4], 0.0501, 18), (*DOG[:4], 0.0499, 18)
     assert compare([records(at_the_limit)], [records(below)], 1e-3).share == 1.0
+
+
+def test_the_strongest_are_significant_and_at_most_a_hundred_of_a_class() -> None:
+    crowd = [(0.1, 0.1, 0.2, 0.2, 0.1 + index / 1000, 17) for index in range(150)]
+    found = strongest(records(FAINT, DOG, *crowd))
+    assert (found[:, 6] == 17).sum() == 100
+    assert found[0].tolist() == pytest.approx([0, *DOG])
+    assert found[:, 5].min() == pytest.approx(0.15)
 
 
 def test_images_are_not_mixed_up() -> None:

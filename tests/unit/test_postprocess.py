@@ -103,6 +103,17 @@ def test_classes_that_count_from_zero_become_coco_ids() -> None:
     assert records_of(variant, [boxes, classes, scores, count], [0]) == [[[0, 0, 0, 1, 1, 0.5, 1]]]
 
 
+def test_what_is_left_in_slots_beyond_the_count_does_no_harm() -> None:
+    variant = MODELS["ssd-mobilenet"].variants[Platform.TFLITE]
+    boxes, classes = slots(100, [0, 0, 1, 1])[None], slots(100, [0])[None, :, 0]
+    scores, count = slots(100, [0.5])[None, :, 0], np.array([[1]], np.float32)
+    boxes[0, 50], classes[0, 51], scores[0, 52] = np.nan, np.inf, np.nan
+    assert records_of(variant, [boxes, classes, scores, count], [0]) == [[[0, 0, 0, 1, 1, 0.5, 1]]]
+    count[0, 0] = np.nan
+    with pytest.raises(InferenceError, match="NaN or infinite"):
+        records_of(variant, [boxes, classes, scores, count], [0])
+
+
 @pytest.mark.parametrize("where", ["boxes", "scores"])
 def test_boxes_that_are_no_numbers_are_refused(where: str) -> None:
     variant = MODELS["ssd-resnet34"].variants[Platform.PYTORCH]

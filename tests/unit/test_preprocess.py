@@ -92,6 +92,11 @@ def coco_300(bgr):
     return np.floor(stretched(bgr, 300)).astype(np.uint8)
 
 
+def coco_300_pt(bgr):
+    """`coco-300-pt`: to -1...1 in two float32 steps, without a rounding to bytes."""
+    return (stretched(bgr, 300) - np.float32(127.5)) / np.float32(127.5)
+
+
 def coco_1200(bgr):
     """`coco-1200` and its twins: divide, subtract, divide; one float32 step each."""
     picture = stretched(bgr, 1200) / np.float32(255)
@@ -105,6 +110,7 @@ BY_THE_BOOK = {
     "imagenet_mobilenet": mobilenet,
     "imagenet_pytorch": torchvision,
     "coco-300": coco_300,
+    "coco-300-pt": coco_300_pt,
     "coco-1200": coco_1200,
 }
 
