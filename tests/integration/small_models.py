@@ -113,7 +113,7 @@ def write_detector(path: Path, classes: int) -> None:
     import tensorflow as tf
     from ai_edge_litert.tools import flatbuffer_utils
 
-    from converters.tflite_detection import DetectionOptions, append_detection
+    from converters.tflite_detection import IDLE_TENSOR, DetectionOptions, append_detection
 
     with tempfile.TemporaryDirectory() as folder:
         saved, graph = Path(folder) / "saved", tf.Graph()
@@ -140,6 +140,8 @@ def write_detector(path: Path, classes: int) -> None:
     # Straight out of the operation, without our clipping and shifting.
     for wanted, name in zip(detect.outputs, names, strict=True):
         inner.tensors[wanted].name = f"{name}_of_op".encode()
+    (idle,) = (tensor for tensor in inner.tensors if tensor.name == IDLE_TENSOR.encode())
+    idle.name = b"unused"
     inner.outputs = list(detect.outputs)
     path.write_bytes(bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
 
