@@ -6,6 +6,7 @@ forgotten the models of earlier rounds; a test compares the two for those that i
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -54,6 +55,9 @@ class Plan:
 SUMMARY_LOG = "mlperf_log_summary.txt"
 DETAIL_LOG = "mlperf_log_detail.txt"
 ACCURACY_LOG = "mlperf_log_accuracy.json"
+
+
+_NO_NUMBER = re.compile(r'("value": *)-?(?:nan|inf)\b')
 
 
 def version() -> str:
@@ -167,7 +171,8 @@ def read_detail(log_dir: Path) -> DetailLog:
         for line in path.read_text(encoding="utf-8").splitlines():
             if not line.startswith(":::MLLOG "):
                 continue
-            record = json.loads(line.removeprefix(":::MLLOG "))
+            # Of a single query LoadGen computes rates that are no numbers, which JSON does not have.
+            record = json.loads(_NO_NUMBER.sub(r"\1null", line.removeprefix(":::MLLOG ")))
             values[record["key"]] = record["value"]
             if record["key"] == "generic_message":
                 messages.append(str(record["value"]))

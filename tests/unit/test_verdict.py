@@ -30,6 +30,19 @@ loadgen.run(plan, log_dir, total_sample_count=64, load=lambda _: None, unload=la
             issue=issue, flush=lambda: None)
 """
 
+
+def test_figures_that_are_no_numbers_are_read_as_missing(tmp_path: Path) -> None:
+    # As LoadGen 6.0.17 writes them for a Server test of one query.
+    lines = [
+        ':::MLLOG {"key": "result_scheduled_samples_per_sec", "value": -nan, "metadata": {}}',
+        ':::MLLOG {"key": "result_validity", "value": "INVALID", "metadata": {}}',
+    ]
+    (tmp_path / loadgen.DETAIL_LOG).write_text("\n".join(lines))
+    log = loadgen.read_detail(tmp_path)
+    assert log.number("result_scheduled_samples_per_sec") is None
+    assert log.values["result_validity"] == "INVALID"
+
+
 ROOT = Path(__file__).parents[2]
 
 PLAN = Plan(
