@@ -13,11 +13,9 @@ from converters.graph import Array, Graph, relayout
 from converters.parity import Comparison
 from harness import detections
 from harness.errors import ConversionError
-from harness.manifest import Parity
+from harness.manifest import GOLDEN_DETECTIONS, Parity
 from harness.models.spec import Variant
-from harness.postprocess import Payload, decoder, payload_floats
-
-GOLDEN_ARRAY = "detections"
+from harness.postprocess import Payload
 
 _LARGEST_SHARE = 2.0
 """Boxes may reach beyond the image; few reach so far, and of boxes in pixels nearly all do."""
@@ -89,16 +87,12 @@ def records(graph: Graph, variant: Variant, batch: Array, first_index: int) -> l
         (m, 7) records of each sample.
     """
     answers = dict(zip((output.name for output in graph.outputs), graph.run(batch), strict=True))
-    payload = np.empty((len(batch), payload_floats(variant)), np.float32)
     tensors = [answers[output.name] for output in variant.requested_outputs]
-    sizes = decoder(variant)(tensors, range(first_index, first_index + len(batch)), payload)
-    return [
-        detections.records_of(row.tobytes()[:size]).copy() for row, size in zip(payload, sizes, strict=True)
-    ]
+    return detections.decode(variant, tensors, range(first_index, first_index + len(batch)))
 
 
 def golden(found: Sequence[Payload]) -> dict[str, Array]:
     """What an entry's golden.npz holds beside the inputs: their records, numbered from 0."""
-    for index, records_of_sample in enumerate(found):
-        records_of_sample[:, 0] = index
-    return {GOLDEN_ARRAY: np.concatenate(found)}
+    records = np.concatenate(found)
+    records[:, 0] = np.repeat(np.arange(len(found)), [len(part) for part in found])
+    return {GOLDEN_DETECTIONS: records}

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.postprocess import RECORD_FLOATS, Payload
+from harness.models.spec import Variant
+from harness.postprocess import RECORD_FLOATS, Payload, Tensors, decoder, payload_floats
 
 SIGNIFICANT_SCORE = 0.05
 """Detections below are not compared: which of the many near zero get the last slots is chance.
@@ -18,7 +19,6 @@ The score below which the MLPerf reference's ssd-resnet34 drops them."""
 
 MIN_AGREEMENT = 0.99
 """Smallest share of detections with a twin between a model and its export; the rest is chance, as above."""
-
 
 MAX_PER_CLASS = 100
 """Detections of one class in one image that COCO's evaluation looks at (`maxDets` of pycocotools)."""
@@ -44,6 +44,15 @@ class Agreement:
 def records_of(payload: bytes) -> Payload:
     """A payload as (n, 7) records: sample index, ymin, xmin, ymax, xmax, score, class."""
     return np.frombuffer(payload, "<f4").reshape(-1, RECORD_FLOATS)
+
+
+def decode(variant: Variant, tensors: Tensors, indices: Sequence[int]) -> list[Payload]:
+    """What a detector's answer to these samples would log: the (n, 7) records of each."""
+    payload = np.empty((len(indices), payload_floats(variant)), np.float32)
+    sizes = decoder(variant)(tensors, indices, payload)
+    return [
+        records_of(row[: size // row.itemsize].tobytes()) for row, size in zip(payload, sizes, strict=True)
+    ]
 
 
 def split(records: Payload, count: int) -> list[Payload]:

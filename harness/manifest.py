@@ -30,6 +30,7 @@ MANIFEST_NAME = "MANIFEST.json"
 GOLDEN_NAME = "golden.npz"
 """Beside the manifest: `input` (n, ...) and the source's answers. Classifiers: per requested output,
 `output:<name>` (n, ...). Detectors: `detections`, (m, 7) records of `harness.postprocess`."""
+GOLDEN_DETECTIONS = "detections"
 
 SEEDED = "seeded"
 OFFICIAL = "official"

@@ -23,7 +23,7 @@ import numpy as np
 from harness import loadgen, manifest, server_statistics
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
-from harness.detections import compare, records_of, split
+from harness.detections import compare, decode, split
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
@@ -317,16 +317,15 @@ def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path)
     store.fill(inputs, range(len(inputs)))
     reader = ResponseReader(variant.requested_outputs)
     answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
-    compare = _compare_detections if variant.detection else _compare_outputs
-    difference = compare(variant, answers, expected)
-    if difference:
+    find_difference = _detections_differ if variant.detection else _outputs_differ
+    if difference := find_difference(variant, answers, expected):
         raise InferenceError(
             f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
             "it again, or check the server's model repository"
         )
 
 
-def _compare_outputs(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
     """What is wrong with a classifier's answers, or nothing."""
     for row, tensors in enumerate(answers):
         for spec, answer in zip(variant.requested_outputs, tensors, strict=True):
@@ -339,15 +338,10 @@ def _compare_outputs(variant: Variant, answers: Sequence[Tensors], expected: dic
     return ""
 
 
-def _compare_detections(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+def _detections_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
     """What is wrong with a detector's answers, or nothing."""
-    payload = np.empty((1, payload_floats(variant)), np.float32)
-    decode = decoder(variant)
-    found = []
-    for row, tensors in enumerate(answers):
-        (size,) = decode(tensors, [row], payload)
-        found.append(records_of(payload.tobytes()[:size]))
-    agreement = compare(split(expected["detections"], len(answers)), found, _GOLDEN_TOLERANCE)
+    found = [records for row, tensors in enumerate(answers) for records in decode(variant, tensors, [row])]
+    agreement = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, _GOLDEN_TOLERANCE)
     if agreement.share >= _GOLDEN_AGREEMENT:
         return ""
     return f"only {agreement.share:.1%} of its boxes are those of the source framework"
