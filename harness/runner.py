@@ -231,7 +231,7 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
     config = prepared.config
     is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
     job = Job(
-        url=client.url,
+        urls=(client.url,),
         entry=prepared.manifest.entry,
         entry_dir=str(prepared.entry_dir),
         graph_sha256=prepared.manifest.graph_sha256,

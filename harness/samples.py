@@ -27,7 +27,14 @@ class Samples(Protocol):
         """One of them."""
 
 
-class SampleStore(Protocol):
+class Requests(Protocol):
+    """Ready-made requests for loaded samples."""
+
+    def request(self, first_row: int, batch: int) -> bytes:
+        """The request for rows `first_row` to `first_row + batch`."""
+
+
+class SampleStore(Requests, Protocol):
     """Where the loaded samples are."""
 
     transport: str
@@ -35,54 +42,59 @@ class SampleStore(Protocol):
     def fill(self, samples: Samples, indices: Sequence[int]) -> None:
         """Make `samples[indices]` the rows, from 0 on."""
 
-    def request(self, first_row: int, batch: int) -> bytes:
-        """The request for rows `first_row` to `first_row + batch`."""
-
     def close(self) -> None:
         """Let go of the memory; the store cannot be used again."""
 
 
-class SharedMemoryStore:
-    """Samples in a segment that the server has mapped; requests only point into it."""
+class SharedMemoryRequests:
+    """Requests that point into a segment which the servers have mapped."""
 
-    transport = "shm"
-
-    def __init__(
-        self, client: TritonClient, entry: str, variant: Variant, segment: Segment, batch: int
-    ) -> None:
-        """Take over a registered segment; requests for 1 and for `batch` rows are made here, once."""
-        self._client, self._entry, self._variant, self._segment = client, entry, variant, segment
-        self._rows = np.frombuffer(segment.buffer, variant.input.dtype.value).reshape(
-            -1, *variant.input.shape
-        )
-        self._requests: dict[tuple[int, int], bytes] = {}
-        for size in {1, batch}:
-            for row in range(len(self._rows) - size + 1):
-                self._requests[row, size] = self._make(row, size)
-
-    def fill(self, samples: Samples, indices: Sequence[int]) -> None:
-        """Copy the samples in; the server sees them at once."""
-        for row, index in enumerate(indices):
-            self._rows[row] = samples[index]
+    def __init__(self, entry: str, variant: Variant, segment: str, rows: int, batch: int) -> None:
+        """Make the requests for 1 and for `batch` of the segment's rows, once."""
+        self._entry, self._variant, self._segment = entry, variant, segment
+        self._ready = {
+            (row, size): self._make(row, size) for size in {1, batch} for row in range(rows - size + 1)
+        }
 
     def request(self, first_row: int, batch: int) -> bytes:
         """The request for these rows, made beforehand but for odd batch sizes."""
-        ready = self._requests.get((first_row, batch))
+        ready = self._ready.get((first_row, batch))
         if ready is None:
-            ready = self._requests[first_row, batch] = self._make(first_row, batch)
+            ready = self._ready[first_row, batch] = self._make(first_row, batch)
         return ready
-
-    def close(self) -> None:
-        """Have the server unmap the segment, then unmap it here."""
-        self._client.unregister_shared_memory(self._segment.name)
-        del self._rows
-        self._segment.close()
 
     def _make(self, row: int, batch: int) -> bytes:
         variant = self._variant
         return shared_memory_request(
-            self._entry, variant.input, variant.requested_outputs, self._segment.name, row, batch
+            self._entry, variant.input, variant.requested_outputs, self._segment, row, batch
         )
+
+
+class SharedMemoryStore:
+    """Samples in a segment that the servers have mapped; requests only point into it."""
+
+    transport = "shm"
+
+    def __init__(
+        self, clients: Sequence[TritonClient], entry: str, variant: Variant, segment: Segment, batch: int
+    ) -> None:
+        """Take over a segment that is registered with each of the servers."""
+        self._clients, self._segment = clients, segment
+        rows = np.frombuffer(segment.buffer, variant.input.dtype.value)
+        self._rows = rows.reshape(-1, *variant.input.shape)
+        self.request = SharedMemoryRequests(entry, variant, segment.name, len(self._rows), batch).request
+
+    def fill(self, samples: Samples, indices: Sequence[int]) -> None:
+        """Copy the samples in; the servers see them at once."""
+        for row, index in enumerate(indices):
+            self._rows[row] = samples[index]
+
+    def close(self) -> None:
+        """Have the servers unmap the segment, then unmap it here."""
+        for client in self._clients:
+            client.unregister_shared_memory(self._segment.name)
+        del self._rows
+        self._segment.close()
 
 
 class MessageStore:
@@ -121,36 +133,45 @@ class MessageStore:
 
 
 def open_store(
-    client: TritonClient, entry: str, variant: Variant, *, transport: str, name: str, rows: int, batch: int
+    clients: Sequence[TritonClient],
+    entry: str,
+    variant: Variant,
+    *,
+    transport: str,
+    name: str,
+    rows: int,
+    batch: int,
 ) -> SampleStore:
-    """Choose where samples live: `shm`, `grpc`, or `auto` for shm where the server can map our memory.
+    """Choose where samples live: `shm`, `grpc`, or `auto` for shm where every server can map our memory.
 
     Args:
-        client: the server that will be sent the requests.
+        clients: the servers that will be sent the requests.
         entry: the model's name there.
         variant: its tensors.
         transport: auto, shm or grpc.
-        name: of the shared memory segment, unique on this machine and on the server.
+        name: of the shared memory segment, unique on this machine and on the servers.
         rows: most samples ever loaded at once.
         batch: largest number of rows in one request.
 
     Raises:
-        ServerError: no room in /dev/shm, or `shm` was asked for and the server cannot map it.
+        ServerError: no room in /dev/shm, or `shm` was asked for and a server cannot map it.
     """
     if transport == "grpc":
         return MessageStore(entry, variant, batch)
     segment = Segment(name, rows * sample_bytes(variant.input))
     try:
-        is_mapped = client.register_shared_memory(name, segment.size)
+        refusing = [client for client in clients if not client.register_shared_memory(name, segment.size)]
     finally:
         # Mapped memory needs no name any more, and without one no crash can leak it.
         segment.unlink()
-    if is_mapped:
-        return SharedMemoryStore(client, entry, variant, segment, batch)
+    if not refusing:
+        return SharedMemoryStore(clients, entry, variant, segment, batch)
+    for client in clients:
+        client.unregister_shared_memory(name)
     segment.close()
     if transport == "shm":
         raise ServerError(
-            f"the server at {client.url} cannot map this machine's shared memory (other host or IPC "
+            f"the server at {refusing[0].url} cannot map this machine's shared memory (other host or IPC "
             "namespace, or started without --allow-client-shm=true); use --transport grpc"
         )
     return MessageStore(entry, variant, batch)

@@ -1,5 +1,8 @@
 """Triton's own account of a run: the difference of its cumulative statistics before and after."""
 
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +47,20 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> ServerStatistic
         compute_output_ns=grown("inference_stats", "compute_output", "ns"),
         executions_by_batch_size={size: count for size, count in sorted(batches.items()) if count},
     )
+
+
+def total(parts: Iterable[ServerStatistics]) -> ServerStatistics:
+    """What several servers did together."""
+    result, *others = parts
+    for part in others:
+        sums = {
+            field.name: getattr(result, field.name) + getattr(part, field.name)
+            for field in dataclasses.fields(ServerStatistics)
+            if field.type is int
+        }
+        batches = Counter(result.executions_by_batch_size) + Counter(part.executions_by_batch_size)
+        result = ServerStatistics(**sums, executions_by_batch_size=dict(sorted(batches.items())))
+    return result
 
 
 def _figure(statistics: dict[str, Any], *path: str) -> int:

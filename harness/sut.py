@@ -1,24 +1,31 @@
 """The hot path: a LoadGen query becomes requests, and each response completes its samples.
 
-    issue (LoadGen's thread)        a free slot -> ready bytes -> gRPC
-    _on_answer (gRPC's thread)      bytes -> check -> payload -> LoadGen -> the slot is free again
+    issue (LoadGen's thread)      query -> the event loop, or answered at once where one request is under way
+    _take                         the next neighbouring samples of a query -> a free slot
+    Endpoint.answer               ready bytes -> gRPC -> bytes -> check -> payloads
+    _finish                       payloads -> LoadGen
 
 Everything else was decided before the test: requests are serialised when samples are loaded, slots with
-their payload buffers exist from the start. Neither side may let an exception out: LoadGen would crash the
-process, gRPC would drop it and LoadGen would wait for ever. A failed sample is completed empty, and counted.
+their payload buffers exist from the start. No side may let an exception out: LoadGen would crash the
+process, an event loop would drop it and LoadGen would wait for ever. A failed sample is completed empty, and
+counted.
+
+Measured with a null model and 64 requests in flight: coroutines on one event loop answer 1.5 to 1.7 times as
+many queries as gRPC's futures with callbacks, whose two threads fight for the interpreter. For one request in
+flight a blocking call on LoadGen's own thread wakes no other thread, and takes half the CPU time of a future.
 """
 
-import threading
+import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from harness.client import RequestFailed, TritonClient
+from harness.client import InferenceChannel, RequestFailed, TritonClient
 from harness.postprocess import Decoder
-from harness.samples import SampleLibrary
+from harness.samples import Requests, SampleLibrary
 from harness.wire import ResponseReader
 
 Complete = Callable[[Sequence[int], int, int, Sequence[int]], None]
@@ -26,6 +33,69 @@ Complete = Callable[[Sequence[int], int, int, Sequence[int]], None]
 
 Failed samples have 0 bytes, and so have images without a detection.
 """
+_GONE = RequestFailed("not sent, since the server is gone", is_fatal=True)
+
+
+class Slot:
+    """Room for one request in flight; `uses` tells the watchdog whether it is still the same request."""
+
+    __slots__ = ("address", "endpoint", "indices", "payload", "response_ids", "row", "stride", "uses")
+
+    def __init__(self, endpoint: int, batch: int, payload_floats: int) -> None:
+        self.endpoint = endpoint
+        self.payload = np.empty((batch, payload_floats), np.float32)
+        self.address = self.payload.ctypes.data
+        self.stride = self.payload.strides[0]
+        self.row = 0
+        self.response_ids: Sequence[int] = ()
+        self.indices: Sequence[int] = ()
+        self.uses = 0
+
+
+class Endpoint(Protocol):
+    """Answers requests: a server, or a client process that asks one."""
+
+    async def answer(self, slot: Slot) -> Sequence[int]:
+        """Ask for the samples from `slot.row` on and fill `slot.payload`; bytes of each sample's payload.
+
+        Raises:
+            InferenceError: the request failed, or its answer is malformed.
+        """
+
+    def answer_now(self, slot: Slot) -> Sequence[int]:
+        """The same, blocking the calling thread."""
+
+
+class ServerEndpoint:
+    """One server, asked by this process."""
+
+    def __init__(
+        self,
+        client: TritonClient,
+        channel: InferenceChannel,
+        requests: Requests,
+        reader: ResponseReader,
+        decode: Decoder,
+        timeout_s: float,
+    ) -> None:
+        """`timeout_s`: after which a request counts as lost."""
+        self._infer_now, self._infer = client.infer_now, channel.infer
+        self._requests, self._reader, self._decode = requests, reader, decode
+        self._timeout_s = timeout_s
+
+    async def answer(self, slot: Slot) -> Sequence[int]:
+        """See `Endpoint`."""
+        request = self._requests.request(slot.row, len(slot.indices))
+        return self._read(slot, await self._infer(request, self._timeout_s))
+
+    def answer_now(self, slot: Slot) -> Sequence[int]:
+        """See `Endpoint`."""
+        request = self._requests.request(slot.row, len(slot.indices))
+        return self._read(slot, self._infer_now(request, self._timeout_s))
+
+    def _read(self, slot: Slot, response: bytes) -> Sequence[int]:
+        tensors = self._reader.read(response, len(slot.indices))
+        return self._decode(tensors, slot.indices, slot.payload)
 
 
 @dataclass
@@ -40,105 +110,115 @@ class Failures:
     """No later request can succeed: those are failed without being sent."""
 
 
-class Slot:
-    """Room for one request in flight; `uses` tells the watchdog whether it is still the same request."""
-
-    __slots__ = ("address", "indices", "on_answer", "payload", "response_ids", "stride", "uses")
-
-    def __init__(self, batch: int, payload_floats: int, on_answer: Callable[["Slot", Any], None]) -> None:
-        self.payload = np.empty((batch, payload_floats), np.float32)
-        self.address = self.payload.ctypes.data
-        self.stride = self.payload.strides[0]
-        self.response_ids: Sequence[int] = ()
-        self.indices: Sequence[int] = ()
-        self.uses = 0
-        self.on_answer = lambda call: on_answer(self, call)
-
-
 class Sut:
-    """LoadGen's system under test: a model on a Triton server."""
+    """LoadGen's system under test: a model on one or several Triton servers."""
 
     def __init__(
         self,
-        client: TritonClient,
+        loop: asyncio.AbstractEventLoop,
+        endpoints: Sequence[Endpoint],
         library: SampleLibrary,
-        reader: ResponseReader,
-        decode: Decoder,
         complete: Complete,
         *,
         payload_floats: int,
         batch: int,
         in_flight: int,
-        timeout_s: float,
     ) -> None:
         """Prepare all that queries need.
 
         Args:
-            client: where requests go.
+            loop: the running event loop that the endpoints belong to.
+            endpoints: where requests go; to the one with the fewest under way first.
             library: the samples, which LoadGen loads and queries by index.
-            reader: checks responses and finds the tensors in them.
-            decode: tensors to payloads.
             complete: hands payloads to LoadGen.
             payload_floats: most float32 in the payload of one sample.
             batch: most samples in one request.
-            in_flight: most requests under way; `issue` blocks beyond, so that one large query cannot
-                flood the server.
-            timeout_s: after which a request counts as lost.
+            in_flight: most requests under way at each endpoint; what is beyond waits here, so that one large
+                query cannot flood a server.
         """
-        self._client, self._library, self._reader = client, library, reader
-        self._decode, self._complete = decode, complete
-        self._batch, self._timeout_s = batch, timeout_s
-        self._failures_lock = threading.Lock()
+        self._loop, self._endpoints, self._library, self._complete = loop, endpoints, library, complete
+        self._batch = batch
         self.failures = Failures()
-        self.slots = [Slot(batch, payload_floats, self._on_answer) for _ in range(in_flight)]
-        self._free: SimpleQueue[Slot] = SimpleQueue()
-        for slot in self.slots:
-            self._free.put(slot)
+        numbers = range(len(endpoints))
+        self._idle = [[Slot(number, batch, payload_floats) for _ in range(in_flight)] for number in numbers]
+        self.slots = [slot for slots in self._idle for slot in slots]
+        self._waiting: deque[tuple[list[int], list[int]]] = deque()
+        self._start = 0
+        """How much of the first waiting query was taken."""
 
     def issue(self, response_ids: list[int], indices: list[int]) -> None:
-        """Send a query, cut into requests of neighbouring rows."""
-        start = 0
-        while start < len(indices):
-            slot = self._free.get()
-            count = 1
+        """Send a query."""
+        if len(self.slots) > 1:
+            self._loop.call_soon_threadsafe(self._accept, response_ids, indices)
+            return
+        self._waiting.append((response_ids, indices))
+        slot = self.slots[0]
+        while self._take(slot):
             try:
-                row, count = self._library.first_run(indices, start, self._batch)
-                slot.response_ids = response_ids[start : start + count]
-                slot.indices = indices[start : start + count]
-                slot.uses += 1
-                if self.failures.is_fatal:
-                    raise RequestFailed("not sent, since the server is gone", is_fatal=True)
-                request = self._library.store.request(row, count)
-                self._client.infer(request, slot.on_answer, self._timeout_s)
+                sizes = self._endpoints[0].answer_now(slot)
             except Exception as error:  # noqa: BLE001 - boundary to LoadGen, see above
                 self._fail(slot, error)
-            start += count
+            else:
+                self._finish(slot, sizes)
 
     def flush(self) -> None:
-        """Nothing is held back: every request was sent by `issue`."""
+        """Nothing is held back: requests are sent as soon as slots are free."""
 
-    def _on_answer(self, slot: Slot, call: Any) -> None:
-        """Complete the samples of a request, whatever became of it."""
-        try:
-            tensors = self._reader.read(self._client.response(call), len(slot.response_ids))
-            sizes = self._decode(tensors, slot.indices, slot.payload)
-        except Exception as error:  # noqa: BLE001 - boundary to gRPC, see above
+    def _accept(self, response_ids: list[int], indices: list[int]) -> None:
+        """Give a query to free slots; what is left waits until one of them has its answer."""
+        self._waiting.append((response_ids, indices))
+        while self._waiting and (idle := max(self._idle, key=len)):
+            slot = idle.pop()
+            if self._take(slot):
+                self._loop.create_task(self._answer(slot))
+            else:
+                idle.append(slot)
+
+    async def _answer(self, slot: Slot) -> None:
+        """Answer one request after the other while there are any."""
+        is_taken = True
+        while is_taken:
+            try:
+                sizes = await self._endpoints[slot.endpoint].answer(slot)
+            except Exception as error:  # noqa: BLE001 - boundary to the event loop, see above
+                self._fail(slot, error)
+            else:
+                self._finish(slot, sizes)
+            is_taken = self._take(slot)
+        self._idle[slot.endpoint].append(slot)
+
+    def _take(self, slot: Slot) -> bool:
+        """Put the next request's samples into a slot; False where none waits."""
+        while self._waiting:
+            response_ids, indices = self._waiting[0]
+            start, count = self._start, 1
+            try:
+                slot.row, count = self._library.first_run(indices, start, self._batch)
+                error: Exception | None = _GONE if self.failures.is_fatal else None
+            except Exception as unknown:  # noqa: BLE001 - as above
+                error = unknown
+            self._start += count
+            slot.response_ids = response_ids[start : self._start]
+            slot.indices = indices[start : self._start]
+            slot.uses += 1
+            if self._start >= len(indices):
+                self._waiting.popleft()
+                self._start = 0
+            if error is None:
+                return True
             self._fail(slot, error)
-        else:
-            self._finish(slot, sizes)
+        return False
 
     def _finish(self, slot: Slot, sizes: Sequence[int]) -> None:
         self._complete(slot.response_ids, slot.address, slot.stride, sizes)
         slot.response_ids = ()
-        self._free.put(slot)
 
     def _fail(self, slot: Slot, error: Exception) -> None:
-        with self._failures_lock:
-            failures = self.failures
-            if not failures.requests:
-                failures.first = f"{type(error).__name__}: {error}"
-                failures.first_sample_indices = tuple(slot.indices)
-            failures.requests += 1
-            failures.samples += len(slot.response_ids)
-            failures.is_fatal |= isinstance(error, RequestFailed) and error.is_fatal
+        failures = self.failures
+        if not failures.requests:
+            failures.first = f"{type(error).__name__}: {error}"
+            failures.first_sample_indices = tuple(slot.indices)
+        failures.requests += 1
+        failures.samples += len(slot.response_ids)
+        failures.is_fatal |= isinstance(error, RequestFailed) and error.is_fatal
         self._finish(slot, [0] * len(slot.response_ids))

@@ -4,6 +4,7 @@ LoadGen waits in C++ for samples that never complete, deaf to signals, and keeps
 runner starts this process per test and may kill it at any time: it owns nothing that outlives it.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -13,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 
 from harness import loadgen, manifest, server_statistics
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
-from harness.client import TritonClient
+from harness.client import InferenceChannel, TritonClient
 from harness.detections import compare, decode, split
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.loadgen import Mode, Plan
@@ -33,7 +34,7 @@ from harness.rounds import Scenario
 from harness.sample_file import SampleFile
 from harness.samples import MessageStore, SampleLibrary, SampleStore, open_store
 from harness.server_statistics import ServerStatistics
-from harness.sut import Complete, Failures, Sut
+from harness.sut import Complete, Endpoint, Failures, ServerEndpoint, Sut
 from harness.wire import ResponseReader
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ _CALIBRATION_SAMPLES = 64
 class Job:
     """All that one test needs, passed as a file."""
 
-    url: str
+    urls: tuple[str, ...]
+    """gRPC addresses of the servers."""
     entry: str
     entry_dir: str
     graph_sha256: str
@@ -69,6 +71,7 @@ class Job:
     """Name of the shared memory segment, should one be used."""
     client_batch: int
     in_flight: int
+    """Most requests under way at each server."""
     timeout_s: float
     plan: Plan
     has_hint: bool
@@ -95,7 +98,7 @@ class Outcome:
 def read_job(path: Path) -> Job:
     """Read a job file."""
     fields = json.loads(path.read_text(encoding="utf-8"))
-    return Job(**{**fields, "plan": _plan(fields["plan"])})
+    return Job(**{**fields, "urls": tuple(fields["urls"]), "plan": _plan(fields["plan"])})
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -184,22 +187,32 @@ def run_job(job: Job) -> Outcome:
         raise InferenceError(f"{entry_dir} was converted again by another process: run again")
     variant = facts.variant
     samples = SampleFile(Path(job.samples))
-    with TritonClient(job.url) as client:
-        _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
-        with contextlib.closing(_open_store(job, client, variant, len(samples))) as store:
-            library = SampleLibrary(samples, store)
-            new_sut = functools.partial(_new_sut, job, client, variant, library)
-            plan, hints = _prepare(job, library, new_sut)
-            if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
-                # LoadGen paces this one too.
-                seconds = len(samples) / plan.target_qps
-                logger.info(
-                    "%d samples at %.1f per second take %.0f s", len(samples), plan.target_qps, seconds
-                )
-            before = client.statistics(job.entry)
-            sut = new_sut(loadgen.complete)
-            test_s, cpu_s = _test(job, plan, library, sut, len(samples))
-            statistics = _statistics_after(client, job.entry, before)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
+        for client in clients:
+            _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
+        store = stack.enter_context(contextlib.closing(_open_store(job, clients, variant, len(samples))))
+        loop = stack.enter_context(event_loop())
+        endpoints = stack.enter_context(_endpoints(job, loop, clients, variant, store))
+        library = SampleLibrary(samples, store)
+        new_sut = functools.partial(
+            Sut,
+            loop,
+            endpoints,
+            library,
+            payload_floats=payload_floats(variant),
+            batch=job.client_batch,
+            in_flight=job.in_flight,
+        )
+        plan, hints = _prepare(job, library, new_sut)
+        if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
+            # LoadGen paces this one too.
+            seconds = len(samples) / plan.target_qps
+            logger.info("%d samples at %.1f per second take %.0f s", len(samples), plan.target_qps, seconds)
+        before = [client.statistics(job.entry) for client in clients]
+        sut = new_sut(loadgen.complete)
+        test_s, cpu_s = _test(job, plan, library, sut, len(samples))
+        statistics = _statistics_after(clients, job.entry, before)
     return Outcome(
         failures=sut.failures,
         plan=plan,
@@ -212,11 +225,11 @@ def run_job(job: Job) -> Outcome:
     )
 
 
-def _open_store(job: Job, client: TritonClient, variant: Variant, total: int) -> SampleStore:
+def _open_store(job: Job, clients: Sequence[TritonClient], variant: Variant, total: int) -> SampleStore:
     # MultiStream repeats samples at the end, so that a query may start at any of them.
     rows = min(job.plan.performance_sample_count, total) + job.plan.samples_per_query - 1
     return open_store(
-        client,
+        clients,
         job.entry,
         variant,
         transport=job.transport,
@@ -226,20 +239,51 @@ def _open_store(job: Job, client: TritonClient, variant: Variant, total: int) ->
     )
 
 
-def _new_sut(
-    job: Job, client: TritonClient, variant: Variant, library: SampleLibrary, complete: Complete
-) -> Sut:
-    return Sut(
-        client,
-        library,
-        ResponseReader(variant.requested_outputs),
-        decoder(variant),
-        complete,
-        payload_floats=payload_floats(variant),
-        batch=job.client_batch,
-        in_flight=job.in_flight,
-        timeout_s=job.timeout_s,
-    )
+@contextlib.contextmanager
+def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs on a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="requests", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+@contextlib.contextmanager
+def _endpoints(
+    job: Job,
+    loop: asyncio.AbstractEventLoop,
+    clients: Sequence[TritonClient],
+    variant: Variant,
+    store: SampleStore,
+) -> Iterator[list[Endpoint]]:
+    """A connection to each server, closed in the end."""
+
+    async def connect() -> list[InferenceChannel]:
+        return [InferenceChannel(client.url) for client in clients]
+
+    async def close() -> None:
+        for channel in channels:
+            await channel.close()
+
+    channels = asyncio.run_coroutine_threadsafe(connect(), loop).result()
+    try:
+        yield [
+            ServerEndpoint(
+                client,
+                channel,
+                store,
+                ResponseReader(variant.requested_outputs),
+                decoder(variant),
+                job.timeout_s,
+            )
+            for client, channel in zip(clients, channels, strict=True)
+        ]
+    finally:
+        asyncio.run_coroutine_threadsafe(close(), loop).result()
 
 
 def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) -> tuple[float, float]:
@@ -274,7 +318,8 @@ def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut
     library.load(indices)
     stopwatch = Stopwatch()
     calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
-    calibrator.warm_up(min(job.client_batch * job.in_flight, count))
+    in_flight_samples = job.client_batch * job.in_flight * len(job.urls)
+    calibrator.warm_up(min(in_flight_samples, count))
     if is_counted and needs_rate:
         rate = 0.5e9 / calibrator.query(1)
         return dataclasses.replace(plan, target_qps=rate), Hints(rate)
@@ -284,7 +329,7 @@ def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut
         calibrator,
         plan.scenario,
         samples_per_query=plan.samples_per_query,
-        in_flight_samples=job.client_batch * job.in_flight,
+        in_flight_samples=in_flight_samples,
         bound_ns=plan.server_target_latency_ns,
     )
     logger.info("%s", hints.note)
@@ -295,13 +340,16 @@ def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut
     ), hints
 
 
-def _statistics_after(client: TritonClient, entry: str, before: dict[str, Any]) -> ServerStatistics | None:
-    """What the server counted; None where it is gone, which is a failure of its own already."""
+def _statistics_after(
+    clients: Sequence[TritonClient], entry: str, before: Sequence[dict[str, Any]]
+) -> ServerStatistics | None:
+    """What the servers counted; None where one is gone, which is a failure of its own already."""
     try:
-        return server_statistics.difference(before, client.statistics(entry))
+        after = [client.statistics(entry) for client in clients]
     except HarnessError as error:
         logger.warning("no server statistics: %s", error)
         return None
+    return server_statistics.total(map(server_statistics.difference, before, after))
 
 
 def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path) -> None:

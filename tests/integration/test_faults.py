@@ -104,7 +104,7 @@ def run_worker(tmp_path: Path):
         log_dir = tmp_path / "log"
         log_dir.mkdir()
         job = Job(
-            url=info.grpc_url,
+            urls=(info.grpc_url,),
             entry=entry.name,
             entry_dir=str(entry),
             graph_sha256="0",

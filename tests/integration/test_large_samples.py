@@ -78,7 +78,7 @@ def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path
             schedule_seed=3,
         )
         job = Job(
-            url=triton.grpc_url,
+            urls=(triton.grpc_url,),
             entry=entry.name,
             entry_dir=str(entry),
             graph_sha256="0",
