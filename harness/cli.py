@@ -73,8 +73,14 @@ def parser() -> argparse.ArgumentParser:
     add("--qps", metavar="RATE", help="Server: offered rate; Offline: expected rate (default: calibrated)")
 
     add = result.add_argument_group("server").add_argument
-    add("--url", help="gRPC address of a Triton server (default: the running one, else one of our own)")
+    add(
+        "--url",
+        metavar="LIST",
+        help="gRPC address of a Triton server, or of several (default: the running one, else one of our own)",
+    )
     add("--transport", help=f"how samples travel: {', '.join(TRANSPORTS)} (auto: shared memory if possible)")
+    add("--in-flight", metavar="N", help="most requests under way at each server (default: by scenario)")
+    add("--client-processes", metavar="N", help="processes that send the requests (default: this one)")
     add("--device", help=f"{', '.join(DEVICES)} (auto: the GPU if the server has one)")
     add("--max-batchsize", metavar="N", help="most samples in one batch, here and on the server")
     add("--threads", metavar="N", help="CPU threads that the server may use for the model (default: all)")

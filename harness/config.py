@@ -59,7 +59,12 @@ class RunConfig:
     threads: int | None
     device: str
     transport: str
-    url: str | None
+    urls: tuple[str, ...]
+    """gRPC addresses of servers; empty for the running one, or one of our own."""
+    client_processes: int
+    """How many processes send the requests; one sends them itself."""
+    in_flight: int | None
+    """Most requests under way at each server."""
     weights: str
     """`auto`, `seeded`, `official`, or the path of a user's own file."""
     nms: Nms | None
@@ -143,7 +148,9 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
         threads=_positive("threads", take("threads", None, "number of CPUs"), int),
         device=_one_of("device", take("device", AUTO), DEVICES),
         transport=_one_of("transport", take("transport", AUTO), TRANSPORTS),
-        url=take("url", None),
+        urls=_urls(take("url", None)),
+        client_processes=_positive("client-processes", take("client_processes", 1), int),
+        in_flight=_positive("in-flight", take("in_flight", None, "model"), int),
         weights=_weights(take("weights", AUTO)),
         nms=_nms(take("nms", None, "model")),
         save_images=_positive("save-images", take("save_images", None), int) or 0,
@@ -227,6 +234,11 @@ def _check_combinations(config: RunConfig) -> None:
             f"--dataset {config.dataset} needs --dataset-path DIR (or DATA_DIR) with the images and "
             f"{labels}; --dataset synthetic needs no data"
         )
+    if 1 < config.client_processes < len(config.urls):
+        raise ConfigError(
+            f"--client-processes {config.client_processes} is impossible with {len(config.urls)} servers: "
+            "each process asks one"
+        )
     _check_model_options(config)
 
 
@@ -303,6 +315,13 @@ def _latencies(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
     return tuple(_positive("max-latency", part, float) for part in text.split(","))
+
+
+def _urls(text: str | None) -> tuple[str, ...]:
+    urls = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if twice := next((url for url in urls if urls.count(url) > 1), None):
+        raise ConfigError(f"--url names {twice} twice")
+    return urls
 
 
 def _nms(word: str | None) -> Nms | None:

@@ -12,12 +12,12 @@ from harness.accuracy import Accuracy, score_classification, score_detection
 from harness.client import is_on_this_host
 from harness.config import SYNTHETIC, RunMode
 from harness.errors import InferenceError
+from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.manifest import OFFICIAL, SEEDED
 from harness.preparation import DATA_SET, Prepared, truth
 from harness.results import Result
 from harness.rounds import Rules, Scenario
-from harness.worker import Outcome
 
 _BOX_AGREEMENT_TOLERANCE = 0.01
 """mAP of a served model against its source framework is 1.0 but for rounding (see `harness.detections`)."""
@@ -139,7 +139,7 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
         found.append("another latency bound than MLPerf's")
     if config.mode == RunMode.FIND_PEAK:
         found.append("a search for the peak rate")
-    if config.url and not is_on_this_host(config.url):
+    if not all(map(is_on_this_host, config.urls)):
         found.append("a server on another machine, as in MLPerf's Network division, whose rules are others")
     if not rule.scenario_in_round:
         found.append(f"round {rule.round} had another MultiStream, or none")

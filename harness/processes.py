@@ -10,6 +10,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +25,7 @@ def start_module(
     stdout: IO[Any] | int | None = None,
     stderr: IO[Any] | int | None = None,
     environment: dict[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Run a module of this project, away from the terminal's Ctrl-C, until the calling thread ends."""
     return subprocess.Popen(
@@ -35,17 +37,25 @@ def start_module(
         env={**os.environ, "MODEL_DIR": str(weights_dir()), **(environment or {})},
         text=True,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()
+    user, system = int(fields[11]), int(fields[12])  # proc(5): fields 14 and 15
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
 def peak_rss_bytes(pid: int) -> int:
-    """Most memory that a process ever had, as the kernel noted it.
+    """Most memory that a process ever had, as the kernel noted it; 0 of one that has ended.
 
     Not getrusage's figure, which begins with that of whoever forked the process.
     """
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
+    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return sum(int(line.split()[1]) * 1024 for line in lines)
 
 
 def main() -> None:

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from harness.accuracy import Accuracy
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID
+from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
 from harness.rounds import Scenario
 from harness.verdict import Metric
-from harness.worker import Outcome
 
 VALID, INVALID, FAILED = "VALID", "INVALID", "FAILED"
 

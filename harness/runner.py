@@ -16,6 +16,7 @@ from harness import drawing, loadgen, manifest, paths, results, server
 from harness.client import TritonClient, is_on_this_host
 from harness.config import RunConfig, RunMode, cpu_count
 from harness.errors import ConfigError, HarnessError, InferenceError
+from harness.job import Job, Outcome, read_outcome
 from harness.judgement import judge
 from harness.loadgen import Mode, Plan
 from harness.model_config import model_config, to_json
@@ -26,7 +27,6 @@ from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served
 from harness.supervisor import SHM_DIR
 from harness.tuning import Tuning, tune
-from harness.worker import Job, Outcome, read_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +49,13 @@ def run(config: RunConfig) -> Iterator[Result]:
     """
     _check_writable(config.output)
     prepared = prepare(config)
-    with _server(config) as (url, is_own), TritonClient(url) as client:
-        client.check_is_triton()
-        leave_as_found = contextlib.nullcontext() if is_own else borrowed(client, prepared.manifest.entry)
-        with leave_as_found:
-            yield from _run_scenarios(prepared, client)
+    with _servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(TritonClient(url)) for url in urls]
+        for client in clients:
+            client.check_is_triton()
+            if not are_own:
+                stack.enter_context(borrowed(client, prepared.manifest.entry))
+        yield from _run_scenarios(prepared, clients)
 
 
 def run_all(configs: Sequence[RunConfig]) -> Iterator[Result]:
@@ -64,10 +66,10 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result]:
     """
     _check_writable(configs[0].output)
     failure: HarnessError | None = None
-    with _server(configs[0]) as (url, _):
+    with _servers(configs[0]) as (urls, _):
         for config in configs:
             try:
-                yield from run(dataclasses.replace(config, url=url))
+                yield from run(dataclasses.replace(config, urls=urls))
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 failure = error
@@ -75,25 +77,25 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result]:
         raise failure
 
 
-def _run_scenarios(prepared: Prepared, client: TritonClient) -> Iterator[Result]:
+def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:
     config = prepared.config
-    loader = ModelLoader(client, prepared.manifest.entry)
+    loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
     for scenario in config.scenarios:
         for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,):
-            yield _run_scenario(prepared, client, loader, scenario, bound_s)
+            yield _run_scenario(prepared, loaders, scenario, bound_s)
 
 
 @contextlib.contextmanager
-def _server(config: RunConfig) -> Iterator[tuple[str, bool]]:
-    """The server to measure, and whether it is ours: given, running, or started for as long as this takes."""
-    running = None if config.url else server.running()
+def _servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
+    running = None if config.urls else server.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
         logger.info("the running server serves %s: starting another one", running.repository)
         running = None
-    if config.url or running:
-        url = config.url or (running.grpc_url if running else "")
-        logger.info("using the server at %s", url)
-        yield url, False
+    if config.urls or running:
+        urls = config.urls or ((running.grpc_url,) if running else ())
+        logger.info("using the server at %s", ", ".join(urls))
+        yield urls, False
         return
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
@@ -103,23 +105,25 @@ def _server(config: RunConfig) -> Iterator[tuple[str, bool]]:
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
     try:
-        yield info.grpc_url, True
+        yield (info.grpc_url,), True
     finally:
         server.stop(info, state_dir=state_dir)
         shutil.rmtree(state_dir, ignore_errors=True)
 
 
 def _run_scenario(
-    prepared: Prepared, client: TritonClient, loader: ModelLoader, scenario: Scenario, bound_s: float | None
+    prepared: Prepared, loaders: Sequence[ModelLoader], scenario: Scenario, bound_s: float | None
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
+    clients = [loader.client for loader in loaders]
     rule = rules(config.round, config.spec, scenario)
-    tuning = _tuning(prepared, client, rule, scenario)
-    version = client.check_is_triton().get("version")
+    tuning = _tuning(prepared, clients, rule, scenario)
+    versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
-    is_ours = loader.load(to_json(model_config(entry, variant, tuning.server)))
-    live = check_served(client, entry, variant, tuning)
+    settings = to_json(model_config(entry, variant, tuning.server))
+    are_ours = [loader.load(settings) for loader in loaders]
+    live = [check_served(client, entry, variant, tuning) for client in clients]
     folder = _new_folder(config, entry, scenario)
     modes = _MODES[config.mode]
     if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
@@ -130,16 +134,17 @@ def _run_scenario(
         log_dir = results.log_dir(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = _run_test(prepared, client, plan, tuning, log_dir)
+        outcomes[mode] = _run_test(prepared, clients, plan, tuning, log_dir)
         if outcomes[mode].error:
             break
-    outcomes = _checked_unchanged(client, entry, live, outcomes)
+    outcomes = _checked_unchanged(clients, entry, live, outcomes)
     result = judge(prepared, scenario, rule, folder, outcomes)
     server_details = {
-        "version": version,
-        "url": client.url,
-        "config": live,
-        "is_config_ours": is_ours,
+        "version": versions[0],
+        "urls": [client.url for client in clients],
+        "config": live[0],
+        "is_config_ours": all(are_ours),
+        "client_processes": config.client_processes,
         "tuning": dataclasses.asdict(tuning),
     }
     path = results.write(result, server_details)
@@ -150,19 +155,25 @@ def _run_scenario(
 
 
 def _checked_unchanged(
-    client: TritonClient, entry: str, live: dict[str, Any], outcomes: dict[Mode, Outcome]
+    clients: Sequence[TritonClient],
+    entry: str,
+    live: Sequence[dict[str, Any]],
+    outcomes: dict[Mode, Outcome],
 ) -> dict[Mode, Outcome]:
     """Fail the tests if somebody else gave the model other settings while they ran."""
-    try:
-        is_changed = client.model_config(entry) != live
-    except HarnessError as gone:
-        # After the last answer that takes nothing back.
-        logger.warning("%s", gone)
-        return outcomes
-    if not is_changed:
-        return outcomes
-    error = f"another client changed the settings of {entry} on {client.url} during the test: run again"
-    return {mode: dataclasses.replace(outcome, error=error) for mode, outcome in outcomes.items()}
+    for client, before in zip(clients, live, strict=True):
+        try:
+            is_changed = client.model_config(entry) != before
+        except HarnessError as gone:
+            # After the last answer that takes nothing back.
+            logger.warning("%s", gone)
+            continue
+        if is_changed:
+            error = (
+                f"another client changed the settings of {entry} on {client.url} during the test: run again"
+            )
+            return {mode: dataclasses.replace(outcome, error=error) for mode, outcome in outcomes.items()}
+    return outcomes
 
 
 def _save_images(prepared: Prepared, folder: Path) -> None:
@@ -180,10 +191,12 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
 
 
-def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
+def _tuning(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
     config = prepared.config
-    own_cpus = cpu_count() if is_on_this_host(client.url) and config.device != "gpu" else 0
-    return tune(
+    local = sum(is_on_this_host(client.url) for client in clients)
+    # Servers on this machine share its cores.
+    own_cpus = max(1, cpu_count() // local) if local == len(clients) and config.device != "gpu" else 0
+    tuning = tune(
         prepared.manifest.variant,
         scenario,
         threads=config.threads or own_cpus,
@@ -191,6 +204,7 @@ def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Sce
         max_batchsize=config.max_batchsize,
         device=config.device,
     )
+    return dataclasses.replace(tuning, in_flight=config.in_flight or tuning.in_flight)
 
 
 def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
@@ -226,12 +240,15 @@ def _length(plan: Plan) -> str:
     return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
 
 
-def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuning, log_dir: Path) -> Outcome:
+def _run_test(
+    prepared: Prepared, clients: Sequence[TritonClient], plan: Plan, tuning: Tuning, log_dir: Path
+) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one."""
     config = prepared.config
     is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
     job = Job(
-        urls=(client.url,),
+        urls=tuple(client.url for client in clients),
+        processes=config.client_processes,
         entry=prepared.manifest.entry,
         entry_dir=str(prepared.entry_dir),
         graph_sha256=prepared.manifest.graph_sha256,
@@ -260,7 +277,8 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
         worker.wait()
         # A worker that was killed could not: its memory must not stay mapped in a server that lives on.
         if worker.returncode:
-            client.unregister_shared_memory(job.segment)
+            for client in clients:
+                client.unregister_shared_memory(job.segment)
             (SHM_DIR / job.segment).unlink(missing_ok=True)
     try:
         return read_outcome(Path(job.outcome))

@@ -34,7 +34,7 @@ class Requests(Protocol):
         """The request for rows `first_row` to `first_row + batch`."""
 
 
-class SampleStore(Requests, Protocol):
+class SampleStore(Protocol):
     """Where the loaded samples are."""
 
     transport: str
@@ -141,7 +141,7 @@ def open_store(
     name: str,
     rows: int,
     batch: int,
-) -> SampleStore:
+) -> SharedMemoryStore | MessageStore:
     """Choose where samples live: `shm`, `grpc`, or `auto` for shm where every server can map our memory.
 
     Args:

@@ -42,7 +42,7 @@ class ModelLoader:
     """Loads one model, again only when its settings change: that may take a framework many seconds."""
 
     def __init__(self, client: TritonClient, entry: str) -> None:
-        self._client, self._entry = client, entry
+        self.client, self._entry = client, entry
         self._loaded = ""
         self._is_ours = True
 
@@ -59,9 +59,9 @@ class ModelLoader:
 
     def _try(self, config_json: str) -> bool:
         try:
-            self._client.load(self._entry, config_json)
+            self.client.load(self._entry, config_json)
         except ServerError as error:
-            if "explicit model load" not in str(error) or not self._client.is_model_ready(self._entry):
+            if "explicit model load" not in str(error) or not self.client.is_model_ready(self._entry):
                 raise
             logger.warning(
                 "the server does not let clients load models: %s is measured as it is set up", self._entry

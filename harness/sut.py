@@ -62,9 +62,6 @@ class Endpoint(Protocol):
             InferenceError: the request failed, or its answer is malformed.
         """
 
-    def answer_now(self, slot: Slot) -> Sequence[int]:
-        """The same, blocking the calling thread."""
-
 
 class ServerEndpoint:
     """One server, asked by this process."""
@@ -89,7 +86,7 @@ class ServerEndpoint:
         return self._read(slot, await self._infer(request, self._timeout_s))
 
     def answer_now(self, slot: Slot) -> Sequence[int]:
-        """See `Endpoint`."""
+        """The same, blocking the calling thread."""
         request = self._requests.request(slot.row, len(slot.indices))
         return self._read(slot, self._infer_now(request, self._timeout_s))
 
@@ -123,6 +120,7 @@ class Sut:
         payload_floats: int,
         batch: int,
         in_flight: int,
+        answer_now: Callable[[Slot], Sequence[int]] | None = None,
     ) -> None:
         """Prepare all that queries need.
 
@@ -135,8 +133,10 @@ class Sut:
             batch: most samples in one request.
             in_flight: most requests under way at each endpoint; what is beyond waits here, so that one large
                 query cannot flood a server.
+            answer_now: the only endpoint's, where it has one, and one request in flight.
         """
         self._loop, self._endpoints, self._library, self._complete = loop, endpoints, library, complete
+        self._answer_now = answer_now
         self._batch = batch
         self.failures = Failures()
         numbers = range(len(endpoints))
@@ -148,14 +148,14 @@ class Sut:
 
     def issue(self, response_ids: list[int], indices: list[int]) -> None:
         """Send a query."""
-        if len(self.slots) > 1:
+        if self._answer_now is None:
             self._loop.call_soon_threadsafe(self._accept, response_ids, indices)
             return
         self._waiting.append((response_ids, indices))
         slot = self.slots[0]
         while self._take(slot):
             try:
-                sizes = self._endpoints[0].answer_now(slot)
+                sizes = self._answer_now(slot)
             except Exception as error:  # noqa: BLE001 - boundary to LoadGen, see above
                 self._fail(slot, error)
             else:

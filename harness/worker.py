@@ -4,18 +4,15 @@ LoadGen waits in C++ for samples that never complete, deaf to signals, and keeps
 runner starts this process per test and may kill it at any time: it owns nothing that outlives it.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +20,19 @@ import numpy as np
 
 from harness import loadgen, manifest, server_statistics
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
-from harness.client import InferenceChannel, TritonClient
+from harness.client import TritonClient
+from harness.crew import crew_of
 from harness.detections import compare, decode, split
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
+from harness.job import Job, Outcome, read_job, write_outcome
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
-from harness.postprocess import Tensors, decoder, payload_floats
-from harness.processes import peak_rss_bytes
+from harness.postprocess import Tensors, payload_floats
 from harness.rounds import Scenario
 from harness.sample_file import SampleFile
-from harness.samples import MessageStore, SampleLibrary, SampleStore, open_store
+from harness.samples import MessageStore, SampleLibrary
 from harness.server_statistics import ServerStatistics
-from harness.sut import Complete, Endpoint, Failures, ServerEndpoint, Sut
+from harness.sut import Complete, Sut
 from harness.wire import ResponseReader
 
 logger = logging.getLogger(__name__)
@@ -49,87 +47,6 @@ _GOLDEN_TOLERANCE = 1e-2
 _GOLDEN_AGREEMENT = 0.9
 """Share of detections that the server and the source must both find; generous for the same reason."""
 _CALIBRATION_SAMPLES = 64
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that one test needs, passed as a file."""
-
-    urls: tuple[str, ...]
-    """gRPC addresses of the servers."""
-    entry: str
-    entry_dir: str
-    graph_sha256: str
-    """Of the verified export; the entry may have been converted again meanwhile."""
-    samples: str
-    """Path of the .npy array of all preprocessed samples."""
-    log_dir: str
-    outcome: str
-    """Path that the outcome is written to."""
-    transport: str
-    segment: str
-    """Name of the shared memory segment, should one be used."""
-    client_batch: int
-    in_flight: int
-    """Most requests under way at each server."""
-    timeout_s: float
-    plan: Plan
-    has_hint: bool
-    """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a test, beside LoadGen's own logs."""
-
-    error: str = ""
-    """Empty where LoadGen finished; it may still have judged the run INVALID."""
-    failures: Failures = dataclasses.field(default_factory=Failures)
-    plan: Plan | None = None
-    """As run: with the calibrated hints."""
-    calibration: str = ""
-    transport: str = ""
-    statistics: ServerStatistics | None = None
-    test_s: float = 0.0
-    client_cpu_s: float = 0.0
-    peak_rss_bytes: int = 0
-
-
-def read_job(path: Path) -> Job:
-    """Read a job file."""
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    return Job(**{**fields, "urls": tuple(fields["urls"]), "plan": _plan(fields["plan"])})
-
-
-def read_outcome(path: Path) -> Outcome:
-    """Read an outcome file.
-
-    Raises:
-        InferenceError: there is none: the worker died.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InferenceError(f"the process that ran LoadGen died without a word ({error})") from error
-    statistics = fields["statistics"]
-    if statistics:
-        sizes = statistics["executions_by_batch_size"]
-        statistics["executions_by_batch_size"] = {int(size): count for size, count in sizes.items()}
-        fields["statistics"] = ServerStatistics(**statistics)
-    fields["plan"] = _plan(fields["plan"]) if fields["plan"] else None
-    fields["failures"] = Failures(**fields["failures"])
-    return Outcome(**fields)
-
-
-def _plan(fields: dict[str, Any]) -> Plan:
-    return Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
-
-
-def _write_outcome(job: Job, outcome: Outcome) -> None:
-    path = Path(job.outcome)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(outcome), indent=2), encoding="utf-8")
-    partial.rename(path)
 
 
 class Watchdog(threading.Thread):
@@ -170,7 +87,7 @@ class Watchdog(threading.Thread):
     def _end(self, reason: str) -> None:
         failures = self._sut.failures
         first = f"; first failure: {failures.first}" if failures.first else ""
-        _write_outcome(self._job, Outcome(error=f"{reason}{first}", failures=failures))
+        write_outcome(self._job, Outcome(error=f"{reason}{first}", failures=failures))
         # LoadGen is waiting in C++ in the main thread and would keep the process alive for ever.
         os._exit(EXIT_SERVER)
 
@@ -191,18 +108,17 @@ def run_job(job: Job) -> Outcome:
         clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
         for client in clients:
             _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
-        store = stack.enter_context(contextlib.closing(_open_store(job, clients, variant, len(samples))))
-        loop = stack.enter_context(event_loop())
-        endpoints = stack.enter_context(_endpoints(job, loop, clients, variant, store))
-        library = SampleLibrary(samples, store)
+        crew = stack.enter_context(crew_of(job, clients, variant, len(samples)))
+        library = SampleLibrary(samples, crew.store)
         new_sut = functools.partial(
             Sut,
-            loop,
-            endpoints,
+            crew.loop,
+            crew.endpoints,
             library,
             payload_floats=payload_floats(variant),
             batch=job.client_batch,
-            in_flight=job.in_flight,
+            in_flight=-(-job.in_flight * len(clients) // len(crew.endpoints)),
+            answer_now=crew.answer_now,
         )
         plan, hints = _prepare(job, library, new_sut)
         if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
@@ -211,86 +127,29 @@ def run_job(job: Job) -> Outcome:
             logger.info("%d samples at %.1f per second take %.0f s", len(samples), plan.target_qps, seconds)
         before = [client.statistics(job.entry) for client in clients]
         sut = new_sut(loadgen.complete)
-        test_s, cpu_s = _test(job, plan, library, sut, len(samples))
+        cpu_began = crew.cpu_seconds()
+        test_s = _test(job, plan, library, sut, len(samples))
+        cpu_s = crew.cpu_seconds() - cpu_began
         statistics = _statistics_after(clients, job.entry, before)
+        peak_rss = crew.peak_rss_bytes()
     return Outcome(
         failures=sut.failures,
         plan=plan,
         calibration=hints.note,
-        transport=store.transport,
-        statistics=statistics,
+        transport=crew.store.transport,
+        statistics=server_statistics.total(statistics) if statistics else None,
+        samples_by_server=[part.samples for part in statistics],
         test_s=test_s,
         client_cpu_s=cpu_s,
-        peak_rss_bytes=peak_rss_bytes(os.getpid()),
+        peak_rss_bytes=peak_rss,
     )
 
 
-def _open_store(job: Job, clients: Sequence[TritonClient], variant: Variant, total: int) -> SampleStore:
-    # MultiStream repeats samples at the end, so that a query may start at any of them.
-    rows = min(job.plan.performance_sample_count, total) + job.plan.samples_per_query - 1
-    return open_store(
-        clients,
-        job.entry,
-        variant,
-        transport=job.transport,
-        name=job.segment,
-        rows=rows,
-        batch=job.client_batch,
-    )
-
-
-@contextlib.contextmanager
-def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs on a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="requests", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
-@contextlib.contextmanager
-def _endpoints(
-    job: Job,
-    loop: asyncio.AbstractEventLoop,
-    clients: Sequence[TritonClient],
-    variant: Variant,
-    store: SampleStore,
-) -> Iterator[list[Endpoint]]:
-    """A connection to each server, closed in the end."""
-
-    async def connect() -> list[InferenceChannel]:
-        return [InferenceChannel(client.url) for client in clients]
-
-    async def close() -> None:
-        for channel in channels:
-            await channel.close()
-
-    channels = asyncio.run_coroutine_threadsafe(connect(), loop).result()
-    try:
-        yield [
-            ServerEndpoint(
-                client,
-                channel,
-                store,
-                ResponseReader(variant.requested_outputs),
-                decoder(variant),
-                job.timeout_s,
-            )
-            for client, channel in zip(clients, channels, strict=True)
-        ]
-    finally:
-        asyncio.run_coroutine_threadsafe(close(), loop).result()
-
-
-def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) -> tuple[float, float]:
-    """Run LoadGen under the watchdog; wall and CPU seconds of this process."""
+def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) -> float:
+    """Run LoadGen under the watchdog; its wall time in seconds."""
     watchdog = Watchdog(job, sut)
     watchdog.start()
-    began, cpu_began = time.monotonic(), time.process_time()
+    began = time.monotonic()
     loadgen.run(
         plan,
         Path(job.log_dir),
@@ -301,7 +160,7 @@ def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) ->
         flush=sut.flush,
     )
     watchdog.stop()
-    return time.monotonic() - began, time.process_time() - cpu_began
+    return time.monotonic() - began
 
 
 def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut]) -> tuple[Plan, Hints]:
@@ -342,14 +201,14 @@ def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut
 
 def _statistics_after(
     clients: Sequence[TritonClient], entry: str, before: Sequence[dict[str, Any]]
-) -> ServerStatistics | None:
-    """What the servers counted; None where one is gone, which is a failure of its own already."""
+) -> list[ServerStatistics]:
+    """What each server counted; nothing where one is gone, which is a failure of its own already."""
     try:
         after = [client.statistics(entry) for client in clients]
     except HarnessError as error:
         logger.warning("no server statistics: %s", error)
-        return None
-    return server_statistics.total(map(server_statistics.difference, before, after))
+        return []
+    return list(map(server_statistics.difference, before, after))
 
 
 def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path) -> None:
@@ -406,7 +265,7 @@ def main() -> int:
     except Exception as error:
         logger.debug("worker failed", exc_info=True)
         outcome = Outcome(error=f"{type(error).__name__}: {error}")
-    _write_outcome(job, outcome)
+    write_outcome(job, outcome)
     return EXIT_SERVER if outcome.error else 0
 
 

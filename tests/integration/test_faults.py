@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from harness import loadgen, manifest, server
 from harness.client import TritonClient
+from harness.job import Job, Outcome, read_outcome
 from harness.loadgen import Mode, Plan
 from harness.manifest import Manifest, Parity
 from harness.model_config import ServerSettings, model_config, to_text
@@ -20,7 +22,6 @@ from harness.models import MODELS
 from harness.models.spec import Platform
 from harness.processes import start_module
 from harness.rounds import Scenario, rules
-from harness.worker import Job, Outcome, read_outcome
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 FAULTY = (Path(__file__).parent / "faulty_model.py").read_text()
@@ -82,6 +83,7 @@ def run_worker(tmp_path: Path):
         *,
         seconds: float = 60,
         timeout_s: float = 30.0,
+        processes: int = 1,
     ) -> Ended:
         """Load the entry, start the test, call `fault` half a second after LoadGen began."""
         with TritonClient(info.grpc_url) as client:
@@ -105,6 +107,7 @@ def run_worker(tmp_path: Path):
         log_dir.mkdir()
         job = Job(
             urls=(info.grpc_url,),
+            processes=processes,
             entry=entry.name,
             entry_dir=str(entry),
             graph_sha256="0",
@@ -179,3 +182,30 @@ def test_a_server_that_is_killed_ends_the_run_within_seconds(
     assert ended.outcome.failures.is_fatal
     assert "UNAVAILABLE" in ended.outcome.failures.first
     assert not list(Path("/dev/shm").glob("test-*"))
+
+
+def test_a_client_process_that_dies_ends_the_run_within_seconds(triton, run_worker) -> None:
+    entry = add_faulty(triton.repository, "client-dies", "none")
+    ended = run_worker(triton, entry, Scenario.OFFLINE, lambda: client_processes()[0].kill(), processes=2)
+    assert ended.seconds < 8
+    assert "a client process has ended" in ended.outcome.failures.first
+    assert not client_processes()
+
+
+def test_client_processes_report_a_failed_answer(own_server, run_worker) -> None:
+    entry = add_faulty(own_server.repository, "wrong", "one error")
+    outcome = run_worker(
+        own_server, entry, Scenario.SERVER, (entry / "trigger").touch, seconds=3, processes=2
+    ).outcome
+    assert outcome.failures.requests == 1
+    assert "out of luck" in outcome.failures.first
+    assert not outcome.failures.is_fatal
+
+
+def client_processes() -> list[psutil.Process]:
+    """Those of this session."""
+    return [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE and "harness.client_process" in process.cmdline()
+    ]

@@ -14,6 +14,7 @@ import pytest
 from harness import loadgen, manifest, server
 from harness.client import TritonClient
 from harness.detections import records_of
+from harness.job import Job, Outcome, read_outcome
 from harness.loadgen import Mode, Plan
 from harness.manifest import Manifest, Parity
 from harness.model_config import model_config, to_text
@@ -22,7 +23,6 @@ from harness.models.spec import Platform
 from harness.processes import peak_rss_bytes, start_module
 from harness.rounds import Scenario, rules
 from harness.wire import sample_bytes
-from harness.worker import Job, Outcome, read_outcome
 
 SPEC = MODELS["ssd-resnet34"]
 VARIANT = SPEC.variants[Platform.ONNXRUNTIME]
@@ -79,6 +79,7 @@ def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path
         )
         job = Job(
             urls=(triton.grpc_url,),
+            processes=1,
             entry=entry.name,
             entry_dir=str(entry),
             graph_sha256="0",

@@ -1,0 +1,70 @@
+"""Several servers and several client processes: each sample is answered once, and everyone has a share."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import paths, server
+from harness.client import TritonClient
+
+ENTRY = "mobilenet_onnxruntime"
+SAMPLES = 48
+
+
+@pytest.fixture
+def second_server(tmp_path: Path) -> Iterator[server.ServerInfo]:
+    state_dir = tmp_path / "second"
+    info = server.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
+    yield info
+    server.stop(info, state_dir)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--client-processes", 2), ("--client-processes", 2, "--transport", "grpc")]
+)
+def test_two_servers_share_the_samples(
+    run_harness: Callable,
+    repository_server: server.ServerInfo,
+    second_server: server.ServerInfo,
+    tmp_path: Path,
+    options: tuple[object, ...],
+) -> None:
+    infos = (repository_server, second_server)
+    with TritonClient(infos[0].grpc_url) as one, TritonClient(infos[1].grpc_url) as other:
+        ended = run_harness(
+            *("--model", "mobilenet", "--platform", "onnxruntime", "--scenario", "Server,Offline"),
+            *(
+                "--mode",
+                "Accuracy",
+                "--count",
+                SAMPLES,
+                "--max-batchsize",
+                8,
+                "--output",
+                tmp_path / "results",
+            ),
+            *("--url", ",".join(info.grpc_url for info in infos), *options),
+        )
+        assert ended.returncode == 0, ended.stderr
+        for client in (one, other):
+            # Left as they were found: without the model.
+            assert not client.is_model_ready(ENTRY)
+    for path in (tmp_path / "results").glob("*/results.json"):
+        result = json.loads(path.read_text())
+        assert result["accuracy"]["value"] == 1.0
+        assert result["server"]["urls"] == [info.grpc_url for info in infos]
+        test = result["tests"]["AccuracyOnly"]
+        assert test["statistics"]["samples"] == sum(test["samples_by_server"]) == SAMPLES
+        assert min(test["samples_by_server"]) > 0
+    assert len(list((tmp_path / "results").glob("*/results.json"))) == 2
+
+
+def test_servers_that_are_named_twice_or_outnumber_the_processes_are_refused(run_harness: Callable) -> None:
+    common = ("--model", "mobilenet", "--platform", "onnxruntime")
+    twice = run_harness(*common, "--url", "a:1,a:1")
+    assert (twice.returncode, twice.stderr) == (2, "error: --url names a:1 twice\n")
+    few = run_harness(*common, "--url", "a:1,b:1,c:1", "--client-processes", 2)
+    assert few.returncode == 2
+    assert "2 is impossible with 3 servers" in few.stderr
