@@ -31,6 +31,8 @@ class ServerSettings:
     max_queue_delay_us: int = 0
     """How long the dynamic batcher may hold a request back to fill a batch."""
     device: str = "auto"
+    parameters: tuple[tuple[str, str], ...] = ()
+    """More of the backend's parameters, by name."""
 
 
 def model_config(
@@ -58,6 +60,8 @@ def model_config(
     if settings.threads:
         parameter = config.parameters[_THREAD_PARAMETER[variant.platform]]
         parameter.string_value = str(settings.threads)
+    for name, value in settings.parameters:
+        config.parameters[name].string_value = value
     # Without a batch axis, a warm-up of 0 samples is one request.
     warmup = config.model_warmup.add(name="first call", batch_size=int(has_batch_axis), count=1)
     sample = warmup.inputs[variant.input.name]

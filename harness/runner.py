@@ -49,7 +49,7 @@ def run(config: RunConfig) -> Iterator[Result]:
     """
     _check_writable(config.output)
     prepared = prepare(config)
-    with _servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
+    with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
         for client in clients:
             client.check_is_triton()
@@ -66,7 +66,7 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result]:
     """
     _check_writable(configs[0].output)
     failure: HarnessError | None = None
-    with _servers(configs[0]) as (urls, _):
+    with servers(configs[0]) as (urls, _):
         for config in configs:
             try:
                 yield from run(dataclasses.replace(config, urls=urls))
@@ -86,7 +86,7 @@ def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Itera
 
 
 @contextlib.contextmanager
-def _servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
+def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
     """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
     running = None if config.urls else server.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
@@ -130,7 +130,7 @@ def _run_scenario(
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
-        plan = _plan(prepared, scenario, mode, rule, bound_s)
+        plan = plan_of(prepared, scenario, mode, rule, bound_s)
         log_dir = results.log_dir(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
@@ -197,6 +197,7 @@ def _tuning(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, sc
     # Servers on this machine share its cores.
     own_cpus = max(1, cpu_count() // local) if local == len(clients) and config.device != "gpu" else 0
     tuning = tune(
+        config.spec,
         prepared.manifest.variant,
         scenario,
         threads=config.threads or own_cpus,
@@ -207,7 +208,7 @@ def _tuning(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, sc
     return dataclasses.replace(tuning, in_flight=config.in_flight or tuning.in_flight)
 
 
-def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
+def plan_of(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
     """The round's rules, shortened where the user asked for that."""
     config = prepared.config
     duration_ms, queries = rule.min_duration_ms, rule.min_query_count
@@ -240,13 +241,13 @@ def _length(plan: Plan) -> str:
     return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
 
 
-def _run_test(
+def job_of(
     prepared: Prepared, clients: Sequence[TritonClient], plan: Plan, tuning: Tuning, log_dir: Path
-) -> Outcome:
-    """Run LoadGen in a process of its own, which ends with this one."""
+) -> Job:
+    """All that the worker must know of one test."""
     config = prepared.config
     is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
-    job = Job(
+    return Job(
         urls=tuple(client.url for client in clients),
         processes=config.client_processes,
         entry=prepared.manifest.entry,
@@ -263,6 +264,13 @@ def _run_test(
         plan=plan,
         has_hint=config.qps is not None and is_paced,
     )
+
+
+def _run_test(
+    prepared: Prepared, clients: Sequence[TritonClient], plan: Plan, tuning: Tuning, log_dir: Path
+) -> Outcome:
+    """Run LoadGen in a process of its own, which ends with this one."""
+    job = job_of(prepared, clients, plan, tuning, log_dir)
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())

@@ -1,15 +1,28 @@
 """How a model is served in each scenario: instances, threads, batches and requests in flight.
 
-Measured on two cores (see the README): one instance with all threads answers a single query soonest; one
-instance per core, with one thread each, gives the most samples per second to many queries.
+The choice was measured for the models, platforms and core counts in `measured_tuning.json`, by
+`python -m harness.tune`, which does the same on any machine. Elsewhere the preference of the nearest core
+count is scaled up, and where there is none a rule holds: one instance with all threads answers a single query
+soonest; one instance per core, with one thread each, gives the most samples per second to many queries.
 """
 
-from dataclasses import dataclass
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from harness import paths
+from harness.errors import ConfigError
 from harness.model_config import ServerSettings
-from harness.models.spec import Variant
+from harness.models.spec import ModelSpec, Variant
 from harness.rounds import Scenario
 from harness.wire import sample_bytes
+
+MEASURED_FILE = Path(__file__).with_name("measured_tuning.json")
+OWN_FILE = paths.STATE_DIR / "measured_tuning.json"
+"""What this machine's user measured; counts before ours."""
 
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
@@ -24,6 +37,31 @@ _SERVER_BYTES_IN_FLIGHT = 2 << 30
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What measurement decides; all else follows from it."""
+
+    instances: int
+    client_batch: int
+    max_queue_delay_us: int = 0
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Of the backend, in config.pbtxt's terms."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One line of the table: the best choice that was found."""
+
+    model: str
+    platform: str
+    scenario: str
+    threads: int
+    """CPU threads that the server had."""
+    choice: Choice
+    figure: str
+    """What it reached, and what the others did."""
+
+
+@dataclass(frozen=True)
 class Tuning:
     """Settings of both sides for one scenario."""
 
@@ -32,9 +70,12 @@ class Tuning:
     """Most samples in one request; the rest of the batching is Triton's."""
     in_flight: int
     """Most requests under way."""
+    origin: str = "rule"
+    """Where the choice comes from."""
 
 
 def tune(
+    spec: ModelSpec,
     variant: Variant,
     scenario: Scenario,
     *,
@@ -42,38 +83,105 @@ def tune(
     samples_per_query: int,
     max_batchsize: int | None,
     device: str,
+    choice: Choice | None = None,
 ) -> Tuning:
     """Choose the settings of one scenario.
 
     Args:
-        variant: the model.
+        spec: the model.
+        variant: its tensors on the platform.
         scenario: how it is queried.
         threads: CPU threads that the server may use, 0 where they are not ours to count (GPU, remote).
         samples_per_query: of MultiStream.
         max_batchsize: the user's limit, if any.
         device: auto, cpu or gpu.
+        choice: to be tried instead of the measured one.
+
+    Raises:
+        ConfigError: this machine's own table is damaged.
     """
+    origin = "trial"
+    if choice is None:
+        choice, origin = _choose(spec, variant, scenario, threads, samples_per_query)
     limit = min(max_batchsize or variant.batch_limit, variant.batch_limit)
-    by_size = max(1, _MAX_REQUEST_BYTES // sample_bytes(variant.input))
-    is_throughput = scenario == Scenario.OFFLINE
-    instances = max(1, min(threads, _MAX_INSTANCES)) if is_throughput else 1
-    batch = {
-        Scenario.SINGLE_STREAM: 1,
-        Scenario.MULTI_STREAM: min(samples_per_query, limit, by_size),
-        Scenario.SERVER: 1,
-        Scenario.OFFLINE: min(max_batchsize or min(_OFFLINE_BATCH, by_size), limit),
-    }[scenario]
+    # The user's batch is what Offline is asked for, even where a smaller one was faster.
+    wanted = (max_batchsize if scenario == Scenario.OFFLINE else None) or choice.client_batch
+    batch = min(wanted, limit)
     in_flight = {
         Scenario.SINGLE_STREAM: 1,
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
         Scenario.SERVER: min(_SERVER_IN_FLIGHT, _SERVER_BYTES_IN_FLIGHT // sample_bytes(variant.input)),
         # Every instance runs one full batch while the next one waits for it.
-        Scenario.OFFLINE: max(2 * instances, _MIN_OFFLINE_IN_FLIGHT),
+        Scenario.OFFLINE: max(2 * choice.instances, _MIN_OFFLINE_IN_FLIGHT),
     }[scenario]
     settings = ServerSettings(
-        instances=instances,
-        threads=threads // instances,
+        instances=choice.instances,
+        threads=threads // choice.instances,
         max_batch_size=limit,
+        max_queue_delay_us=choice.max_queue_delay_us,
         device=device,
+        parameters=tuple(choice.parameters.items()),
     )
-    return Tuning(settings, batch, in_flight)
+    return Tuning(settings, batch, in_flight, origin)
+
+
+def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:
+    """The choice where nothing was measured."""
+    by_size = max(1, _MAX_REQUEST_BYTES // sample_bytes(variant.input))
+    batch = {
+        Scenario.SINGLE_STREAM: 1,
+        Scenario.MULTI_STREAM: min(samples_per_query, by_size),
+        Scenario.SERVER: 1,
+        Scenario.OFFLINE: min(_OFFLINE_BATCH, by_size),
+    }[scenario]
+    instances = max(1, min(threads, _MAX_INSTANCES)) if scenario == Scenario.OFFLINE else 1
+    return Choice(instances, batch)
+
+
+def _choose(
+    spec: ModelSpec, variant: Variant, scenario: Scenario, threads: int, samples_per_query: int
+) -> tuple[Choice, str]:
+    """The measured choice, scaled to another number of threads, or the rule's; and where it is from."""
+    found = [
+        (measured, file)
+        for file in (OWN_FILE, MEASURED_FILE)
+        for measured in read(file)
+        if (measured.model, measured.platform, measured.scenario) == (spec.name, variant.platform, scenario)
+        and measured.threads <= threads
+    ]
+    if not found:
+        return rule(variant, scenario, threads, samples_per_query), "rule"
+    # The first of equals: this machine's own.
+    measured, file = max(found, key=lambda pair: pair[0].threads)
+    choice, origin = measured.choice, f"measured with {measured.threads} threads ({file.name})"
+    if measured.threads == threads:
+        return choice, origin
+    instances = min(threads, _MAX_INSTANCES) if choice.instances > 1 else 1
+    return dataclasses.replace(choice, instances=instances), f"{origin}, scaled to {threads}"
+
+
+@functools.cache
+def read(file: Path) -> tuple[Measured, ...]:
+    """Read a table of measured choices; empty where there is no file.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    if not file.exists():
+        return ()
+    try:
+        lines = json.loads(file.read_text(encoding="utf-8"))
+        return tuple(Measured(**{**line, "choice": Choice(**line["choice"])}) for line in lines)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{file} is damaged ({error}): delete it, or run python -m harness.tune") from error
+
+
+def add(file: Path, new: Measured) -> None:
+    """Put a line into a table, in place of the one for the same case."""
+    lines = {(line.model, line.platform, line.scenario, line.threads): line for line in (*read(file), new)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    text = ",\n".join(json.dumps(dataclasses.asdict(lines[key])) for key in sorted(lines))
+    partial.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    partial.rename(file)
+    read.cache_clear()

@@ -1,0 +1,77 @@
+"""One figure of one setting, without LoadGen: `python -m harness.measure JOB.json`, a helper of harness.tune.
+
+Prints a number, less is better: the 90th percentile of a query's seconds in SingleStream and MultiStream,
+seconds per sample in Offline, and in Server the 99th percentile at the job's target rate.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from harness import manifest
+from harness.calibration import Calibrator, Stopwatch
+from harness.client import TritonClient
+from harness.crew import crew_of
+from harness.errors import EXIT_SERVER, HarnessError
+from harness.job import Job, read_job
+from harness.postprocess import payload_floats
+from harness.rounds import Scenario
+from harness.sample_file import SampleFile
+from harness.samples import SampleLibrary
+from harness.sut import Sut
+
+_SAMPLES = 64
+_PERCENTILE = 0.9
+_SERVER_SECONDS = 4.0
+
+
+def measure(job: Job) -> float:
+    """Ask the server as the job's scenario does, for a few seconds.
+
+    Raises:
+        HarnessError: a request failed.
+    """
+    variant = manifest.load(Path(job.entry_dir)).variant
+    samples = SampleFile(Path(job.samples))
+    with TritonClient(job.urls[0]) as client, crew_of(job, [client], variant, len(samples)) as crew:
+        library = SampleLibrary(samples, crew.store)
+        stopwatch = Stopwatch()
+        sut = Sut(
+            crew.loop,
+            crew.endpoints,
+            library,
+            stopwatch.complete,
+            payload_floats=payload_floats(variant),
+            batch=job.client_batch,
+            in_flight=job.in_flight,
+            answer_now=crew.answer_now,
+        )
+        indices = list(range(min(_SAMPLES, job.plan.performance_sample_count, len(samples))))
+        library.load(indices)
+        calibrator = Calibrator(sut, stopwatch, indices)
+        calibrator.warm_up(min(job.client_batch * job.in_flight, len(indices)))
+        scenario = job.plan.scenario
+        if scenario == Scenario.OFFLINE:
+            return 1 / calibrator.throughput(job.client_batch * job.in_flight)
+        if scenario == Scenario.SERVER:
+            return calibrator.tail_latency_ns(job.plan.target_qps, _SERVER_SECONDS) / 1e9
+        latencies = calibrator.latencies(
+            job.plan.samples_per_query if scenario == Scenario.MULTI_STREAM else 1
+        )
+        return latencies[int(len(latencies) * _PERCENTILE)] / 1e9
+
+
+def main() -> int:
+    """Measure the job named on the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        figure = measure(read_job(Path(sys.argv[1])))
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_SERVER
+    sys.stdout.write(f"{figure}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Find the best settings of this machine: `python -m harness.tune --model M --platform P`.
+
+Every candidate is loaded and asked for a few seconds, all of them in turn and then again; the best median is
+written to this machine's table, which later runs take their settings from.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import runner, tuning
+from harness.cli import one_line_errors
+from harness.client import TritonClient
+from harness.config import cpu_count, resolve, sweep
+from harness.errors import InferenceError
+from harness.job import Job
+from harness.loadgen import Mode
+from harness.model_config import model_config, to_json
+from harness.models.spec import Platform
+from harness.preparation import Prepared, prepare
+from harness.processes import start_module
+from harness.rounds import Scenario, rules
+from harness.serving import ModelLoader, borrowed, check_served
+from harness.tuning import Choice, Measured
+
+logger = logging.getLogger(__name__)
+
+_ROUNDS = 3
+_SERVER_LOAD = 0.7
+"""Of the rate that the first candidate reaches with requests one after the other and two in flight."""
+_CLEAR = 0.95
+"""A candidate must be this much better than the rule's choice: less is noise."""
+
+_PARAMETERS: Mapping[Platform, Sequence[Mapping[str, str]]] = {
+    # Threads that stay awake between operators: sooner in one query, in the way of all that runs beside it.
+    Platform.ONNXRUNTIME: ({}, {"session.intra_op.allow_spinning": "1"}),
+}
+_CLOSED_LOOP = (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM)
+
+
+def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per_query: int) -> list[Choice]:
+    """Settings worth trying; the rule's choice is the first."""
+    variant = prepared.manifest.variant
+    by_rule = tuning.rule(variant, scenario, threads, samples_per_query)
+    batches = {by_rule.client_batch}
+    if scenario == Scenario.OFFLINE:
+        batches |= {size for size in (8, 64) if size <= variant.batch_limit and by_rule.client_batch > 1}
+    if scenario == Scenario.MULTI_STREAM and by_rule.client_batch > 1:
+        batches |= {-(-samples_per_query // threads)}
+    splits = {1} if scenario == Scenario.SINGLE_STREAM else {1, threads}
+    found = [by_rule] + [
+        Choice(instances, batch, parameters=parameters)
+        for instances in sorted(splits)
+        for batch in sorted(batches)
+        for parameters in (_PARAMETERS.get(variant.platform, ({},)) if scenario in _CLOSED_LOOP else ({},))
+        # An instance with one thread has no other to wait for.
+        if not parameters or instances < threads
+    ]
+    return [choice for number, choice in enumerate(found) if choice not in found[:number]]
+
+
+def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, threads: int) -> Measured:
+    """Try all candidates of one scenario in turn, several rounds.
+
+    Raises:
+        HarnessError: the server cannot load a candidate, or a request fails.
+    """
+    config = prepared.config
+    rule = rules(config.round, config.spec, scenario)
+    choices = candidates(prepared, scenario, threads, rule.samples_per_query)
+    loader = ModelLoader(client, prepared.manifest.entry)
+    rate = _server_rate(prepared, loader, choices[0], threads) if scenario == Scenario.SERVER else 1.0
+    figures: list[list[float]] = [[] for _ in choices]
+    for _ in range(_ROUNDS if len(choices) > 1 else 1):
+        for choice, found in zip(choices, figures, strict=True):
+            found.append(_measure(prepared, loader, scenario, choice, threads, rate))
+    medians = [statistics.median(found) for found in figures]
+    best = min(range(len(choices)), key=medians.__getitem__)
+    if medians[best] > medians[0] * _CLEAR:
+        best = 0
+    others = ", ".join(
+        f"{_short(choice)} {_shown(scenario, median)}"
+        for number, (choice, median) in enumerate(zip(choices, medians, strict=True))
+        if number != best
+    )
+    at = f" at {rate:.1f} queries/s" if scenario == Scenario.SERVER else ""
+    figure = f"{_shown(scenario, medians[best])}{at}{' against ' if others else ''}{others}"
+    return Measured(prepared.config.model, prepared.config.platform, scenario, threads, choices[best], figure)
+
+
+def _server_rate(prepared: Prepared, loader: ModelLoader, choice: Choice, threads: int) -> float:
+    """Queries per second that load the server well, but do not flood it."""
+    seconds = _measure(prepared, loader, Scenario.SINGLE_STREAM, choice, threads, 1.0)
+    return _SERVER_LOAD / seconds
+
+
+def _measure(
+    prepared: Prepared, loader: ModelLoader, scenario: Scenario, choice: Choice, threads: int, rate: float
+) -> float:
+    config, facts = prepared.config, prepared.manifest
+    rule = rules(config.round, config.spec, scenario)
+    trial = tuning.tune(
+        config.spec,
+        facts.variant,
+        scenario,
+        threads=threads,
+        samples_per_query=rule.samples_per_query,
+        max_batchsize=None,
+        device=config.device,
+        choice=choice,
+    )
+    loader.load(to_json(model_config(facts.entry, facts.variant, trial.server)))
+    check_served(loader.client, facts.entry, facts.variant, trial)
+    plan = runner.plan_of(prepared, scenario, Mode.PERFORMANCE, rule, None)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = dataclasses.replace(plan, target_qps=rate)
+        job = runner.job_of(prepared, [loader.client], plan, trial, Path(folder))
+        return _in_a_process(job, Path(folder) / "job.json")
+
+
+def _in_a_process(job: Job, file: Path) -> float:
+    file.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
+    child = start_module("harness.measure", str(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    output, errors = child.communicate()
+    if child.returncode:
+        raise InferenceError(errors.strip().rpartition("\n")[2].removeprefix("error: "))
+    return float(output)
+
+
+def _short(choice: Choice) -> str:
+    extra = "".join(f" {name.rpartition('.')[2]}={value}" for name, value in choice.parameters.items())
+    return f"{choice.instances} instances, batch {choice.client_batch}{extra}:"
+
+
+def _shown(scenario: Scenario, figure: float) -> str:
+    return f"{1 / figure:.1f} samples/s" if scenario == Scenario.OFFLINE else f"{figure * 1000:.2f} ms"
+
+
+def _parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        prog="python -m harness.tune", description="Find the best server settings of this machine."
+    )
+    result.add_argument("--model", help="default: all of them")
+    result.add_argument("--platform", help="default: all of the model's")
+    result.add_argument("--scenario", metavar="LIST", default=",".join(Scenario), help="default: all four")
+    result.add_argument("--table", metavar="FILE", type=Path, default=tuning.OWN_FILE, help="where to write")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    given: dict[str, Any] = vars(_parser().parse_args(arguments))
+    with one_line_errors() as ending:
+        table = given.pop("table").expanduser().absolute()
+        is_one = given["model"] and given["platform"]
+        configs = [resolve(given)] if is_one else sweep(given)
+        with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
+            for config in configs:
+                prepared = prepare(config)
+                with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
+                    for scenario in config.scenarios:
+                        found = find_best(prepared, client, scenario, config.threads or cpu_count())
+                        tuning.add(table, found)
+                        what = f"{config.model} {config.platform} {scenario}"
+                        sys.stdout.write(f"{what}: {_short(found.choice)} {found.figure}\n")
+                        sys.stdout.flush()
+    return ending.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

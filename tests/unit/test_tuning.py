@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import tuning
+from harness.errors import ConfigError
+from harness.models import MODELS
+from harness.models.spec import Platform
+from harness.rounds import Scenario
+from harness.tuning import Choice, Measured, Tuning, tune
+
+SPEC = MODELS["mobilenet"]
+VARIANT = SPEC.variants[Platform.ONNXRUNTIME]
+
+
+@pytest.fixture(autouse=True)
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Empty ones: (this machine's, the project's)."""
+    own, ours = tmp_path / "own.json", tmp_path / "ours.json"
+    monkeypatch.setattr(tuning, "OWN_FILE", own)
+    monkeypatch.setattr(tuning, "MEASURED_FILE", ours)
+    tuning.read.cache_clear()
+    return own, ours
+
+
+def tuned(scenario: Scenario, threads: int, max_batchsize: int | None = None) -> Tuning:
+    return tune(
+        SPEC,
+        VARIANT,
+        scenario,
+        threads=threads,
+        samples_per_query=8,
+        max_batchsize=max_batchsize,
+        device="auto",
+    )
+
+
+def line(scenario: Scenario, threads: int, **choice: object) -> Measured:
+    return Measured("mobilenet", "onnxruntime", scenario, threads, Choice(**choice), "1 ms")
+
+
+def test_without_measurements_one_query_gets_all_threads_and_many_get_an_instance_per_core() -> None:
+    single, offline = tuned(Scenario.SINGLE_STREAM, 4), tuned(Scenario.OFFLINE, 4)
+    assert (single.server.instances, single.server.threads, single.client_batch, single.in_flight) == (
+        1,
+        4,
+        1,
+        1,
+    )
+    assert (offline.server.instances, offline.server.threads, offline.client_batch) == (4, 1, 32)
+    assert single.origin == "rule"
+
+
+def test_a_measured_choice_holds_for_its_number_of_threads(tables) -> None:
+    spinning = {"session.intra_op.allow_spinning": "1"}
+    tuning.add(tables[1], line(Scenario.MULTI_STREAM, 2, instances=1, client_batch=4, parameters=spinning))
+    found = tuned(Scenario.MULTI_STREAM, 2)
+    assert (found.client_batch, found.in_flight) == (4, 2)
+    assert found.server.parameters == (("session.intra_op.allow_spinning", "1"),)
+    assert found.origin == "measured with 2 threads (ours.json)"
+    assert tuned(Scenario.MULTI_STREAM, 1).origin == "rule"
+
+
+def test_with_more_threads_than_measured_the_preference_is_scaled(tables) -> None:
+    tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
+    tuning.add(tables[1], line(Scenario.SERVER, 2, instances=1, client_batch=1))
+    offline = tuned(Scenario.OFFLINE, 6)
+    assert (offline.server.instances, offline.server.threads, offline.client_batch) == (6, 1, 16)
+    assert tuned(Scenario.SERVER, 6).server.threads == 6
+    assert offline.origin == "measured with 2 threads (ours.json), scaled to 6"
+
+
+def test_what_this_machine_measured_counts_before_the_project_s_table(tables) -> None:
+    tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
+    tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=1, client_batch=8))
+    assert tuned(Scenario.OFFLINE, 2).client_batch == 8
+    assert tuned(Scenario.OFFLINE, 2, max_batchsize=4).client_batch == 4
+
+
+def test_a_new_measurement_replaces_the_old_one(tables) -> None:
+    tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
+    tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=1, client_batch=8))
+    assert [entry["choice"]["instances"] for entry in json.loads(tables[0].read_text())] == [1]
+
+
+@pytest.mark.parametrize("text", ["[", '[{"model": "mobilenet"}]', '{"model": 1}', "[3]"])
+def test_a_damaged_table_is_named(tables, text: str) -> None:
+    tables[0].write_text(text)
+    with pytest.raises(ConfigError, match=r"own\.json is damaged .* run python -m harness\.tune"):
+        tuned(Scenario.OFFLINE, 2)
+
+
+def test_the_project_s_own_table_is_of_models_and_platforms_that_exist() -> None:
+    for measured in tuning.read(Path(tuning.__file__).with_name("measured_tuning.json")):
+        assert measured.platform in MODELS[measured.model].variants
+        assert measured.scenario in list(Scenario)
