@@ -69,7 +69,11 @@ def _convert(config: RunConfig) -> Path:
 
 
 def _run_converter(module: str, *options: str) -> str:
-    """Run one of the converters' commands; its last line on stderr is the reason should it fail."""
+    """Run one of the converters' commands; its last line on stderr is the reason should it fail.
+
+    Raises:
+        ConversionError: it failed, or was killed.
+    """
     process = start_module(module, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -88,9 +92,17 @@ def _run_converter(module: str, *options: str) -> str:
             process.wait(timeout=2)
         process.kill()
         raise
-    if code:
+    if code > 0:
         raise ConversionError(last.strip().removeprefix("error: ") or f"python -m {module} failed")
+    # Not a reason, if a signal ended it: only what it was doing.
     sys.stderr.write(last)
+    if code == -signal.SIGKILL:
+        raise ConversionError(
+            f"python -m {module} was killed, probably because memory ran out: close other programs, or give "
+            "this machine or container more memory, and run again"
+        )
+    if code:
+        raise ConversionError(f"python -m {module} was ended by {signal.Signals(-code).name}")
     return output
 
 
