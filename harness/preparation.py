@@ -1,6 +1,7 @@
 """What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
 
 import contextlib
+import functools
 import logging
 import signal
 import subprocess
@@ -27,6 +28,20 @@ SOURCE_FRAMEWORK = "source framework"
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What the answers are compared with."""
+
+    origin: str
+    """`DATA_SET` or `SOURCE_FRAMEWORK`."""
+    labels: tuple[int, ...] = ()
+    """Classifiers: of each sample."""
+    annotations: Annotations | None = None
+    """Detectors: the objects in the images."""
+    file: str = ""
+    """Detectors, where the source framework is the truth: the annotation file."""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A model and data, ready to be served and queried."""
 
@@ -36,6 +51,15 @@ class Prepared:
     dataset: Dataset
     samples: Path
     """The preprocessed samples, a .npy array in the order of the data set."""
+
+    @functools.cached_property
+    def truth(self) -> Truth:
+        """What the answers are compared with; found when it is first asked for, which may take a while.
+
+        Raises:
+            ConversionError: the source framework cannot be run.
+        """
+        return _truth(self)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -124,21 +148,7 @@ def _open_dataset(config: RunConfig, facts: Manifest) -> Dataset:
     return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What the answers are compared with."""
-
-    origin: str
-    """`DATA_SET` or `SOURCE_FRAMEWORK`."""
-    labels: tuple[int, ...] = ()
-    """Classifiers: of each sample."""
-    annotations: Annotations | None = None
-    """Detectors: the objects in the images."""
-    file: str = ""
-    """Detectors, where the source framework is the truth: the annotation file."""
-
-
-def truth(prepared: Prepared) -> Truth:
+def _truth(prepared: Prepared) -> Truth:
     """Find the truth for a data set.
 
     Seeded weights know nothing of the data set's labels, and synthetic images have none. Then the source
