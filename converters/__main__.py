@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _requests(options: argparse.Namespace) -> list[Request]:
     """One for each platform; all are checked before the first is converted."""
     spec = get_model(options.model)
-    if options.platform:
+    if options.platform is not None:
         platforms = [get_platform(options.platform)]
         get_variant(spec, platforms[0])
     else:

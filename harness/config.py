@@ -172,19 +172,20 @@ def sweep(given: Mapping[str, Any]) -> list[RunConfig]:
     Raises:
         ConfigError: as `resolve`; before anything is run.
     """
-    if not given.get("model"):
+    model, platform = given.get("model"), given.get("platform")
+    if model is None:
         _check_sweep(given)
         # No folder has the images of both tasks.
         given = {**given, "dataset": SYNTHETIC}
-    models = [get_model(given["model"])] if given.get("model") else list(MODELS.values())
-    wanted = get_platform(given["platform"]) if given.get("platform") else None
-    if given.get("model") and wanted:
-        get_variant(models[0], wanted)
+    specs = list(MODELS.values()) if model is None else [get_model(model)]
+    wanted = list(Platform) if platform is None else [get_platform(platform)]
+    if model is not None and platform is not None:
+        get_variant(specs[0], wanted[0])
     return [
-        resolve({**given, "model": spec.name, "platform": platform.value})
-        for spec in models
-        for platform in spec.variants
-        if wanted in (None, platform)
+        resolve({**given, "model": spec.name, "platform": served_by.value})
+        for spec in specs
+        for served_by in spec.variants
+        if served_by in wanted
     ]
 
 

@@ -15,7 +15,7 @@ from harness.errors import InferenceError
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.manifest import OFFICIAL, SEEDED
-from harness.preparation import DATA_SET, Prepared, truth
+from harness.preparation import DATA_SET, Prepared
 from harness.results import Result
 from harness.rounds import Rules, Scenario
 
@@ -151,7 +151,7 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
 def _score(prepared: Prepared, log_dir: Path) -> Accuracy:
     """Score an accuracy test; labels have a threshold only for official weights on the whole data set."""
     payloads = loadgen.read_accuracy(log_dir)
-    wanted, target = truth(prepared), prepared.config.spec.target
+    wanted, target = prepared.truth, prepared.config.spec.target
     variant = prepared.manifest.variant
     metric = target.metric
     threshold: float | None = None

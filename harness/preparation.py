@@ -1,6 +1,7 @@
 """What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
 
 import contextlib
+import functools
 import logging
 import signal
 import subprocess
@@ -27,6 +28,20 @@ SOURCE_FRAMEWORK = "source framework"
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What the answers are compared with."""
+
+    origin: str
+    """`DATA_SET` or `SOURCE_FRAMEWORK`."""
+    labels: tuple[int, ...] = ()
+    """Classifiers: of each sample."""
+    annotations: Annotations | None = None
+    """Detectors: the objects in the images."""
+    file: str = ""
+    """Detectors, where the source framework is the truth: the annotation file."""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """A model and data, ready to be served and queried."""
 
@@ -36,6 +51,15 @@ class Prepared:
     dataset: Dataset
     samples: Path
     """The preprocessed samples, a .npy array in the order of the data set."""
+
+    @functools.cached_property
+    def truth(self) -> Truth:
+        """What the answers are compared with; found when it is first asked for, which may take a while.
+
+        Raises:
+            ConversionError: the source framework cannot be run.
+        """
+        return _truth(self)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -69,7 +93,11 @@ def _convert(config: RunConfig) -> Path:
 
 
 def _run_converter(module: str, *options: str) -> str:
-    """Run one of the converters' commands; its last line on stderr is the reason should it fail."""
+    """Run one of the converters' commands; its last line on stderr is the reason should it fail.
+
+    Raises:
+        ConversionError: it failed, or was killed.
+    """
     process = start_module(module, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -88,9 +116,17 @@ def _run_converter(module: str, *options: str) -> str:
             process.wait(timeout=2)
         process.kill()
         raise
-    if code:
+    if code > 0:
         raise ConversionError(last.strip().removeprefix("error: ") or f"python -m {module} failed")
+    # Not a reason, if a signal ended it: only what it was doing.
     sys.stderr.write(last)
+    if code == -signal.SIGKILL:
+        raise ConversionError(
+            f"python -m {module} was killed, probably because memory ran out: close other programs, or give "
+            "this machine or container more memory, and run again"
+        )
+    if code:
+        raise ConversionError(f"python -m {module} was ended by {signal.Signals(-code).name}")
     return output
 
 
@@ -112,21 +148,7 @@ def _open_dataset(config: RunConfig, facts: Manifest) -> Dataset:
     return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What the answers are compared with."""
-
-    origin: str
-    """`DATA_SET` or `SOURCE_FRAMEWORK`."""
-    labels: tuple[int, ...] = ()
-    """Classifiers: of each sample."""
-    annotations: Annotations | None = None
-    """Detectors: the objects in the images."""
-    file: str = ""
-    """Detectors, where the source framework is the truth: the annotation file."""
-
-
-def truth(prepared: Prepared) -> Truth:
+def _truth(prepared: Prepared) -> Truth:
     """Find the truth for a data set.
 
     Seeded weights know nothing of the data set's labels, and synthetic images have none. Then the source

@@ -137,6 +137,9 @@ def test_a_sweep_is_every_model_on_every_platform_or_those_asked_for() -> None:
     assert {config.platform for config in sweep({"model": "mobilenet", "platform": "tflite"})} == {"tflite"}
     with pytest.raises(ConfigError, match=r"--all .*: add --model to use --nms"):
         sweep({"nms": "reference"})
+    for option in ("model", "platform"):
+        with pytest.raises(ConfigError, match=f"unknown {option} ''"):
+            sweep({option: ""})
     assert {config.dataset for config in sweep({"platform": "tflite"})} == {"synthetic"}
     on_pytorch = [config.model for config in sweep({"platform": "pytorch"})]
     assert on_pytorch == ["resnet50", "mobilenet", "ssd-resnet34"]

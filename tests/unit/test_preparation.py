@@ -1,0 +1,49 @@
+"""How the converters' processes are run; here a module that ends as it is told to."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import preparation
+from harness.errors import ConversionError
+
+ENDING = """
+import os, sys
+print("the answer")
+print("first line", file=sys.stderr)
+print(sys.argv[2], file=sys.stderr, flush=True)
+number = int(sys.argv[1])
+os.kill(os.getpid(), number) if number > 0 else sys.exit(-number)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ending.py").write_text(ENDING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+
+def test_a_converters_log_is_passed_on_and_its_output_returned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert preparation._run_converter("ending", "0", "last line") == "the answer\n"
+    assert capsys.readouterr().err == "first line\nlast line\n"
+
+
+def test_a_converters_error_is_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConversionError, match=r"^no weights$"):
+        preparation._run_converter("ending", "-2", "error: no weights")
+    assert capsys.readouterr().err == "first line\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("9", r"^python -m ending was killed, probably because memory ran out: .* and run again$"),
+        ("11", r"^python -m ending was ended by SIGSEGV$"),
+    ],
+)
+def test_a_signal_that_ended_a_converter_is_the_reason_and_not_what_it_logged_last(
+    capsys: pytest.CaptureFixture[str], number: str, reason: str
+) -> None:
+    with pytest.raises(ConversionError, match=reason):
+        preparation._run_converter("ending", number, "exporting")
+    assert capsys.readouterr().err == "first line\nexporting\n"
