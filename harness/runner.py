@@ -115,7 +115,7 @@ def _run_scenario(
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     rule = rules(config.round, config.spec, scenario)
-    tuning = _tuning(prepared, client, rule, scenario)
+    tuning = tuning_of(prepared, client, rule, scenario)
     version = client.check_is_triton().get("version")
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     is_ours = loader.load(to_json(model_config(entry, variant, tuning.server)))
@@ -126,11 +126,11 @@ def _run_scenario(
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
-        plan = _plan(prepared, scenario, mode, rule, bound_s)
+        plan = make_plan(prepared, scenario, mode, rule, bound_s)
         log_dir = results.log_dir(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = _run_test(prepared, client, plan, tuning, log_dir)
+        outcomes[mode] = run_test(prepared, client, plan, tuning, log_dir)
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(client, entry, live, outcomes)
@@ -180,7 +180,8 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
 
 
-def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
+def tuning_of(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
+    """The settings of both sides for one scenario."""
     config = prepared.config
     own_cpus = cpu_count() if is_on_this_host(client.url) and config.device != "gpu" else 0
     return tune(
@@ -193,7 +194,7 @@ def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Sce
     )
 
 
-def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
+def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
     """The round's rules, shortened where the user asked for that."""
     config = prepared.config
     duration_ms, queries = rule.min_duration_ms, rule.min_query_count
@@ -226,7 +227,7 @@ def _length(plan: Plan) -> str:
     return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
 
 
-def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuning, log_dir: Path) -> Outcome:
+def run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuning, log_dir: Path) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one."""
     config = prepared.config
     is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
