@@ -22,7 +22,7 @@ from harness.sample_file import SampleFile
 
 _MAX_ROWS = 256
 _MAX_BYTES = 256 << 20
-"""Samples to go through: more than any cache holds, as in a real run."""
+"""Samples to go through."""
 _MIN_CALLS = 3
 
 

@@ -13,7 +13,7 @@ from harness.bench.limit import Limit
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
-from harness.bench.verdict import Verdict, judge
+from harness.bench.verdict import Evidence, Verdict, judge
 from harness.client import TritonClient
 from harness.config import cpu_count
 from harness.preparation import Prepared
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _SERVER_LOAD = 0.5
 """Server: offered queries, as a share of those that the bare framework answers one after the other."""
+_LONG_TAIL = 0.01
+"""Offline: a part of the run that no ratio can be off by."""
 
 
 @dataclass
@@ -116,6 +118,8 @@ def _compare_scenario(
     middle = sorted(rounds, key=lambda turn: figure(scenario, turn.ours))[len(rounds) // 2]
     if middle.ours.evidence:
         result.verdicts[scenario.value] = judge(middle.ours.evidence)
+        if scenario == Scenario.OFFLINE:
+            result.notes += _tail_note(middle.ours.evidence, options.seconds)
 
 
 def figure(scenario: Scenario, run: Ours | Plain) -> float:
@@ -166,6 +170,17 @@ def _note(scenario: Scenario, tuning: Tuning, samples_per_query: int, rate: floa
         f"{scenario}: {server.instances} instance(s) of {server.threads} thread(s) for both clients; ours: "
         f"up to {tuning.in_flight} requests of up to {tuning.client_batch}; plain: {plain}"
     )
+
+
+def _tail_note(evidence: Evidence, seconds: float) -> list[str]:
+    """Warn where the end of a run, at which instances wait for the last batch, is a large part of it."""
+    batch_s = evidence.compute_us / 1e6
+    if batch_s < _LONG_TAIL * seconds:
+        return []
+    return [
+        f"Offline: a batch takes {batch_s:.2f} s of {seconds:g} s, at whose end other instances wait for "
+        f"the last one: --time {batch_s / _LONG_TAIL:.0f} or more makes that negligible"
+    ]
 
 
 def _summary(scenario: Scenario, turn: Round) -> str:

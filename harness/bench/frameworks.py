@@ -144,8 +144,10 @@ def _bind_callable(run: Callable[[Array], Sequence[Any]]) -> Bind:
 
 
 def _open_torchscript(file: Path, _: Variant, threads: int, is_spinning: bool) -> Bind:
-    # OpenMP reads its environment when it is loaded.
-    os.environ["OMP_WAIT_POLICY"] = "ACTIVE" if is_spinning else "PASSIVE"
+    # OpenMP reads its environment when it is loaded. By default its threads spin for about a millisecond; if
+    # told to be ACTIVE, for minutes, also while another path is measured.
+    if not is_spinning:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     import torch
 
     # Otherwise every activation is given back to the kernel and zeroed anew.

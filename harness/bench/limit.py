@@ -71,6 +71,7 @@ class _Worker:
             *(str(entry_dir), str(samples), str(setup.threads), str(int(setup.is_spinning))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            environment={"TF_CPP_MIN_LOG_LEVEL": "2"},
         )
 
     def send(self, order: Order) -> None:
@@ -99,8 +100,12 @@ class _Group:
     def __init__(self, entry_dir: Path, samples: Path, setup: Setup) -> None:
         self.setup = setup
         self._workers = [_Worker(entry_dir, samples, setup) for _ in range(setup.processes)]
-        for worker in self._workers:
-            worker.read()
+        try:
+            for worker in self._workers:
+                worker.read()
+        except BaseException:
+            self.close()
+            raise
 
     def measure(self, order: Order, processes: int | None = None) -> list[Timing] | None:
         """Timings of each process, all at work at the same time; None where the graph takes no such batch."""

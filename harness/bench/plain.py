@@ -107,12 +107,11 @@ class _Loop:
         sent = 0
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self.tally.error:
-            room.acquire()
+            self._wait(room)
             self._query(time.perf_counter_ns(), per_query, room.release)
             sent += per_query
         for _ in range(window):
-            if not room.acquire(timeout=_PATIENCE_S):
-                raise InferenceError(f"no answer from {self._job.url} in {_PATIENCE_S:.0f} s")
+            self._wait(room)
         return sent
 
     def paced(self, seconds: float, rate: float) -> int:
@@ -127,9 +126,12 @@ class _Loop:
             sent += 1
             due += int(chance.expovariate(rate) * 1e9)
         for _ in range(sent):
-            if not answered.acquire(timeout=_PATIENCE_S):
-                raise InferenceError(f"no answer from {self._job.url} in {_PATIENCE_S:.0f} s")
+            self._wait(answered)
         return sent
+
+    def _wait(self, semaphore: threading.Semaphore) -> None:
+        if not semaphore.acquire(timeout=_PATIENCE_S):
+            raise InferenceError(f"no answer from {self._job.url} in {_PATIENCE_S:.0f} s")
 
     def _query(self, begin_ns: int, samples: int, done: Callable[[], object]) -> None:
         left = samples

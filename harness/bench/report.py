@@ -31,7 +31,9 @@ def show(comparisons: Sequence[Comparison], options: Options, file: Path) -> Non
     console.print("Verdict", style="bold")
     for comparison in comparisons:
         for name, verdict in comparison.verdicts.items():
-            _line(console, f"{comparison.title}, {name}: {verdict.bound} ({verdict.reason})")
+            _line(console, f"{comparison.title}, {name}: {verdict.bound}")
+            for reason in verdict.reasons:
+                _line(console, f"  {reason}")
     console.print("\nTargets (for two CPU cores)", style="bold")
     for comparison in comparisons:
         for target in comparison.targets:

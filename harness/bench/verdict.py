@@ -62,7 +62,8 @@ class Verdict:
     server_share: float
     client_share: float
     transport_share: float
-    reason: str
+    reasons: tuple[str, ...]
+    """The evidence, a line each."""
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -77,17 +78,20 @@ def judge(evidence: Evidence) -> Verdict:
     culprit = max(saturated, key=saturated.__getitem__)
     if saturated[culprit] < _SATURATED:
         culprit = max(shares, key=shares.__getitem__)
-    return Verdict(culprit, server, client, transport, _reason(evidence))
+    return Verdict(culprit, server, client, transport, _reasons(evidence))
 
 
-def _reason(evidence: Evidence) -> str:
-    histogram = sorted(evidence.executions_by_batch_size.items(), key=lambda item: -item[1])
-    sizes = ", ".join(f"{size} ({count} times)" for size, count in histogram[:3])
-    rest = f" and {len(histogram) - 3} other sizes" if len(histogram) > 3 else ""
+def _reasons(evidence: Evidence) -> tuple[str, ...]:
+    commonest = sorted(evidence.executions_by_batch_size.items(), key=lambda item: -item[1])
+    sizes = ", ".join(f"{size} ({count} times)" for size, count in commonest[:3])
+    others = f" and {len(commonest) - 3} other sizes" if len(commonest) > 3 else ""
+    rest_us = max(0.0, evidence.request_us - evidence.queue_us - evidence.compute_us)
     return (
-        f"client CPU {evidence.client_cores:.0%} of a core, {evidence.client_us:.0f} us a request; "
-        f"in flight {evidence.in_flight:.1f} of {evidence.in_flight_limit}, in the server "
-        f"{evidence.in_server:.1f}; a request takes {evidence.request_us:.0f} us, of which queue "
-        f"{evidence.queue_us:.0f} and compute {evidence.compute_us:.0f}; instances busy "
-        f"{evidence.instances_busy:.0%}; mean batch {evidence.mean_batch_size:.1f}: {sizes}{rest}"
+        f"client: CPU {evidence.client_cores:.0%} of a core, {evidence.client_us:.0f} us a request",
+        f"requests in flight: {evidence.in_flight:.1f} of up to {evidence.in_flight_limit}, of these in the "
+        f"server {evidence.in_server:.1f}",
+        f"a request: {evidence.request_us:.0f} us = {evidence.queue_us:.0f} in Triton's queue + "
+        f"{evidence.compute_us:.0f} in its batch + {rest_us:.0f} in client and transport",
+        f"server: instances busy {evidence.instances_busy:.0%}; mean batch {evidence.mean_batch_size:.1f}, "
+        f"of {sizes}{others}",
     )
