@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 _SERVER_LOAD = 0.5
 """Server: offered queries, as a share of those that the bare framework answers one after the other."""
+_LOOK, _MAX_LOOK_S = 0.25, 1.5
+"""For how long the bare framework's setups are looked at, as a share of a measurement, and at most."""
 _LONG_TAIL = 0.01
 """Offline: a part of the run that no ratio can be off by."""
 
@@ -67,7 +69,12 @@ def compare(prepared: Prepared, client: TritonClient, options: Options, folder: 
     result = Comparison(f"{config.model} on {config.platform}, {facts.weights} weights")
     session = Session(client, prepared, folder)
     with Limit(
-        prepared.entry_dir, prepared.samples, facts.variant, cpus=cpu_count(), is_quick=options.is_quick
+        prepared.entry_dir,
+        prepared.samples,
+        facts.variant,
+        cpus=cpu_count(),
+        look_s=min(_LOOK * options.seconds, _MAX_LOOK_S),
+        is_quick=options.is_quick,
     ) as limit:
         best = limit.best
         result.notes.append(

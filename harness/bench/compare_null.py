@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import config
 from harness.bench import null, targets
 from harness.bench.compare import Comparison
 from harness.bench.figures import Row, Unit
@@ -36,15 +37,25 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
     result = Comparison("null model")
     for in_flight, bound in targets.NULL_QUERIES_PER_S.items():
         name = f"{in_flight} in flight, 1 pixel"
-        tiny = Session(client, null.write_entry(repository, f"null_{in_flight}", 1, "auto"), folder)
-        row = _measure(result, tiny, name, in_flight, Unit.QUERIES_PER_S, _rate, options)
+        tiny = null.write_entry(
+            repository, f"null_{in_flight}", side_px=1, in_flight=in_flight, transport=config.AUTO
+        )
+        row = _measure(
+            result, Session(client, tiny, folder), name, in_flight, Unit.QUERIES_PER_S, _rate, options
+        )
         result.targets.append(Target(f"null model, {name}", bound, True, " queries/s", _median(row)))
     for transport, bound in targets.NULL_CLIENT_US.items():
         where = "shared memory" if transport == "shm" else "in the message"
         name = f"{_SIDE_PX}x{_SIDE_PX} float32, {where}"
-        entry = f"null_{_SIDE_PX}_{transport}"
-        image = Session(client, null.write_entry(repository, entry, _SIDE_PX, transport), folder)
-        row = _measure(result, image, name, _IMAGES_IN_FLIGHT, Unit.CLIENT_US, _client_us, options)
+        image = null.write_entry(
+            repository,
+            f"null_{_SIDE_PX}_{transport}",
+            side_px=_SIDE_PX,
+            in_flight=_IMAGES_IN_FLIGHT,
+            transport=transport,
+        )
+        session = Session(client, image, folder)
+        row = _measure(result, session, name, _IMAGES_IN_FLIGHT, Unit.CLIENT_US, _client_us, options)
         result.targets.append(Target(f"client CPU, {name}", bound, False, " us", _median(row)))
     result.notes.append(
         f"one request a sample; images with {_IMAGES_IN_FLIGHT} in flight; plain sends them in the message"

@@ -126,7 +126,14 @@ class Limit:
     """A graph and the best way to run it; processes wait between measurements, and take no CPU."""
 
     def __init__(
-        self, entry_dir: Path, samples: Path, variant: Variant, *, cpus: int, is_quick: bool = False
+        self,
+        entry_dir: Path,
+        samples: Path,
+        variant: Variant,
+        *,
+        cpus: int,
+        look_s: float,
+        is_quick: bool = False,
     ) -> None:
         """Try every setup and batch size, and keep the best running.
 
@@ -135,13 +142,14 @@ class Limit:
             samples: its preprocessed samples, a .npy file.
             variant: the model.
             cpus: to be used.
-            is_quick: try fewer batch sizes, for a shorter time.
+            look_s: for how long each setup and batch size is tried at first; the best of them twice as long.
+            is_quick: try fewer batch sizes.
 
         Raises:
             InferenceError: the framework cannot run the graph.
         """
         self._entry_dir, self._samples = entry_dir, samples
-        self._seconds = 0.7 if is_quick else 1.5
+        self._look_s = look_s
         self._batch_limit = variant.batch_limit
         self._groups: dict[Setup, _Group] = {}
         sizes = [size for size in (_QUICK_BATCHES if is_quick else _BATCHES) if size <= variant.batch_limit]
@@ -186,10 +194,10 @@ class Limit:
         for setup in candidates:
             group = self._group(setup)
             for size in sizes:
-                timings = group.measure(Order(size, 1, self._seconds))
+                timings = group.measure(Order(size, 1, self._look_s))
                 rates[setup, size] = _rate(timings)
                 if size == 1 and setup.processes > 1:
-                    timings = group.measure(Order(size, 1, self._seconds), processes=1)
+                    timings = group.measure(Order(size, 1, self._look_s), processes=1)
                 if size == 1 and timings:
                     latencies[setup] = timings[0].p50_ms
                 logger.info("bare: %s, batch %d: %.1f samples/s", setup, size, rates[setup, size])
@@ -199,7 +207,7 @@ class Limit:
                 raise InferenceError(f"the bare framework cannot run {self._entry_dir}")
         finalists = sorted(rates, key=rates.__getitem__, reverse=True)[:_FINALISTS]
         again = {
-            (setup, size): _rate(self._group(setup).measure(Order(size, 1, 2 * self._seconds)))
+            (setup, size): _rate(self._group(setup).measure(Order(size, 1, 2 * self._look_s)))
             for setup, size in finalists
         }
         setup, size = max(again, key=again.__getitem__)
