@@ -22,6 +22,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def start_module(
     module: str,
     *arguments: str,
+    stdin: IO[Any] | int | None = None,
     stdout: IO[Any] | int | None = None,
     stderr: IO[Any] | int | None = None,
     environment: dict[str, str] | None = None,
@@ -31,6 +32,7 @@ def start_module(
     return subprocess.Popen(
         [sys.executable, "-m", "harness.processes", str(os.getpid()), module, *arguments],
         cwd=PROJECT_ROOT,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         # The child has another working directory, and so another meaning of a relative folder.

@@ -118,7 +118,7 @@ def _run_scenario(
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     clients = [loader.client for loader in loaders]
     rule = rules(config.round, config.spec, scenario)
-    tuning = _tuning(prepared, clients, rule, scenario)
+    tuning = tuning_of(prepared, clients, rule, scenario)
     versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     settings = to_json(model_config(entry, variant, tuning.server))
@@ -130,11 +130,11 @@ def _run_scenario(
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
-        plan = plan_of(prepared, scenario, mode, rule, bound_s)
+        plan = make_plan(prepared, scenario, mode, rule, bound_s)
         log_dir = results.log_dir(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = _run_test(prepared, clients, plan, tuning, log_dir)
+        outcomes[mode] = run_test(prepared, clients, plan, tuning, log_dir)
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
@@ -191,7 +191,8 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
 
 
-def _tuning(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
+def tuning_of(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
+    """The settings of both sides for one scenario."""
     config = prepared.config
     local = sum(is_on_this_host(client.url) for client in clients)
     # Servers on this machine share its cores.
@@ -208,7 +209,7 @@ def _tuning(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, sc
     return dataclasses.replace(tuning, in_flight=config.in_flight or tuning.in_flight)
 
 
-def plan_of(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
+def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
     """The round's rules, shortened where the user asked for that."""
     config = prepared.config
     duration_ms, queries = rule.min_duration_ms, rule.min_query_count
@@ -266,7 +267,7 @@ def job_of(
     )
 
 
-def _run_test(
+def run_test(
     prepared: Prepared, clients: Sequence[TritonClient], plan: Plan, tuning: Tuning, log_dir: Path
 ) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one."""

@@ -21,6 +21,8 @@ class ServerStatistics:
     compute_infer_ns: int
     compute_output_ns: int
     executions_by_batch_size: dict[int, int]
+    executions_ns: int = 0
+    """Time that instances spent on batches, each counted once, however many requests were in it."""
 
     @property
     def mean_batch_size(self) -> float:
@@ -46,6 +48,7 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> ServerStatistic
         compute_infer_ns=grown("inference_stats", "compute_infer", "ns"),
         compute_output_ns=grown("inference_stats", "compute_output", "ns"),
         executions_by_batch_size={size: count for size, count in sorted(batches.items()) if count},
+        executions_ns=_executions_ns(after) - _executions_ns(before),
     )
 
 
@@ -76,3 +79,11 @@ def _batches(statistics: dict[str, Any]) -> dict[int, int]:
         int(entry["batch_size"]): _figure(entry, "compute_infer", "count")
         for entry in statistics.get("batch_stats", [])
     }
+
+
+def _executions_ns(statistics: dict[str, Any]) -> int:
+    return sum(
+        _figure(entry, part, "ns")
+        for entry in statistics.get("batch_stats", [])
+        for part in ("compute_input", "compute_infer", "compute_output")
+    )

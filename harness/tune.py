@@ -120,7 +120,7 @@ def _measure(
     )
     loader.load(to_json(model_config(facts.entry, facts.variant, trial.server)))
     check_served(loader.client, facts.entry, facts.variant, trial)
-    plan = runner.plan_of(prepared, scenario, Mode.PERFORMANCE, rule, None)
+    plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
     with tempfile.TemporaryDirectory() as folder:
         plan = dataclasses.replace(plan, target_qps=rate)
         job = runner.job_of(prepared, [loader.client], plan, trial, Path(folder))

@@ -1,0 +1,1 @@
+"""How close serving comes to the hardware: the bare framework, this harness and a plain client."""

@@ -1,0 +1,64 @@
+"""`python -m harness.bench`."""
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.bench import report
+from harness.bench.compare import compare
+from harness.bench.compare_null import compare_null
+from harness.bench.options import Options, parser, resolve
+from harness.bench.session import own_server
+from harness.cli import one_line_errors
+from harness.client import TritonClient
+from harness.errors import EXIT_INTERRUPTED, ConfigError
+from harness.preparation import prepare
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with one_line_errors() as ending:
+        _run(resolve(vars(parser().parse_args(arguments))))
+    return ending.code
+
+
+def _run(options: Options) -> None:
+    folder = _new_folder(options.output)
+    # Exporting and preprocessing take their time; nothing else runs while anything is measured.
+    everything = [prepare(config) for config in options.configs]
+    with own_server() as (url, repository), TritonClient(url) as client:
+        # What each worker says of its calibration would drown what is measured here.
+        logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger(__package__).setLevel(logging.INFO)
+        comparisons = []
+        for prepared in everything:
+            entry = prepared.manifest.entry
+            (repository / entry).symlink_to(prepared.entry_dir, target_is_directory=True)
+            comparisons.append(compare(prepared, client, options, folder / entry))
+        comparisons.append(compare_null(repository, client, options, folder / "null"))
+    file = folder / "bench.json"
+    report.write(comparisons, options, file)
+    report.show(comparisons, options, file)
+
+
+def _new_folder(parent: Path) -> Path:
+    """Find out now, not after ten minutes, whether results can be written."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}_bench_", dir=parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write results to {parent}: {error.strerror}; see --output") from error
+    return Path(folder)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the libraries were being imported
+        sys.exit(EXIT_INTERRUPTED)

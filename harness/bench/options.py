@@ -1,0 +1,141 @@
+"""What `python -m harness.bench` can be asked for."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from harness import config, paths
+from harness.config import RunConfig
+from harness.errors import ConfigError
+from harness.models import MODELS, get_model, get_platform, get_variant
+from harness.models.spec import Platform
+from harness.rounds import Scenario
+from harness.wire import sample_bytes
+
+_MODELS = "resnet50,mobilenet"
+_QUICK_MODELS = "mobilenet"
+_ROUNDS, _QUICK_ROUNDS = 3, 1
+_SECONDS, _QUICK_SECONDS = 10.0, 3.0
+_MOST_ROUNDS = 100
+_MAX_SAMPLES = 64
+"""Every test loads them anew, which counts as its client's CPU time; of 224x224 float32 they are 39 MB."""
+_MAX_SAMPLE_BYTES = 256 << 20
+_MIN_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Options:
+    """The resolved request."""
+
+    configs: tuple[RunConfig, ...]
+    """A model on a platform each; empty where only the null model is asked for."""
+    rounds: int
+    seconds: float
+    """Of each measurement."""
+    is_quick: bool
+    output: Path
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options; none has a default here, so that `resolve` can tell what was given."""
+    result = _Parser(
+        prog="python -m harness.bench",
+        description="How close serving comes to the hardware: the bare framework, this harness through "
+        "LoadGen and Triton, and a plain tritonclient loop, in turns on one server; then a model that "
+        "computes nothing, for what a query costs the client. Prints tables, verdicts and what was written.",
+        epilog="Exit codes: 0 measured, whatever the figures; 2 bad usage or input; 3 server or inference "
+        "failure; 130 interrupted. Run it on a machine that does nothing else.",
+        allow_abbrev=False,
+    )
+    result.add_argument("--model", metavar="LIST", help=f"of {','.join(MODELS)} (default {_MODELS})")
+    result.add_argument(
+        "--platform", metavar="LIST", help=f"of {','.join(Platform)} (default {Platform.ONNXRUNTIME})"
+    )
+    result.add_argument("--scenario", metavar="LIST", help=f"of {','.join(Scenario)} (default all)")
+    result.add_argument("--rounds", metavar="N", help=f"every path, in turns, N times (default {_ROUNDS})")
+    result.add_argument("--time", metavar="SECONDS", help=f"of every measurement (default {_SECONDS:g})")
+    result.add_argument(
+        "--quick",
+        action="store_const",
+        const=True,
+        help=f"{_QUICK_MODELS}, {_QUICK_ROUNDS} round of {_QUICK_SECONDS:g} s, and fewer setups of the bare "
+        "framework are tried: under 3 minutes on two cores, once the model is converted",
+    )
+    result.add_argument(
+        "--null-only", action="store_const", const=True, help="only the model that computes nothing"
+    )
+    result.add_argument(
+        "--output", metavar="DIR", help="where results go, in a folder of their own (default results/)"
+    )
+    return result
+
+
+def resolve(given: Mapping[str, Any]) -> Options:
+    """Check what was given on the command line and fill the rest in.
+
+    Raises:
+        ConfigError: an unknown word, an impossible value, or options that exclude each other.
+    """
+    is_quick = bool(given.get("quick"))
+    rounds = _number("rounds", given.get("rounds"), int, _QUICK_ROUNDS if is_quick else _ROUNDS, _MOST_ROUNDS)
+    seconds = _number("time", given.get("time"), float, _QUICK_SECONDS if is_quick else _SECONDS, 3600)
+    if given.get("output") == "":
+        raise ConfigError("--output is empty; leave it out, or give it a value")
+    output = Path(given.get("output") or paths.RESULTS_DIR).expanduser().absolute()
+    if given.get("null_only"):
+        for name in ("model", "platform", "scenario"):
+            if given.get(name) is not None:
+                raise ConfigError(f"--null-only measures no model and takes no --{name}")
+        return Options((), int(rounds), seconds, is_quick, output)
+    models = _words("model", given.get("model"), _QUICK_MODELS if is_quick else _MODELS)
+    platforms = _words("platform", given.get("platform"), Platform.ONNXRUNTIME.value)
+    scenario = ",".join(Scenario) if given.get("scenario") is None else given["scenario"]
+    configs = tuple(_config(model, platform, scenario) for model in models for platform in platforms)
+    return Options(configs, int(rounds), seconds, is_quick, output)
+
+
+def _config(model: str, platform: str, scenario: str) -> RunConfig:
+    spec = get_model(model)
+    variant = get_variant(spec, get_platform(platform))
+    fitting = max(_MIN_SAMPLES, _MAX_SAMPLE_BYTES // sample_bytes(variant.input))
+    count = min(spec.performance_sample_count, _MAX_SAMPLES, fitting)
+    resolved = config.resolve(
+        {
+            "model": model,
+            "platform": platform,
+            "scenario": scenario,
+            "count": count,
+            "dataset": config.SYNTHETIC,
+        }
+    )
+    return dataclasses.replace(resolved, provenance={})
+
+
+def _words(option: str, text: str | None, default: str) -> list[str]:
+    words = [word.strip() for word in (default if text is None else text).split(",") if word.strip()]
+    if not words:
+        raise ConfigError(f"--{option} is empty; leave it out, or give it a value")
+    return list(dict.fromkeys(words))
+
+
+def _number(option: str, text: str | None, kind: type[float], default: float, most: float) -> float:
+    if text is None:
+        return default
+    try:
+        number = kind(text)
+    except ValueError:
+        number = kind(0)
+    if not 0 < number <= most:
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{option} {text} is impossible: it takes {what} above 0, and up to {most:g}")
+    return number

@@ -1,0 +1,194 @@
+"""What everybody writes, a loop around `async_infer`: `python -m harness.bench.plain JOB.json`.
+
+As tritonclient's documentation shows it: an InferInput and an InferRequestedOutput per request, set from a
+NumPy array, and a callback that reads the answer with `as_numpy`. One sample is one request. It asks what
+LoadGen's scenario asks. Being about tritonclient, it imports that, as `harness.client` does.
+"""
+
+import dataclasses
+import functools
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+
+from harness import manifest, server_statistics
+from harness.bench.bare import read_rows
+from harness.bench.frameworks import Array
+from harness.client import TritonClient
+from harness.errors import InferenceError
+from harness.models.spec import Variant
+from harness.rounds import Scenario
+
+_WARM_UP_S = 0.5
+_PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement."""
+
+    url: str
+    entry: str
+    entry_dir: str
+    samples: str
+    """The preprocessed samples, a .npy file."""
+    scenario: Scenario
+    in_flight: int
+    """Offline: requests under way."""
+    samples_per_query: int
+    rate: float
+    """Server: queries per second."""
+    seconds: float
+    outcome: str
+    """Path that the outcome is written to."""
+
+
+@dataclass(frozen=True)
+class PlainOutcome:
+    """What was measured; latencies are of queries."""
+
+    samples: int
+    seconds: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    client_cpu_s: float
+    mean_batch_size: float
+    """Of what the server executed."""
+
+
+@dataclass
+class _Tally:
+    """What the callbacks note."""
+
+    latencies_ns: list[int] = field(default_factory=list)
+    last_ns: int = 0
+    error: str = ""
+
+
+class _Loop:
+    """One client and the samples that it sends in turn."""
+
+    def __init__(self, client: InferenceServerClient, job: Job, variant: Variant, rows: Array) -> None:
+        self._client, self._job, self._variant, self._rows = client, job, variant, rows
+        self._next = 0
+        self.tally = _Tally()
+
+    def send(self, done: Callable[[], None]) -> None:
+        """Send one sample; `done` is called when its answer was read."""
+        source = self._variant.input
+        sample = self._rows[self._next % len(self._rows)][np.newaxis]
+        self._next += 1
+        tensor = InferInput(source.name, sample.shape, source.dtype.triton)
+        tensor.set_data_from_numpy(sample)
+        outputs = [InferRequestedOutput(output.name) for output in self._variant.requested_outputs]
+        callback = functools.partial(self._on_answer, done)
+        self._client.async_infer(self._job.entry, [tensor], callback, outputs=outputs)
+
+    def _on_answer(self, done: Callable[[], None], result: Any, error: Any) -> None:
+        if error is None and any(result.as_numpy(o.name) is None for o in self._variant.requested_outputs):
+            error = "an output is missing"
+        if error is not None:
+            self.tally.error = self.tally.error or str(error)
+        done()
+
+    def closed(self, seconds: float, window: int, per_query: int) -> int:
+        """Keep `window` queries of `per_query` samples under way; returns the samples that were sent."""
+        room = threading.Semaphore(window)
+        sent = 0
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self.tally.error:
+            self._wait(room)
+            self._query(time.perf_counter_ns(), per_query, room.release)
+            sent += per_query
+        for _ in range(window):
+            self._wait(room)
+        return sent
+
+    def paced(self, seconds: float, rate: float) -> int:
+        """Send single samples as they arrive by chance, `rate` a second; returns how many."""
+        chance = random.Random(0)
+        answered = threading.Semaphore(0)
+        began = due = time.perf_counter_ns()
+        sent = 0
+        while due < began + seconds * 1e9 and not self.tally.error:
+            time.sleep(max(0, due - time.perf_counter_ns()) / 1e9)
+            self._query(due, 1, answered.release)
+            sent += 1
+            due += int(chance.expovariate(rate) * 1e9)
+        for _ in range(sent):
+            self._wait(answered)
+        return sent
+
+    def _wait(self, semaphore: threading.Semaphore) -> None:
+        if not semaphore.acquire(timeout=_PATIENCE_S):
+            raise InferenceError(f"no answer from {self._job.url} in {_PATIENCE_S:.0f} s")
+
+    def _query(self, begin_ns: int, samples: int, done: Callable[[], object]) -> None:
+        left = samples
+
+        def on_sample() -> None:
+            # Callbacks of one client come one after the other, on gRPC's thread.
+            nonlocal left
+            left -= 1
+            if left == 0:
+                now = time.perf_counter_ns()
+                self.tally.latencies_ns.append(now - begin_ns)
+                self.tally.last_ns = now
+                done()
+
+        for _ in range(samples):
+            self.send(on_sample)
+
+
+def measure(job: Job) -> PlainOutcome:
+    """Warm up, then ask as the scenario does.
+
+    Raises:
+        InferenceError: a request failed or was lost.
+    """
+    variant = manifest.load(Path(job.entry_dir)).variant
+    rows = read_rows(Path(job.samples))
+    window = job.in_flight if job.scenario == Scenario.OFFLINE else 1
+    with InferenceServerClient(job.url) as client, TritonClient(job.url) as control:
+        loop = _Loop(client, job, variant, rows)
+        loop.closed(_WARM_UP_S, window, job.samples_per_query)
+        loop.tally = _Tally()
+        before = control.statistics(job.entry)
+        began, cpu_began = time.perf_counter_ns(), time.process_time()
+        if job.scenario == Scenario.SERVER:
+            samples = loop.paced(job.seconds, job.rate)
+        else:
+            samples = loop.closed(job.seconds, window, job.samples_per_query)
+        cpu_s = time.process_time() - cpu_began
+        served = server_statistics.difference(before, control.statistics(job.entry))
+    if loop.tally.error:
+        raise InferenceError(f"tritonclient failed: {loop.tally.error}")
+    p50, p90, p99 = np.percentile(loop.tally.latencies_ns, (50, 90, 99)) / 1e6
+    seconds = (loop.tally.last_ns - began) / 1e9
+    return PlainOutcome(samples, seconds, float(p50), float(p90), float(p99), cpu_s, served.mean_batch_size)
+
+
+def main() -> int:
+    """Carry out the job named on the command line."""
+    fields = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    job = Job(**{**fields, "scenario": Scenario(fields["scenario"])})
+    try:
+        outcome = dataclasses.asdict(measure(job))
+    except Exception as error:  # noqa: BLE001 - the parent reports it
+        outcome = {"error": f"{type(error).__name__}: {error}"}
+    Path(job.outcome).write_text(json.dumps(outcome, indent=2), encoding="utf-8")
+    return 1 if "error" in outcome else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""A server of the benchmark's own, and the two clients that ask it: our harness and a plain loop."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import loadgen, paths, runner, server
+from harness.bench.plain import Job, PlainOutcome
+from harness.bench.verdict import Evidence
+from harness.client import TritonClient
+from harness.errors import InferenceError
+from harness.job import Outcome
+from harness.loadgen import DetailLog, Mode
+from harness.model_config import model_config, to_json
+from harness.preparation import Prepared
+from harness.processes import start_module
+from harness.rounds import Scenario, rules
+from harness.serving import check_served
+from harness.tuning import Tuning
+from harness.wire import sample_bytes
+
+logger = logging.getLogger(__name__)
+
+_RATE = {
+    Scenario.SINGLE_STREAM: "result_qps_with_loadgen_overhead",
+    Scenario.SERVER: "result_completed_samples_per_sec",
+    Scenario.OFFLINE: "result_samples_per_second",
+}
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One LoadGen test through our harness; figures are LoadGen's."""
+
+    samples_per_s: float
+    p50_ms: float
+    """Of queries."""
+    p90_ms: float
+    p99_ms: float
+    client_us_per_sample: float
+    memory_bytes: int
+    """Most memory of the process that ran LoadGen, beyond the samples that it had loaded."""
+    evidence: Evidence | None
+    """None where the server gave no statistics."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """One run of the plain loop."""
+
+    samples_per_s: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    client_us_per_sample: float
+    mean_batch_size: float
+
+
+@contextlib.contextmanager
+def own_server() -> Iterator[tuple[str, Path]]:
+    """A server for as long as the block takes: its address, and its repository, which is empty at first."""
+    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
+    repository = state_dir / "entries"
+    repository.mkdir(parents=True)
+    try:
+        info = server.start(repository, die_with_parent=True, state_dir=state_dir)
+        try:
+            yield info.grpc_url, repository
+        finally:
+            server.stop(info, state_dir=state_dir)
+    finally:
+        shutil.rmtree(state_dir, ignore_errors=True)
+
+
+class Session:
+    """One entry on that server."""
+
+    def __init__(self, client: TritonClient, prepared: Prepared, folder: Path) -> None:
+        """`folder`: for the logs of every run."""
+        self._client, self._prepared, self._folder = client, prepared, folder
+        self._entry = prepared.manifest.entry
+
+    def load(self, tuning: Tuning, *, is_override: bool = True) -> None:
+        """Have the entry loaded as a scenario wants it (or, without override, as its file says).
+
+        Raises:
+            ServerError: it cannot be loaded, or is not what it should be.
+        """
+        variant = self._prepared.manifest.variant
+        config = to_json(model_config(self._entry, variant, tuning.server)) if is_override else None
+        self._client.load(self._entry, config)
+        check_served(self._client, self._entry, variant, tuning)
+
+    def close(self) -> None:
+        """Have the entry unloaded."""
+        self._client.unload(self._entry)
+
+    def tuning(self, scenario: Scenario) -> Tuning:
+        """What the harness would choose."""
+        config = self._prepared.config
+        rule = rules(config.round, config.spec, scenario)
+        return runner.tuning_of(self._prepared, [self._client], rule, scenario)
+
+    def ours(self, scenario: Scenario, tuning: Tuning, *, seconds: float, rate: float | None = None) -> Ours:
+        """Run LoadGen as the harness does, for a given time whatever the number of queries.
+
+        Args:
+            scenario: LoadGen's.
+            tuning: as the entry was loaded with.
+            seconds: shortest duration.
+            rate: Server: queries per second. Offline: samples per second to expect. None: calibrated.
+
+        Raises:
+            InferenceError: a request failed.
+        """
+        config = dataclasses.replace(self._prepared.config, time_s=seconds, qps=rate)
+        prepared = dataclasses.replace(self._prepared, config=config)
+        rule = rules(config.round, config.spec, scenario)
+        plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
+        plan = dataclasses.replace(plan, min_query_count=1)
+        log_dir = self._log_dir("ours", scenario)
+        outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir)
+        if outcome.error or outcome.failures.requests:
+            raise InferenceError(
+                f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"
+            )
+        loaded = plan.performance_sample_count * sample_bytes(prepared.manifest.variant.input)
+        log = loadgen.read_detail(log_dir)
+        return _ours(log, outcome, scenario, tuning, loaded, config.client_processes)
+
+    def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, rate: float = 0.0) -> Plain:
+        """Run the plain loop, with as many samples under way as the harness has.
+
+        Raises:
+            InferenceError: a request failed.
+        """
+        config = self._prepared.config
+        log_dir = self._log_dir("plain", scenario)
+        job = Job(
+            url=self._client.url,
+            entry=self._entry,
+            entry_dir=str(self._prepared.entry_dir),
+            samples=str(self._prepared.samples),
+            scenario=scenario,
+            in_flight=tuning.in_flight * tuning.client_batch,
+            samples_per_query=rules(config.round, config.spec, scenario).samples_per_query,
+            rate=rate,
+            seconds=seconds,
+            outcome=str(log_dir / "outcome.json"),
+        )
+        job_file = log_dir / "job.json"
+        job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
+        # Of the proxies that tritonclient would take even for this machine's own server.
+        no_proxy = {"no_grpc_proxy": "127.0.0.1,localhost"}
+        process = start_module("harness.bench.plain", str(job_file), environment=no_proxy)
+        try:
+            process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        try:
+            fields = json.loads(Path(job.outcome).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InferenceError(f"the plain loop died without a word; see {log_dir}") from error
+        if "error" in fields:
+            raise InferenceError(f"{self._entry} {scenario}, plain loop: {fields['error']}")
+        return _plain(PlainOutcome(**fields))
+
+    def _log_dir(self, path: str, scenario: Scenario) -> Path:
+        for number in range(1, 1000):
+            folder = self._folder / f"{scenario}-{path}-{number}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+        raise AssertionError("a thousand rounds")
+
+
+def _ours(
+    log: DetailLog, outcome: Outcome, scenario: Scenario, tuning: Tuning, loaded: int, processes: int
+) -> Ours:
+    def figure(key: str) -> float:
+        value = log.number(key)
+        if value is None:
+            raise InferenceError(f"LoadGen logged no {key} of {scenario}")
+        return value
+
+    samples_per_query = log.number("effective_samples_per_query") or 1
+    mean_ns = figure("result_mean_latency_ns")
+    rate = figure(_RATE[scenario]) if scenario in _RATE else samples_per_query * 1e9 / mean_ns
+    p50, p90, p99 = (figure(f"result_{p}.00_percentile_latency_ns") / 1e6 for p in (50, 90, 99))
+    statistics = outcome.statistics
+    samples = statistics.samples if statistics else 0
+    return Ours(
+        samples_per_s=rate,
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        client_us_per_sample=outcome.client_cpu_s / samples * 1e6 if samples else 0.0,
+        memory_bytes=outcome.peak_rss_bytes - loaded,
+        evidence=_evidence(outcome, scenario, tuning, processes, rate, mean_ns) if samples else None,
+    )
+
+
+def _evidence(
+    outcome: Outcome, scenario: Scenario, tuning: Tuning, processes: int, samples_per_s: float, mean_ns: float
+) -> Evidence:
+    statistics = outcome.statistics
+    assert statistics is not None
+    seconds = statistics.samples / samples_per_s
+    requests_per_s = statistics.requests / seconds
+    request_us = mean_ns / 1e3
+    if scenario in (Scenario.OFFLINE, Scenario.MULTI_STREAM):
+        # Of these, LoadGen's latency is that of many requests; but as many as may be are always under way.
+        request_us = tuning.in_flight / requests_per_s * 1e6
+    compute_ns = statistics.compute_input_ns + statistics.compute_infer_ns + statistics.compute_output_ns
+    instances = max(1, tuning.server.instances)
+    return Evidence(
+        request_us=request_us,
+        requests_per_s=requests_per_s,
+        in_flight_limit=tuning.in_flight,
+        client_us=outcome.client_cpu_s / statistics.requests * 1e6,
+        client_cores=outcome.client_cpu_s / outcome.test_s,
+        client_processes=processes,
+        queue_us=statistics.queue_ns / statistics.requests / 1e3,
+        compute_us=compute_ns / statistics.requests / 1e3,
+        instances_busy=min(1.0, statistics.executions_ns / instances / seconds / 1e9),
+        mean_batch_size=statistics.mean_batch_size,
+        executions_by_batch_size=statistics.executions_by_batch_size,
+    )
+
+
+def _plain(outcome: PlainOutcome) -> Plain:
+    return Plain(
+        samples_per_s=outcome.samples / outcome.seconds,
+        p50_ms=outcome.p50_ms,
+        p90_ms=outcome.p90_ms,
+        p99_ms=outcome.p99_ms,
+        client_us_per_sample=outcome.client_cpu_s / outcome.samples * 1e6,
+        mean_batch_size=outcome.mean_batch_size,
+    )

@@ -1,0 +1,97 @@
+"""What holds a run back: the client, the server, or what is between them. A pure function of its evidence.
+
+Three shares, of which the largest names the culprit. Server: the part of a request's life that it spends in
+Triton's queue and in the model. Client: the client's CPU time, as a part of a lone request's life, or of one
+core while several are in flight: one Python process cannot use more. Transport: the rest, in which the client
+sleeps and Triton knows of no request: gRPC on both sides, the kernel, and waiting for a core.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+_SATURATED = 0.9
+"""Above, a share of one core, or of the instances' time, is all of it for practical purposes."""
+
+
+class Bound(StrEnum):
+    """What holds a run back."""
+
+    CLIENT = "client-bound"
+    SERVER = "server-bound"
+    TRANSPORT = "transport-bound"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was seen of one run; times are means per request."""
+
+    request_us: float
+    """From being sent to being answered."""
+    requests_per_s: float
+    in_flight_limit: int
+    client_us: float
+    """CPU time of the client."""
+    client_cores: float
+    """CPU time of the client per second of the run."""
+    client_processes: int
+    queue_us: float
+    compute_us: float
+    """Of the batch that the request was in, with its input and output."""
+    instances_busy: float
+    """Share of the time in which the model's instances executed a batch."""
+    mean_batch_size: float
+    executions_by_batch_size: Mapping[int, int]
+
+    @property
+    def in_flight(self) -> float:
+        """Mean number of requests under way, by Little's law."""
+        return self.requests_per_s * self.request_us / 1e6
+
+    @property
+    def in_server(self) -> float:
+        """Mean number of requests in Triton's queue or in the model."""
+        return self.requests_per_s * (self.queue_us + self.compute_us) / 1e6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The culprit, and why."""
+
+    bound: Bound
+    server_share: float
+    client_share: float
+    transport_share: float
+    reasons: tuple[str, ...]
+    """The evidence, a line each."""
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Decide what holds a run back."""
+    server = min(1.0, (evidence.queue_us + evidence.compute_us) / evidence.request_us)
+    # With several requests in flight, the client's work on one overlaps the waiting of the others.
+    overlap = max(1.0, evidence.in_flight)
+    client = min(1.0, overlap * evidence.client_us / evidence.request_us / evidence.client_processes)
+    transport = max(0.0, 1.0 - server - client)
+    shares = {Bound.SERVER: server, Bound.CLIENT: client, Bound.TRANSPORT: transport}
+    saturated = {Bound.SERVER: evidence.instances_busy, Bound.CLIENT: client}
+    culprit = max(saturated, key=saturated.__getitem__)
+    if saturated[culprit] < _SATURATED:
+        culprit = max(shares, key=shares.__getitem__)
+    return Verdict(culprit, server, client, transport, _reasons(evidence))
+
+
+def _reasons(evidence: Evidence) -> tuple[str, ...]:
+    commonest = sorted(evidence.executions_by_batch_size.items(), key=lambda item: -item[1])
+    sizes = ", ".join(f"{size} ({count} times)" for size, count in commonest[:3])
+    others = f" and {len(commonest) - 3} other sizes" if len(commonest) > 3 else ""
+    rest_us = max(0.0, evidence.request_us - evidence.queue_us - evidence.compute_us)
+    return (
+        f"client: CPU {evidence.client_cores:.0%} of a core, {evidence.client_us:.0f} us a request",
+        f"requests in flight: {evidence.in_flight:.1f} of up to {evidence.in_flight_limit}, of these in the "
+        f"server {evidence.in_server:.1f}",
+        f"a request: {evidence.request_us:.0f} us = {evidence.queue_us:.0f} in Triton's queue + "
+        f"{evidence.compute_us:.0f} in its batch + {rest_us:.0f} in client and transport",
+        f"server: instances busy {evidence.instances_busy:.0%}; mean batch {evidence.mean_batch_size:.1f}, "
+        f"of {sizes}{others}",
+    )

@@ -1,0 +1,85 @@
+"""The side-by-side benchmark as a user runs it, briefly: real framework, real LoadGen, real Triton."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import paths
+from harness.rounds import Scenario
+
+BOUNDS = {"client-bound", "server-bound", "transport-bound"}
+
+
+def run_bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.bench", *map(str, arguments)],
+        cwd=paths.PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_every_path_is_measured_in_every_scenario(tmp_path: Path) -> None:
+    before = set(paths.STATE_DIR.glob("server-*"))
+    ended = run_bench("--quick", "--time", 0.3, "--output", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (file,) = tmp_path.glob("*/bench.json")
+    model, null = json.loads(file.read_text())["comparisons"]
+    assert model["title"].startswith("mobilenet on onnxruntime")
+
+    rows = {row["name"]: row for row in model["rows"] if not row["name"].startswith(" ")}
+    assert list(rows) == ["SingleStream p50", "MultiStream p50", "Server p50", "Server p99", "Offline"]
+    for name, row in rows.items():
+        assert row["median_ours"] > 0
+        assert row["median_plain"] > 0
+        assert row["ratio_to_plain"] > 0
+        assert (row["median_bare"] or 0) > 0 or name.startswith("Server")
+    cpu_rows = [row for row in model["rows"] if row["name"].startswith(" ")]
+    assert len(cpu_rows) == len(Scenario)
+    assert {row["name"] for row in null["rows"]} == {
+        "1 in flight, 1 pixel",
+        "64 in flight, 1 pixel",
+        "224x224 float32, shared memory",
+        "224x224 float32, in the message",
+    }
+    for row in [*cpu_rows, *null["rows"]]:
+        assert row["median_ours"] > 0
+        assert row["median_plain"] > 0
+
+    assert set(model["verdicts"]) == {scenario.value for scenario in Scenario}
+    assert set(null["verdicts"]) == {row["name"] for row in null["rows"]}
+    for verdict in [*model["verdicts"].values(), *null["verdicts"].values()]:
+        assert verdict["bound"] in BOUNDS
+    for scenario in Scenario:
+        (turn,) = model["runs"][scenario]
+        seen = turn["ours"]["evidence"]
+        assert 0 < seen["queue_us"] + seen["compute_us"] < 2 * seen["request_us"]
+        assert 0 < seen["instances_busy"] <= 1
+        assert seen["executions_by_batch_size"]
+    for name in (*rows, "Verdict", "Targets", str(file)):
+        assert name in ended.stdout
+    # It takes its server and its null models away again.
+    assert set(paths.STATE_DIR.glob("server-*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--model", "resnet51"), "unknown model 'resnet51'"),
+        (("--time", "0"), "--time 0 is impossible"),
+        (("--null-only", "--model", "mobilenet"), "takes no --model"),
+        (("--null-only", "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
+        (("--null",), "unrecognized arguments: --null"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_exit_code_2(arguments: tuple[str, ...], complaint: str) -> None:
+    ended = run_bench(*arguments)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
