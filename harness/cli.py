@@ -14,7 +14,7 @@ from harness.config import DATASETS, TRANSPORTS, RunMode, resolve, sweep
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
 from harness.model_config import DEVICES
 from harness.models import MODELS
-from harness.models.spec import Nms, Platform
+from harness.models.spec import Nms, Platform, Precision
 from harness.results import Result, print_sweep, print_table, reference_line
 from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
 
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     add("--transport", help=f"how samples travel: {', '.join(TRANSPORTS)} (auto: shared memory if possible)")
     add("--device", help=f"{', '.join(DEVICES)} (auto: the GPU if the server has one)")
     add("--max-batchsize", metavar="N", help="most samples in one batch, here and on the server")
+    add("--precision", help=f"{', '.join(Precision)}: openvino; auto (default) is bf16 on CPUs that have it")
     add("--threads", metavar="N", help="CPU threads that the server may use for the model (default: all)")
 
     add = result.add_argument_group("output").add_argument

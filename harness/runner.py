@@ -23,7 +23,7 @@ from harness.preparation import Prepared, prepare
 from harness.processes import start_module
 from harness.results import Result
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
-from harness.serving import ModelLoader, borrowed, check_served
+from harness.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.supervisor import SHM_DIR
 from harness.tuning import Tuning, tune
 from harness.worker import Job, Outcome, read_outcome
@@ -120,6 +120,7 @@ def _run_scenario(
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     is_ours = loader.load(to_json(model_config(entry, variant, tuning.server)))
     live = check_served(client, entry, variant, tuning)
+    precision = executed_precision(client, entry, variant, config.precision)
     folder = _new_folder(config, entry, scenario)
     modes = _MODES[config.mode]
     if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
@@ -130,11 +131,11 @@ def _run_scenario(
         log_dir = results.log_dir(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = _run_test(prepared, client, plan, tuning, log_dir)
+        outcomes[mode] = _run_test(prepared, client, plan, tuning, precision, log_dir)
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(client, entry, live, outcomes)
-    result = judge(prepared, scenario, rule, folder, outcomes)
+    result = judge(prepared, scenario, rule, folder, outcomes, precision)
     server_details = {
         "version": version,
         "url": client.url,
@@ -183,7 +184,7 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
 def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Scenario) -> Tuning:
     config = prepared.config
     own_cpus = cpu_count() if is_on_this_host(client.url) and config.device != "gpu" else 0
-    return tune(
+    tuning = tune(
         prepared.manifest.variant,
         scenario,
         threads=config.threads or own_cpus,
@@ -191,6 +192,8 @@ def _tuning(prepared: Prepared, client: TritonClient, rule: Rules, scenario: Sce
         max_batchsize=config.max_batchsize,
         device=config.device,
     )
+    server = dataclasses.replace(tuning.server, precision=config.precision)
+    return dataclasses.replace(tuning, server=server)
 
 
 def _plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
@@ -226,7 +229,14 @@ def _length(plan: Plan) -> str:
     return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
 
 
-def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuning, log_dir: Path) -> Outcome:
+def _run_test(
+    prepared: Prepared,
+    client: TritonClient,
+    plan: Plan,
+    tuning: Tuning,
+    precision: str | None,
+    log_dir: Path,
+) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one."""
     config = prepared.config
     is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
@@ -245,6 +255,7 @@ def _run_test(prepared: Prepared, client: TritonClient, plan: Plan, tuning: Tuni
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
         has_hint=config.qps is not None and is_paced,
+        precision=precision,
     )
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")

@@ -1,18 +1,24 @@
 """The model under test on the server: loaded with the scenario's settings, and proven to be the right one."""
 
 import contextlib
+import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from harness import file_lock, paths
-from harness.client import TritonClient, is_on_this_host
+from harness.client import RequestFailed, TritonClient, is_on_this_host
 from harness.errors import ServerError
 from harness.model_config import dims
-from harness.models.spec import TensorSpec, Variant
+from harness.models.spec import Precision, TensorSpec, Variant
+from harness.precision import UNKNOWN
 from harness.tuning import Tuning
+from harness.wire import description_request
 
 logger = logging.getLogger(__name__)
+
+_DESCRIPTION = re.compile(r"execution: (\{.*\})")
 
 
 @contextlib.contextmanager
@@ -95,6 +101,38 @@ def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tun
             "remove response_cache from its config.pbtxt"
         )
     return live
+
+
+def executed_precision(client: TritonClient, entry: str, variant: Variant, wanted: Precision) -> str | None:
+    """Ask the server what it really calculates in; None on platforms that have no choice.
+
+    Returns:
+        `fp32`, `bf16`, …, or `unknown` where it does not say, as NVIDIA's native backend.
+
+    Raises:
+        ServerError: it is not what was wanted.
+        RequestFailed: the model cannot answer.
+    """
+    if not variant.platform.chooses_precision:
+        return None
+    request = description_request(entry, variant.input, variant.requested_outputs)
+    precision = UNKNOWN
+    try:
+        client.infer_now(request)
+    except RequestFailed as answer:
+        # Our backends can send text only as an error.
+        found = _DESCRIPTION.search(str(answer))
+        if not found:
+            raise
+        precision = str(json.loads(found[1])["precision"])
+    if wanted == Precision.FP32 and precision == UNKNOWN:
+        logger.warning("%s does not say whether it calculates in fp32, as --precision asks", entry)
+    elif wanted == Precision.FP32 and precision != wanted:
+        raise ServerError(
+            f"{entry} on {client.url} calculates in {precision}, not in {wanted} as --precision asks: "
+            "set INFERENCE_PRECISION_HINT to f32 in its config.pbtxt"
+        )
+    return precision
 
 
 def _check_tensors(

@@ -28,6 +28,7 @@ from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
 from harness.postprocess import Tensors, decoder, payload_floats
+from harness.precision import GOLDEN_SHARE, is_full, is_near_best
 from harness.processes import peak_rss_bytes
 from harness.rounds import Scenario
 from harness.sample_file import SampleFile
@@ -73,6 +74,8 @@ class Job:
     plan: Plan
     has_hint: bool
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
+    precision: str | None
+    """What the server calculates in (`harness.precision`)."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ def run_job(job: Job) -> Outcome:
     variant = facts.variant
     samples = SampleFile(Path(job.samples))
     with TritonClient(job.url) as client:
-        _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
+        _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME, is_full(job.precision))
         with contextlib.closing(_open_store(job, client, variant, len(samples))) as store:
             library = SampleLibrary(samples, store)
             new_sut = functools.partial(_new_sut, job, client, variant, library)
@@ -304,8 +307,10 @@ def _statistics_after(client: TritonClient, entry: str, before: dict[str, Any]) 
         return None
 
 
-def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path) -> None:
+def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, is_exact: bool) -> None:
     """Compare the live server with what the source framework answered to a few fixed inputs.
+
+    Unless the server calculates in fewer bits (`is_exact`), answers must be equal but for rounding.
 
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
@@ -317,8 +322,11 @@ def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path)
     store.fill(inputs, range(len(inputs)))
     reader = ResponseReader(variant.requested_outputs)
     answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
-    find_difference = _detections_differ if variant.detection else _outputs_differ
-    if difference := find_difference(variant, answers, expected):
+    if variant.detection:
+        difference = _detections_differ(variant, answers, expected, is_exact)
+    else:
+        difference = (_outputs_differ if is_exact else _winners_differ)(variant, answers, expected)
+    if difference:
         raise InferenceError(
             f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
             "it again, or check the server's model repository"
@@ -338,7 +346,26 @@ def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict
     return ""
 
 
-def _detections_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+def _winners_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+    """What is wrong with the answers of a classifier that calculates in fewer bits, or nothing."""
+    for position, spec in enumerate(variant.requested_outputs):
+        wanted = expected[f"output:{spec.name}"]
+        found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
+        if spec.shape:
+            is_same = is_near_best(wanted)[np.arange(len(wanted)), found.argmax(axis=1)]
+            needed = 1.0
+        else:
+            is_same, needed = found[:, 0] == wanted, GOLDEN_SHARE
+        if is_same.mean() < needed:
+            return (
+                f"output {spec.name} has another winner than the source framework's {(~is_same).sum()} times"
+            )
+    return ""
+
+
+def _detections_differ(
+    variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any], is_exact: bool
+) -> str:
     """What is wrong with a detector's answers, or nothing."""
     found = [records for row, tensors in enumerate(answers) for records in decode(variant, tensors, [row])]
     agreement = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, _GOLDEN_TOLERANCE)
