@@ -35,6 +35,8 @@ def is_full(precision: str | None) -> bool:
 
 def scores_of(variant: Variant) -> TensorSpec | None:
     """A classifier's output with a number for each class; None where it only names the winner."""
+    if variant.detection:
+        return None
     found = [output for output in variant.outputs if len(output.shape) == 1 and output.shape[0] > 1]
     return found[0] if found else None
 

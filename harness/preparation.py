@@ -121,13 +121,13 @@ class Truth:
     """`DATA_SET` or `SOURCE_FRAMEWORK`."""
     labels: tuple[int, ...] = ()
     """Classifiers: of each sample."""
-    near_labels: tuple[frozenset[int], ...] = ()
-    """Classifiers, of each sample: the labels that count as right where the server calculates in fewer bits
-    than the source framework (`harness.precision`); empty where only the one in `labels` does."""
     annotations: Annotations | None = None
     """Detectors: the objects in the images."""
     file: str = ""
     """Detectors, where the source framework is the truth: the annotation file."""
+    near_labels: tuple[frozenset[int], ...] = ()
+    """Classifiers, of each sample: the labels that count as right where the server calculates in fewer bits
+    than the source framework (`harness.precision`); empty where only the one in `labels` does."""
 
 
 def truth(prepared: Prepared, *, is_exact: bool) -> Truth:
@@ -146,7 +146,9 @@ def truth(prepared: Prepared, *, is_exact: bool) -> Truth:
         return Truth(
             SOURCE_FRAMEWORK,
             tuple((scores.argmax(axis=1) + offset).tolist()),
-            tuple(frozenset((np.flatnonzero(near) + offset).tolist()) for near in is_near_best(scores)),
+            near_labels=tuple(
+                frozenset((np.flatnonzero(near) + offset).tolist()) for near in is_near_best(scores)
+            ),
         )
     answers = _source_answers(prepared)
     detection = variant.detection

@@ -272,7 +272,7 @@ def _notes(collected: Sequence[Result]) -> list[str]:
         if (accuracy := result.accuracy)
     )
     precisions = dict.fromkeys(
-        f"Precision: {result.platform} calculated in {result.precision}; --precision fp32 would prevent that."
+        f"Precision: {result.precision}, on {result.platform}; --precision fp32 asks for the file's own."
         for result in collected
         if not is_full(result.precision)
     )
