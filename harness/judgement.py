@@ -14,7 +14,7 @@ from harness.config import SYNTHETIC, RunMode
 from harness.errors import InferenceError
 from harness.loadgen import Mode
 from harness.manifest import OFFICIAL, SEEDED
-from harness.precision import BOX_DISAGREEMENT, is_full
+from harness.precision import BOX_AGREEMENT, is_full
 from harness.preparation import DATA_SET, Prepared, truth
 from harness.results import Result
 from harness.rounds import Rules, Scenario
@@ -169,7 +169,7 @@ def _score(prepared: Prepared, log_dir: Path, is_exact: bool) -> Accuracy:
     if wanted.origin != DATA_SET:
         metric += " agreement"
         if variant.detection:
-            threshold = 1.0 - (_BOX_AGREEMENT_TOLERANCE if is_exact else BOX_DISAGREEMENT)
+            threshold = 1.0 - _BOX_AGREEMENT_TOLERANCE if is_exact else BOX_AGREEMENT
         elif wanted.near_labels:
             metric += " but for near-equal classes"
             threshold = 1.0

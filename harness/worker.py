@@ -28,7 +28,7 @@ from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
 from harness.postprocess import Tensors, decoder, payload_floats
-from harness.precision import GOLDEN_SHARE, is_full, is_near_best
+from harness.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_full, is_near_best
 from harness.processes import peak_rss_bytes
 from harness.rounds import Scenario
 from harness.sample_file import SampleFile
@@ -368,8 +368,9 @@ def _detections_differ(
 ) -> str:
     """What is wrong with a detector's answers, or nothing."""
     found = [records for row, tensors in enumerate(answers) for records in decode(variant, tensors, [row])]
-    agreement = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, _GOLDEN_TOLERANCE)
-    if agreement.share >= _GOLDEN_AGREEMENT:
+    tolerance, needed = (_GOLDEN_TOLERANCE, _GOLDEN_AGREEMENT) if is_exact else (BOX_TOLERANCE, GOLDEN_BOXES)
+    agreement = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, tolerance)
+    if agreement.share >= needed:
         return ""
     return f"only {agreement.share:.1%} of its boxes are those of the source framework"
 

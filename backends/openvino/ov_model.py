@@ -50,7 +50,9 @@ def load(args: Mapping[str, str]) -> tuple[batching.Config, batching.Run]:
     outputs = [tensor.name for tensor in config.outputs]
     batching.check_tensors(config, _tensors(model.inputs, inputs), _tensors(model.outputs, outputs))
     compiled = _compile(config, model)
-    return replace(config, execution={"precision": _precision(compiled)}), _runner(compiled)
+    threads = str(compiled.get_property("INFERENCE_NUM_THREADS"))
+    execution = {"precision": _precision(compiled), "threads": threads}
+    return replace(config, execution=execution), _runner(compiled)
 
 
 def _runner(compiled: openvino.CompiledModel) -> batching.Run:

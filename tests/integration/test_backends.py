@@ -204,7 +204,6 @@ def stub_threads(triton: server.ServerInfo, name: str) -> int:
 
 THREAD_PARAMETERS = {
     Platform.ONNXRUNTIME: "intra_op_thread_count",
-    Platform.OPENVINO: "INFERENCE_NUM_THREADS",
     Platform.TENSORFLOW: "TF_NUM_INTRA_THREADS",
     Platform.PYTORCH: "INTRA_OP_THREAD_COUNT",
     Platform.TFLITE: "num_threads",
@@ -225,6 +224,31 @@ def test_a_reload_with_another_thread_count_changes_the_threads_of_the_instance(
     client.load_model(name, config=json.dumps(override))
     with_four = stub_threads(triton, name)
     assert with_four - with_one == 3
+
+
+def described(client: Client, name: str) -> dict[str, str]:
+    """What OpenVINO says of how it executes a model."""
+    with pytest.raises(InferenceServerException) as answer:
+        client.infer(name, inputs(Platform.OPENVINO, *samples(1)), parameters={"describe_execution": True})
+    text = answer.value.message()
+    assert text.startswith(f"{name}: execution: ")
+    return dict(json.loads(text.removeprefix(f"{name}: execution: ")))
+
+
+def test_openvino_says_how_it_executes_a_model_to_those_who_ask(
+    client: Client, small: Any, add_model: AddModel
+) -> None:
+    assert described(client, small(Platform.OPENVINO))["precision"] == "fp32"
+    one = 'parameters { key: "INFERENCE_NUM_THREADS" value { string_value: "1" } }'
+    name = add_model(
+        "one_thread",
+        small_models.config_text(Platform.OPENVINO, one),
+        "model.onnx",
+        writer(Platform.OPENVINO),
+    )
+    assert described(client, name)["threads"] == "1"
+    sample = samples(2)
+    check(Platform.OPENVINO, client.infer(name, inputs(Platform.OPENVINO, *sample)), *sample)
 
 
 @ALL

@@ -59,7 +59,7 @@ def check_accuracy(task: Task, accuracy: dict[str, Any], samples: int, precision
         assert ("near-equal" in accuracy["metric"]) == (precision == "bf16")
     else:
         # Boxes may be reordered by rounding errors, and one in thousands may be kept by only one of the two.
-        assert accuracy["value"] >= (0.99 if precision != "bf16" else 0.9)
+        assert accuracy["value"] >= (0.99 if precision != "bf16" else 0.75)
         assert len(accuracy["figures"]) == 12
 
 
