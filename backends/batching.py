@@ -12,7 +12,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = dict[str, Array]
 Run = Callable[[Arrays, Sequence[str]], Sequence[Array]]
 """(input arrays by name, names of the wanted outputs) -> one array per wanted output, in that order."""
+
+DESCRIBE = "describe_execution"
+"""Parameter of a request that asks not for an inference but for `Config.execution`.
+
+The answer is an error, since this server's Python backend can send back text only in one."""
 
 
 class LoadError(Exception):
@@ -66,6 +71,8 @@ class Config:
     """`optimization { graph { level } }`, 0 where the configuration does not say."""
     gpu: int | None
     """Device of a KIND_GPU instance; None on the CPU."""
+    execution: Mapping[str, str] = field(default_factory=dict)
+    """What the framework chose for itself, to be told to those who ask (`DESCRIBE`)."""
 
     def integer(self, parameter: str) -> int:
         """Value of a whole-number parameter; 0 (the framework's own choice) where it is not set.
@@ -240,6 +247,8 @@ class Batcher:
         return tuple(array.shape[1:] for array in member.arrays.values())
 
     def _read(self, position: int, request: Any) -> _Member:
+        if self._config.execution and DESCRIBE in request.parameters():
+            raise ValueError(f"execution: {json.dumps(self._config.execution)}")
         given = {tensor.name(): tensor for tensor in request.inputs()}
         arrays: Arrays = {}
         batched = self._config.max_batch_size > 0

@@ -32,6 +32,8 @@ _TOOLS = {
     Platform.TENSORFLOW: ("tensorflow", "onnx"),
     Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow",),
     Platform.ONNXRUNTIME: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+    # OpenVINO reads the very file; what it answers, the live server's self-test shows.
+    Platform.OPENVINO: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
     Platform.PYTORCH: ("tensorflow", "onnx", "torch"),
     Platform.TFLITE: ("tensorflow", "ai-edge-litert"),
 }

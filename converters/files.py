@@ -51,7 +51,7 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         _export_from_onnx(platform, source, target, spec, nms)
     elif platform == Platform.PYTORCH:
         _export_torchscript(source, target, spec)
-    elif platform == Platform.ONNXRUNTIME:
+    elif platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
         from converters.onnx_graphs import export_onnx
 
         export_onnx(source, target, named, spec.variants[platform].preprocess.layout)

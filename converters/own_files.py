@@ -127,8 +127,8 @@ def _detector(graph: Graph, base: Variant, recipe: str) -> Variant:
 
 def _detector_batch(graph: Graph, base: Variant, inputs: Array, compared: tuple[str, str]) -> int:
     """`max_batch_size` of a detector, whose boxes and scores are compared."""
-    if _is_fixed(graph) and base.platform == Platform.ONNXRUNTIME:
-        # ONNX Runtime refuses other sizes, so Triton must take the axis for a part of the shape.
+    if _is_fixed(graph) and base.platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
+        # Both refuse other sizes, so Triton must take the axis for a part of the shape.
         return 0
 
     def is_same(output: TensorSpec, together: Array, apart: Array) -> bool:

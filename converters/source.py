@@ -13,27 +13,30 @@ import numpy as np
 
 from converters import cleanup, command, detection_parity, files, parity
 from converters.graph import Array, Graph, relayout
-from harness import manifest
+from harness import manifest, precision
 from harness.errors import ConversionError
 from harness.manifest import Manifest
 from harness.models import get_model
-from harness.models.spec import Nms
+from harness.models.spec import Nms, Variant
 from harness.progress import track
 
 DEFAULT_BATCH = 16
 
 
-def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> Array:
+def predict(
+    entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH, *, wants_scores: bool = False
+) -> Array:
     """Run the file that an entry's weights came from, in its own framework.
 
     Args:
         entry_dir: a converted entry.
         samples: (n, *variant.input.shape) in variant.input.dtype; may be a memory map.
         batch: samples at a time, at most; fewer where the model takes fewer.
+        wants_scores: of a classifier that has them, the scores instead of the winner.
 
     Returns:
-        Classifiers: (n,) int64 labels, arg-max + label_offset. Detectors: (m, 7) float32 records of
-        `harness.postprocess`, in the order of the samples.
+        Classifiers: (n,) int64 labels, arg-max + label_offset; or (n, classes) scores.
+        Detectors: (m, 7) float32 records of `harness.postprocess`, in the order of the samples.
 
     Raises:
         ConversionError: the weights are gone or changed, or the samples are for another model.
@@ -46,7 +49,10 @@ def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> Arra
             f"{variant.input.dtype} {list(variant.input.shape)}"
         )
     with files.open_file(_source(facts, entry_dir), spec, variant.input.shape) as graph:
-        answer = _labeller(graph, facts) if variant.detection is None else _detector(graph, facts)
+        if variant.detection:
+            answer = _detector(graph, facts)
+        else:
+            answer = (_scorer if wants_scores else _labeller)(graph, facts)
         # Some detectors' source files take one image at a time.
         step = min(batch, variant.batch_limit) if variant.detection is None else 1
         starts = range(0, len(samples), step)
@@ -57,10 +63,21 @@ def predict(entry_dir: Path, samples: Array, batch: int = DEFAULT_BATCH) -> Arra
     return np.concatenate(parts)
 
 
+def _scorer(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
+    scores = precision.scores_of(facts.variant)
+    if scores is None:
+        raise ConversionError(f"{facts.entry} names the winning class only, without scores")
+    index = _index(graph, facts.variant, scores.name)
+    return lambda batch, _: graph.run(batch)[index]
+
+
+def _index(graph: Graph, variant: Variant, name: str) -> int:
+    return parity.source_index(graph, [output.name for output in variant.outputs], name)
+
+
 def _labeller(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
     variant = facts.variant
-    names = [output.name for output in variant.outputs]
-    index = parity.source_index(graph, names, variant.requested_outputs[0].name)
+    index = _index(graph, variant, variant.requested_outputs[0].name)
     return lambda batch, _: parity.classes(graph.run(batch)[index]) + variant.label_offset
 
 
@@ -93,11 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--samples", type=Path, required=True, metavar="X.npy", help="preprocessed samples")
     parser.add_argument("--output", type=Path, required=True, metavar="Y.npy", help="labels, or boxes")
     parser.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="samples at a time")
+    parser.add_argument("--scores", action="store_true", help="of classes, instead of the winner's label")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
     options = parser.parse_args(arguments)
 
     def body() -> None:
-        _save(predict(options.entry, _load(options.samples), options.batch), options.output)
+        samples = _load(options.samples)
+        answers = predict(options.entry, samples, options.batch, wants_scores=options.scores)
+        _save(answers, options.output)
 
     return command.run(body, is_debug=options.debug)
 

@@ -20,6 +20,7 @@ SUFFIXES: dict[Platform, tuple[str, ...]] = {
     Platform.TENSORFLOW: (".pb", ""),
     Platform.TENSORFLOW_SAVEDMODEL: (".pb", ""),
     Platform.ONNXRUNTIME: (".onnx", ".pb", ""),
+    Platform.OPENVINO: (".onnx", ".pb", ""),
     Platform.PYTORCH: (".pt", ".pth", ".pb", ""),
     Platform.TFLITE: (".tflite", ".pb", ""),
 }

@@ -1,6 +1,6 @@
 """Scores a finished accuracy test from LoadGen's own log."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,13 +38,20 @@ class Accuracy:
 
 
 def score_classification(
-    payloads: Mapping[int, bytes], labels: Sequence[int], *, metric: str, truth: str, threshold: float | None
+    payloads: Mapping[int, bytes],
+    labels: Sequence[int],
+    near_labels: Sequence[Collection[int]] = (),
+    *,
+    metric: str,
+    truth: str,
+    threshold: float | None,
 ) -> Accuracy:
     """Compare the logged labels with the true ones.
 
     Args:
         payloads: logged bytes by sample index: one float32 label each.
         labels: true label by sample index, for the whole data set.
+        near_labels: by sample index, the labels that count as right beside the true one; empty for none.
         metric: name of the score.
         truth: where the labels are from.
         threshold: smallest share that passes, if any.
@@ -61,7 +68,10 @@ def score_classification(
     if sizes != {4}:
         raise InferenceError(f"the accuracy log has payloads of {sorted(sizes)} bytes, expected 4")
     answered = np.frombuffer(b"".join(payloads[index] for index in range(len(labels))), "<f4")
-    good = int((answered.astype(np.int64) == np.asarray(labels, np.int64)).sum())
+    is_right = answered.astype(np.int64) == np.asarray(labels, np.int64)
+    if near_labels:
+        is_right |= [int(label) in near for label, near in zip(answered, near_labels, strict=True)]
+    good = int(is_right.sum())
     return Accuracy(metric, truth, good / len(labels), len(labels), threshold, good=good)
 
 

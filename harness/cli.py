@@ -14,7 +14,7 @@ from harness.config import DATASETS, TRANSPORTS, RunMode, resolve, sweep
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
 from harness.model_config import DEVICES
 from harness.models import MODELS
-from harness.models.spec import Nms, Platform
+from harness.models.spec import Nms, Platform, Precision
 from harness.results import Result, print_sweep, print_table, reference_line
 from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
 
@@ -83,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add("--client-processes", metavar="N", help="processes that send the requests (default: this one)")
     add("--device", help=f"{', '.join(DEVICES)} (auto: the GPU if the server has one)")
     add("--max-batchsize", metavar="N", help="most samples in one batch, here and on the server")
+    add("--precision", help=f"{', '.join(Precision)}: openvino; auto (default) is bf16 on CPUs that have it")
     add("--threads", metavar="N", help="CPU threads that the server may use for the model (default: all)")
 
     add = result.add_argument_group("output").add_argument

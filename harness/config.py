@@ -15,7 +15,7 @@ from harness.manifest import OFFICIAL, SEEDED
 from harness.model_config import DEVICES
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
-from harness.models.spec import ModelSpec, Nms, Platform, Task
+from harness.models.spec import ModelSpec, Nms, Platform, Precision, Task
 from harness.rounds import LATEST_ROUND, Scenario, get_round
 
 SYNTHETIC = "synthetic"
@@ -68,6 +68,7 @@ class RunConfig:
     weights: str
     """`auto`, `seeded`, `official`, or the path of a user's own file."""
     nms: Nms | None
+    precision: Precision
     save_images: int
     """How many pictures with their boxes to write; 0 for none."""
     output: Path
@@ -153,6 +154,7 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
         in_flight=_positive("in-flight", take("in_flight", None, "model"), int),
         weights=_weights(take("weights", AUTO)),
         nms=_nms(take("nms", None, "model")),
+        precision=Precision(_one_of("precision", take("precision", Precision.AUTO.value), Precision)),
         save_images=_positive("save-images", take("save_images", None), int) or 0,
         output=Path(take("output", paths.RESULTS_DIR)).expanduser().absolute(),
         cache=_cache(take("cache", paths.CACHE_DIR)),
@@ -272,6 +274,9 @@ def _check_model_options(config: RunConfig) -> None:
         raise ConfigError(f"{what} is a classifier: --save-images draws the boxes of detectors")
     if config.nms and config.nms not in variant.nms_choices:
         raise ConfigError(f"{what} has no choice of NMS: --nms is for ssd-resnet34 on pytorch")
+    if config.precision != Precision.AUTO and not config.platform.chooses_precision:
+        choosing = ", ".join(platform for platform in Platform if platform.chooses_precision)
+        raise ConfigError(f"{what} has no choice of precision: --precision is for {choosing}")
 
 
 def _required(given: Mapping[str, Any], name: str, meaning: str) -> str:

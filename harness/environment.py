@@ -15,6 +15,7 @@ _PACKAGES = (
     "opencv-python-headless",
     "pillow",
     "onnxruntime",
+    "openvino",
     "tensorflow-cpu",
     "torch",
     "ai-edge-litert",

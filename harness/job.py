@@ -41,6 +41,8 @@ class Job:
     plan: Plan
     has_hint: bool
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
+    precision: str | None = None
+    """What the server calculates in (`harness.precision`)."""
 
 
 @dataclass(frozen=True)

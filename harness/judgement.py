@@ -15,6 +15,7 @@ from harness.errors import InferenceError
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.manifest import OFFICIAL, SEEDED
+from harness.precision import BOX_AGREEMENT, is_full
 from harness.preparation import DATA_SET, Prepared
 from harness.results import Result
 from harness.rounds import Rules, Scenario
@@ -24,7 +25,12 @@ _BOX_AGREEMENT_TOLERANCE = 0.01
 
 
 def judge(
-    prepared: Prepared, scenario: Scenario, rule: Rules, folder: Path, outcomes: dict[Mode, Outcome]
+    prepared: Prepared,
+    scenario: Scenario,
+    rule: Rules,
+    folder: Path,
+    outcomes: dict[Mode, Outcome],
+    precision: str | None = None,
 ) -> Result:
     """Combine what LoadGen logged with what the workers reported.
 
@@ -34,6 +40,7 @@ def judge(
         rule: what the round asks for.
         folder: where LoadGen's logs are.
         outcomes: by mode, of the tests that were started.
+        precision: what the server calculated in (`harness.precision`).
 
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.
@@ -45,7 +52,7 @@ def judge(
         log_dir = results.log_dir(folder, mode)
         if mode == Mode.ACCURACY:
             try:
-                accuracy = _score(prepared, log_dir)
+                accuracy = _score(prepared, log_dir, is_full(precision))
             except InferenceError as error:
                 # What was measured before is not lost for it.
                 failures.append(str(error))
@@ -77,6 +84,7 @@ def judge(
         args=config.to_json(),
         cmdline=shlex.join(sys.argv),
         time=int(time.time()),
+        precision=precision,
         details=_details(prepared, rule),
     )
 
@@ -148,23 +156,38 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _score(prepared: Prepared, log_dir: Path) -> Accuracy:
-    """Score an accuracy test; labels have a threshold only for official weights on the whole data set."""
+def _score(prepared: Prepared, log_dir: Path, is_exact: bool) -> Accuracy:
+    """Score an accuracy test; labels have a threshold only for official weights on the whole data set.
+
+    `is_exact` where the server's answers should be the source framework's but for rounding.
+    """
     payloads = loadgen.read_accuracy(log_dir)
-    wanted, target = prepared.truth, prepared.config.spec.target
+    wanted = prepared.truth if is_exact else prepared.near_truth
+    target = prepared.config.spec.target
     variant = prepared.manifest.variant
     metric = target.metric
     threshold: float | None = None
     if wanted.origin != DATA_SET:
         metric += " agreement"
-        threshold = 1.0 if variant.detection is None else 1.0 - _BOX_AGREEMENT_TOLERANCE
+        if variant.detection:
+            threshold = 1.0 - _BOX_AGREEMENT_TOLERANCE if is_exact else BOX_AGREEMENT
+        elif wanted.near_labels:
+            metric += " but for near-equal classes"
+            threshold = 1.0
+        elif is_exact:
+            threshold = 1.0
     elif prepared.manifest.weights == OFFICIAL and prepared.dataset.is_complete:
         threshold = target.threshold
     if variant.nms_choices and variant.detection:
         metric += f" with {variant.detection.nms} NMS"
     if variant.detection is None or wanted.annotations is None:
         return score_classification(
-            payloads, wanted.labels, metric=metric, truth=wanted.origin, threshold=threshold
+            payloads,
+            wanted.labels,
+            wanted.near_labels,
+            metric=metric,
+            truth=wanted.origin,
+            threshold=threshold,
         )
     found = score_detection(
         payloads,

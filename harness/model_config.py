@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from harness.models.spec import Platform, TensorSpec, Variant
+from harness.models.spec import Platform, Precision, TensorSpec, Variant
 
 _THREAD_PARAMETER = {
     Platform.TENSORFLOW: "TF_NUM_INTRA_THREADS",
     Platform.TENSORFLOW_SAVEDMODEL: "TF_NUM_INTRA_THREADS",
     Platform.ONNXRUNTIME: "intra_op_thread_count",
+    Platform.OPENVINO: "INFERENCE_NUM_THREADS",
     Platform.PYTORCH: "INTRA_OP_THREAD_COUNT",
     Platform.TFLITE: "num_threads",
 }
@@ -33,6 +34,7 @@ class ServerSettings:
     device: str = "auto"
     parameters: tuple[tuple[str, str], ...] = ()
     """More of the backend's parameters, by name."""
+    precision: Precision = Precision.AUTO
 
 
 def model_config(
@@ -52,6 +54,9 @@ def model_config(
     for output in variant.outputs:
         _declare(config.output.add(), output, has_batch_axis)
     kind = f"KIND_{settings.device.upper()}"
+    if variant.platform == Platform.OPENVINO and settings.device == "auto":
+        # Its native backend refuses every other kind; Triton would turn "auto" into a GPU where it sees one.
+        kind = "KIND_CPU"
     config.instance_group.add(
         count=settings.instances, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(kind)
     )
@@ -62,6 +67,8 @@ def model_config(
         parameter.string_value = str(settings.threads)
     for name, value in settings.parameters:
         config.parameters[name].string_value = value
+    if variant.platform == Platform.OPENVINO:
+        _configure_openvino(config, settings)
     # Without a batch axis, a warm-up of 0 samples is one request.
     warmup = config.model_warmup.add(name="first call", batch_size=int(has_batch_axis), count=1)
     sample = warmup.inputs[variant.input.name]
@@ -69,6 +76,14 @@ def model_config(
     sample.dims.extend(config.input[0].dims)
     sample.zero_data = True
     return config
+
+
+def _configure_openvino(config: model_config_pb2.ModelConfig, settings: ServerSettings) -> None:
+    if config.max_batch_size > 1:
+        # The native backend compiles the model for full batches, and pads smaller ones only if told to.
+        config.parameters["ENABLE_BATCH_PADDING"].string_value = "YES"
+    if settings.precision == Precision.FP32:
+        config.parameters["INFERENCE_PRECISION_HINT"].string_value = "f32"
 
 
 def dims(spec: TensorSpec, has_batch_axis: bool) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from harness.detections import split, strongest
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import SEEDED, Manifest
 from harness.models.spec import Nms, Task
+from harness.precision import is_near_best, scores_of
 from harness.processes import start_module
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ class Truth:
     """Detectors: the objects in the images."""
     file: str = ""
     """Detectors, where the source framework is the truth: the annotation file."""
+    near_labels: tuple[frozenset[int], ...] = ()
+    """Classifiers, of each sample: the labels that count as right where the server calculates in fewer bits
+    than the source framework (`harness.precision`); empty where only the one in `labels` does."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,16 @@ class Prepared:
         Raises:
             ConversionError: the source framework cannot be run.
         """
-        return _truth(self)
+        return _truth(self, is_exact=True)
+
+    @functools.cached_property
+    def near_truth(self) -> Truth:
+        """The same for a server that calculates in fewer bits than the source framework.
+
+        Raises:
+            ConversionError: the source framework cannot be run.
+        """
+        return _truth(self, is_exact=False)
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -148,8 +161,8 @@ def _open_dataset(config: RunConfig, facts: Manifest) -> Dataset:
     return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)
 
 
-def _truth(prepared: Prepared) -> Truth:
-    """Find the truth for a data set.
+def _truth(prepared: Prepared, *, is_exact: bool) -> Truth:
+    """Find the truth for a data set; `is_exact` where the server's answers should be the source's.
 
     Seeded weights know nothing of the data set's labels, and synthetic images have none. Then the source
     framework's own predictions are the truth: what is measured is that conversion and serving keep them.
@@ -158,8 +171,18 @@ def _truth(prepared: Prepared) -> Truth:
     if dataset.has_labels and prepared.manifest.weights != SEEDED:
         labels = tuple(-1 if sample.label is None else sample.label for sample in dataset.samples)
         return Truth(DATA_SET, labels, dataset.coco)
+    variant = prepared.manifest.variant
+    if not is_exact and scores_of(variant):
+        scores, offset = np.load(_source_answers(prepared, wants_scores=True)), variant.label_offset
+        return Truth(
+            SOURCE_FRAMEWORK,
+            tuple((scores.argmax(axis=1) + offset).tolist()),
+            near_labels=tuple(
+                frozenset((np.flatnonzero(near) + offset).tolist()) for near in is_near_best(scores)
+            ),
+        )
     answers = _source_answers(prepared)
-    detection = prepared.manifest.variant.detection
+    detection = variant.detection
     if detection is None or dataset.coco is None:
         return Truth(SOURCE_FRAMEWORK, tuple(np.load(answers).tolist()))
     records = np.load(answers)
@@ -173,18 +196,20 @@ def _truth(prepared: Prepared) -> Truth:
     return Truth(SOURCE_FRAMEWORK, annotations=annotations, file=str(file))
 
 
-def _source_answers(prepared: Prepared) -> Path:
+def _source_answers(prepared: Prepared, *, wants_scores: bool = False) -> Path:
     """What the source framework itself predicts for the same samples; computed once and kept."""
     facts = prepared.manifest
     key = f"{facts.entry}_{facts.weights_sha256[:16]}_{prepared.samples.parent.name}"
     if facts.variant.detection and facts.variant.detection.nms == Nms.REFERENCE:
         # Then the export is asked, which another version of the converters may make otherwise.
         key += f"_{facts.graph_sha256[:16]}"
+    options = ["--scores"] if wants_scores else []
+    key += "_scores" if wants_scores else ""
     path = prepared.config.cache / "source-labels" / f"{key}.npy"
     if not path.exists():
         manifest.check_unchanged(facts, prepared.entry_dir)
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))
         path.parent.mkdir(parents=True, exist_ok=True)
-        options = ["--entry", str(prepared.entry_dir), "--samples", str(prepared.samples)]
+        options += ["--entry", str(prepared.entry_dir), "--samples", str(prepared.samples)]
         _run_converter("converters.source", *options, "--output", str(path))
     return path

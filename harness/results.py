@@ -15,6 +15,7 @@ from harness.accuracy import Accuracy
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
+from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.verdict import Metric
 
@@ -51,6 +52,8 @@ class Result:
     cmdline: str
     time: int
     """Seconds since the epoch."""
+    precision: str | None
+    """What the server calculated in, on platforms that have a choice: fp32, bf16, …, or unknown."""
     details: dict[str, Any]
     """Rules, model, data and environment, for results.json."""
 
@@ -138,6 +141,7 @@ def write(result: Result, server_details: dict[str, Any]) -> Path:
         f"TestScenario.{result.scenario}": reference_entry(result),
         "model": result.model,
         "platform": result.platform,
+        "precision": result.precision,
         "scenario": result.scenario.value,
         "kind": "official" if result.is_official else "quick",
         "deviations": list(result.deviations),
@@ -192,7 +196,7 @@ def print_table(collected: Sequence[Result]) -> None:
     first = collected[0]
     kind = "" if first.is_official else " (quick run)"
     table = Table(
-        title=f"{first.model} on {first.platform}{kind}",
+        title=f"{first.model} on {_platform(first)}{kind}",
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
@@ -224,18 +228,23 @@ def print_sweep(collected: Sequence[Result]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("Model", "Platform", *Scenario):
         table.add_column(name, no_wrap=True, justify="left" if name[0] in "MP" else "right")
-    pairs = dict.fromkeys((result.model, result.platform) for result in collected)
+    pairs = dict.fromkeys((result.model, _platform(result)) for result in collected)
     for pair in pairs:
         of_pair = {
             result.scenario: _sweep_cell(result)
             for result in collected
-            if (result.model, result.platform) == pair
+            if (result.model, _platform(result)) == pair
         }
         table.add_row(*pair, *(of_pair.get(scenario, "-") for scenario in Scenario))
     console.print(table)
     console.print("Median latency in ms (MultiStream: of a query; Offline: samples/s), then the accuracy.")
     for line in _notes(collected):
         console.print(line, markup=False)
+
+
+def _platform(result: Result) -> str:
+    """The platform, and its precision where that is not the file's own fp32."""
+    return result.platform if is_full(result.precision) else f"{result.platform} ({result.precision})"
 
 
 def _sweep_cell(result: Result) -> str:
@@ -262,12 +271,17 @@ def _notes(collected: Sequence[Result]) -> list[str]:
         for result in collected
         if (accuracy := result.accuracy)
     )
+    precisions = dict.fromkeys(
+        f"Precision: {result.precision}, on {result.platform}; --precision fp32 asks for the file's own."
+        for result in collected
+        if not is_full(result.precision)
+    )
     deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:
         notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
     if collected[0].is_quick:
         notes.append("A --quick run: too few queries for LoadGen's statistics, so no performance result.")
-    return [*accuracies, *notes, f"Results: {collected[0].folder.parent}"]
+    return [*precisions, *accuracies, *notes, f"Results: {collected[0].folder.parent}"]
 
 
 def _cell(value: float | None) -> str:

@@ -24,7 +24,7 @@ from harness.preparation import Prepared, prepare
 from harness.processes import start_module
 from harness.results import Result
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
-from harness.serving import ModelLoader, borrowed, check_served
+from harness.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.supervisor import SHM_DIR
 from harness.tuning import Tuning, tune
 
@@ -124,6 +124,7 @@ def _run_scenario(
     settings = to_json(model_config(entry, variant, tuning.server))
     are_ours = [loader.load(settings) for loader in loaders]
     live = [check_served(client, entry, variant, tuning) for client in clients]
+    precision = executed_precision(clients, entry, variant, config.precision)
     folder = _new_folder(config, entry, scenario)
     modes = _MODES[config.mode]
     if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
@@ -134,11 +135,11 @@ def _run_scenario(
         log_dir = results.log_dir(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = run_test(prepared, clients, plan, tuning, log_dir)
+        outcomes[mode] = run_test(prepared, clients, plan, tuning, log_dir, precision)
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
-    result = judge(prepared, scenario, rule, folder, outcomes)
+    result = judge(prepared, scenario, rule, folder, outcomes, precision)
     server_details = {
         "version": versions[0],
         "urls": [client.url for client in clients],
@@ -206,7 +207,8 @@ def tuning_of(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, 
         max_batchsize=config.max_batchsize,
         device=config.device,
     )
-    return dataclasses.replace(tuning, in_flight=config.in_flight or tuning.in_flight)
+    server = dataclasses.replace(tuning.server, precision=config.precision)
+    return dataclasses.replace(tuning, server=server, in_flight=config.in_flight or tuning.in_flight)
 
 
 def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
@@ -243,9 +245,14 @@ def _length(plan: Plan) -> str:
 
 
 def job_of(
-    prepared: Prepared, clients: Sequence[TritonClient], plan: Plan, tuning: Tuning, log_dir: Path
+    prepared: Prepared,
+    clients: Sequence[TritonClient],
+    plan: Plan,
+    tuning: Tuning,
+    log_dir: Path,
+    precision: str | None = None,
 ) -> Job:
-    """All that the worker must know of one test."""
+    """All that the worker must know of one test; `precision` as `serving.executed_precision` gives it."""
     config = prepared.config
     is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
     return Job(
@@ -264,14 +271,20 @@ def job_of(
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
         has_hint=config.qps is not None and is_paced,
+        precision=precision,
     )
 
 
 def run_test(
-    prepared: Prepared, clients: Sequence[TritonClient], plan: Plan, tuning: Tuning, log_dir: Path
+    prepared: Prepared,
+    clients: Sequence[TritonClient],
+    plan: Plan,
+    tuning: Tuning,
+    log_dir: Path,
+    precision: str | None = None,
 ) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one."""
-    job = job_of(prepared, clients, plan, tuning, log_dir)
+    job = job_of(prepared, clients, plan, tuning, log_dir, precision)
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())

@@ -1,18 +1,24 @@
 """The model under test on the server: loaded with the scenario's settings, and proven to be the right one."""
 
 import contextlib
+import json
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness import file_lock, paths
-from harness.client import TritonClient, is_on_this_host
+from harness.client import RequestFailed, TritonClient, is_on_this_host
 from harness.errors import ServerError
 from harness.model_config import dims
-from harness.models.spec import TensorSpec, Variant
+from harness.models.spec import Precision, TensorSpec, Variant
+from harness.precision import UNKNOWN
 from harness.tuning import Tuning
+from harness.wire import description_request
 
 logger = logging.getLogger(__name__)
+
+_DESCRIPTION = re.compile(r"execution: (\{.*\})")
 
 
 @contextlib.contextmanager
@@ -95,6 +101,47 @@ def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tun
             "remove response_cache from its config.pbtxt"
         )
     return live
+
+
+def executed_precision(
+    clients: Sequence[TritonClient], entry: str, variant: Variant, wanted: Precision
+) -> str | None:
+    """Ask the servers what they really calculate in; None on platforms that have no choice.
+
+    Returns:
+        `fp32`, `bf16`, …, or `unknown` where one does not say, as NVIDIA's native backend.
+
+    Raises:
+        ServerError: it is not what was wanted, or not the same everywhere.
+        RequestFailed: the model cannot answer.
+    """
+    if not variant.platform.chooses_precision:
+        return None
+    answers = {client.url: _asked_precision(client, entry, variant) for client in clients}
+    if len(set(answers.values())) > 1:
+        found = ", ".join(f"{precision} on {url}" for url, precision in answers.items())
+        raise ServerError(f"{entry} is calculated in {found}; ask for --precision {Precision.FP32}")
+    (precision,) = set(answers.values())
+    if wanted == Precision.FP32 and precision == UNKNOWN:
+        logger.warning("%s does not say whether it calculates in fp32, as --precision asks", entry)
+    elif wanted == Precision.FP32 and precision != wanted:
+        raise ServerError(
+            f"{entry} on {clients[0].url} calculates in {precision}, not in {wanted} as --precision asks: "
+            "set INFERENCE_PRECISION_HINT to f32 in its config.pbtxt"
+        )
+    return precision
+
+
+def _asked_precision(client: TritonClient, entry: str, variant: Variant) -> str:
+    try:
+        client.infer_now(description_request(entry, variant.input, variant.requested_outputs))
+    except RequestFailed as answer:
+        # Our backends can send text only as an error.
+        found = _DESCRIPTION.search(str(answer))
+        if not found:
+            raise
+        return str(json.loads(found[1])["precision"])
+    return UNKNOWN
 
 
 def _check_tensors(

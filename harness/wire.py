@@ -18,6 +18,8 @@ from harness.models.spec import TensorSpec
 
 _RAW_INPUT_TAG = b"\x3a"
 """Field 7 (`raw_input_contents`), length-delimited, of ModelInferRequest."""
+_DESCRIBE = "describe_execution"
+"""`DESCRIBE` of backends/batching.py."""
 
 
 def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
@@ -65,6 +67,17 @@ def message_request_header(
     length.append(size)
     request = _request(entry, source, outputs, batch)
     return bytes(request.SerializeToString()) + _RAW_INPUT_TAG + bytes(length)
+
+
+def description_request(entry: str, source: TensorSpec, outputs: Sequence[TensorSpec]) -> bytes:
+    """Serialise a request that has our backends say how they execute a model.
+
+    It holds a sample of zeros, since other backends take it for an inference.
+    """
+    request = _request(entry, source, outputs, 1)
+    request.parameters[_DESCRIBE].bool_param = True
+    request.raw_input_contents.append(bytes(sample_bytes(source)))
+    return bytes(request.SerializeToString())
 
 
 @dataclass(frozen=True)

@@ -16,24 +16,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from harness import loadgen, manifest, server_statistics
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
 from harness.crew import crew_of
-from harness.detections import compare, decode, split
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_job, write_outcome
 from harness.loadgen import Mode, Plan
-from harness.models.spec import Variant
-from harness.postprocess import Tensors, payload_floats
+from harness.postprocess import payload_floats
+from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.sample_file import SampleFile
-from harness.samples import MessageStore, SampleLibrary
+from harness.samples import SampleLibrary
+from harness.self_test import self_test
 from harness.server_statistics import ServerStatistics
 from harness.sut import Complete, Sut
-from harness.wire import ResponseReader
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +39,6 @@ _FATAL_GRACE_S = 2.0
 """LoadGen may end by itself when the server is gone (Offline does, at once); after this it is ended."""
 _MAX_FAILED_REQUESTS = 64
 """One failure already makes the run invalid; so many make the rest of it a waste of time."""
-_GOLDEN_TOLERANCE = 1e-2
-"""On floating-point outputs; generous, since a GPU may compute in TF32. The arg-max must be equal."""
-_GOLDEN_AGREEMENT = 0.9
-"""Share of detections that the server and the source must both find; generous for the same reason."""
 _CALIBRATION_SAMPLES = 64
 
 
@@ -107,7 +100,7 @@ def run_job(job: Job) -> Outcome:
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
         for client in clients:
-            _self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME)
+            self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME, is_full(job.precision))
         crew = stack.enter_context(crew_of(job, clients, variant, len(samples)))
         library = SampleLibrary(samples, crew.store)
         new_sut = functools.partial(
@@ -209,49 +202,6 @@ def _statistics_after(
         logger.warning("no server statistics: %s", error)
         return []
     return list(map(server_statistics.difference, before, after))
-
-
-def _self_test(client: TritonClient, entry: str, variant: Variant, golden: Path) -> None:
-    """Compare the live server with what the source framework answered to a few fixed inputs.
-
-    Raises:
-        InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
-    """
-    with np.load(golden) as stored:
-        expected = dict(stored)
-    inputs = expected["input"]
-    store = MessageStore(entry, variant, 1)
-    store.fill(inputs, range(len(inputs)))
-    reader = ResponseReader(variant.requested_outputs)
-    answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
-    find_difference = _detections_differ if variant.detection else _outputs_differ
-    if difference := find_difference(variant, answers, expected):
-        raise InferenceError(
-            f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
-            "it again, or check the server's model repository"
-        )
-
-
-def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
-    """What is wrong with a classifier's answers, or nothing."""
-    for row, tensors in enumerate(answers):
-        for spec, answer in zip(variant.requested_outputs, tensors, strict=True):
-            wanted = expected[f"output:{spec.name}"][row]
-            found = answer.reshape(wanted.shape)
-            difference = np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()
-            allowed = _GOLDEN_TOLERANCE if np.issubdtype(wanted.dtype, np.floating) else 0
-            if difference > allowed or found.argmax() != wanted.argmax():
-                return f"output {spec.name} differs from the source framework by up to {difference:.3g}"
-    return ""
-
-
-def _detections_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
-    """What is wrong with a detector's answers, or nothing."""
-    found = [records for row, tensors in enumerate(answers) for records in decode(variant, tensors, [row])]
-    agreement = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, _GOLDEN_TOLERANCE)
-    if agreement.share >= _GOLDEN_AGREEMENT:
-        return ""
-    return f"only {agreement.share:.1%} of its boxes are those of the source framework"
 
 
 def main() -> int:

@@ -99,6 +99,28 @@ class _Outputs(Sequence[Any]):
         return self._binding.copy_outputs_to_cpu()[index]
 
 
+def _open_openvino(file: Path, variant: Variant, threads: int, _: bool) -> Bind:
+    import openvino
+
+    core = openvino.Core()
+    # Each of several processes would pin its threads to the same first cores.
+    settings = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    compiled = core.compile_model(core.read_model(file), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def bind(batch: Array) -> Call:
+        tensor = openvino.Tensor(batch, shared_memory=True)
+
+        def call() -> Sequence[Any]:
+            request.set_tensor(variant.input.name, tensor)
+            request.infer()
+            return [request.get_tensor(spec.name).data for spec in variant.requested_outputs]
+
+        return call
+
+    return bind
+
+
 def _open_graphdef(file: Path, variant: Variant, threads: int, _: bool) -> Bind:
     import tensorflow as tf
 
@@ -200,6 +222,7 @@ def _open_tflite(file: Path, variant: Variant, threads: int, _: bool) -> Bind:
 
 _OPENERS: dict[Platform, Callable[[Path, Variant, int, bool], Bind]] = {
     Platform.ONNXRUNTIME: _open_onnxruntime,
+    Platform.OPENVINO: _open_openvino,
     Platform.TENSORFLOW: _open_graphdef,
     Platform.TENSORFLOW_SAVEDMODEL: _open_savedmodel,
     Platform.PYTORCH: _open_torchscript,

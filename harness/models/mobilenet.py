@@ -11,6 +11,7 @@ from harness.models.spec import (
     TensorSpec,
     Variant,
     Weights,
+    on_openvino,
 )
 
 
@@ -32,6 +33,7 @@ def _variant(
 
 
 _OUTPUT = "MobilenetV1/Predictions/Reshape_1"
+_ONNXRUNTIME = _variant(Platform.ONNXRUNTIME, Layout.NCHW, "input:0", f"{_OUTPUT}:0", 1e-4)
 
 MOBILENET = ModelSpec(
     name="mobilenet",
@@ -58,7 +60,8 @@ MOBILENET = ModelSpec(
         Platform.TENSORFLOW_SAVEDMODEL: _variant(
             Platform.TENSORFLOW_SAVEDMODEL, Layout.NHWC, "input", _OUTPUT, 0.0
         ),
-        Platform.ONNXRUNTIME: _variant(Platform.ONNXRUNTIME, Layout.NCHW, "input:0", f"{_OUTPUT}:0", 1e-4),
+        Platform.ONNXRUNTIME: _ONNXRUNTIME,
+        Platform.OPENVINO: on_openvino(_ONNXRUNTIME),
         Platform.PYTORCH: _variant(Platform.PYTORCH, Layout.NCHW, "INPUT__0", "OUTPUT__0", 1e-4),
         Platform.TFLITE: _variant(Platform.TFLITE, Layout.NHWC, "input", _OUTPUT, 1e-4),
     },

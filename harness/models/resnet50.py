@@ -11,6 +11,7 @@ from harness.models.spec import (
     TensorSpec,
     Variant,
     Weights,
+    on_openvino,
 )
 
 
@@ -32,6 +33,8 @@ def _tensorflow_family(platform: Platform, layout: Layout, suffix: str, toleranc
         tolerance=tolerance,
     )
 
+
+_ONNXRUNTIME = _tensorflow_family(Platform.ONNXRUNTIME, Layout.NCHW, ":0", 1e-4)
 
 RESNET50 = ModelSpec(
     name="resnet50",
@@ -64,7 +67,8 @@ RESNET50 = ModelSpec(
         Platform.TENSORFLOW_SAVEDMODEL: _tensorflow_family(
             Platform.TENSORFLOW_SAVEDMODEL, Layout.NHWC, "", 0.0
         ),
-        Platform.ONNXRUNTIME: _tensorflow_family(Platform.ONNXRUNTIME, Layout.NCHW, ":0", 1e-4),
+        Platform.ONNXRUNTIME: _ONNXRUNTIME,
+        Platform.OPENVINO: on_openvino(_ONNXRUNTIME),
         Platform.TFLITE: _tensorflow_family(Platform.TFLITE, Layout.NHWC, "", 1e-4),
         Platform.PYTORCH: Variant(
             platform=Platform.PYTORCH,

@@ -5,7 +5,7 @@ What differs by framework (tensors, layout, preprocessing, label offset) sits on
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -22,6 +22,7 @@ class Platform(StrEnum):
     TENSORFLOW = "tensorflow"
     TENSORFLOW_SAVEDMODEL = "tensorflow-savedmodel"
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
     PYTORCH = "pytorch"
     TFLITE = "tflite"
 
@@ -40,12 +41,19 @@ class Platform(StrEnum):
         """File (or folder) inside the version folder, by the native backend's convention."""
         return _TRITON[self][2]
 
+    @property
+    def chooses_precision(self) -> bool:
+        """Whether the framework may calculate less precisely than the file says, and can be told not to."""
+        return self == Platform.OPENVINO
+
 
 # backend, platform, default file name: Triton's model_configuration.md and each backend's README.
 _TRITON: Mapping[Platform, tuple[str, str, str]] = {
     Platform.TENSORFLOW: ("tensorflow", "tensorflow_graphdef", "model.graphdef"),
     Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow", "tensorflow_savedmodel", "model.savedmodel"),
     Platform.ONNXRUNTIME: ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
+    # Its own default is model.xml; every entry names its file.
+    Platform.OPENVINO: ("openvino", "", "model.onnx"),
     Platform.PYTORCH: ("pytorch", "pytorch_libtorch", "model.pt"),
     Platform.TFLITE: ("tflite", "", "model.tflite"),
 }
@@ -87,6 +95,14 @@ class BoxOrder(StrEnum):
     YXYX = "yxyx"
     """ymin, xmin, ymax, xmax: TensorFlow's, and the accuracy log's."""
     XYXY = "xyxy"
+
+
+class Precision(StrEnum):
+    """What a framework that has the choice is asked to calculate in."""
+
+    AUTO = "auto"
+    """Its own choice: OpenVINO's is bf16 on CPUs that have instructions for it."""
+    FP32 = "fp32"
 
 
 class Nms(StrEnum):
@@ -236,6 +252,11 @@ class Variant:
     def requested_outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs that the harness asks for, in the order that scoring expects."""
         return tuple(tensor for tensor in self.outputs if tensor.is_requested)
+
+
+def on_openvino(variant: Variant) -> Variant:
+    """ONNX Runtime's variant as OpenVINO serves it: the same file, so the same in everything else."""
+    return replace(variant, platform=Platform.OPENVINO)
 
 
 @dataclass(frozen=True)

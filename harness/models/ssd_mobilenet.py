@@ -11,6 +11,7 @@ from harness.models.spec import (
     TensorSpec,
     Variant,
     Weights,
+    on_openvino,
 )
 
 SLOTS = 100
@@ -41,6 +42,8 @@ def _variant(platform: Platform, suffix: str, tolerance: float) -> Variant:
         detection=detection,
     )
 
+
+_ONNXRUNTIME = _variant(Platform.ONNXRUNTIME, ":0", 1e-3)
 
 _TFLITE_OUTPUT = "TFLite_Detection_PostProcess"
 """LiteRT's operation for decoding and NMS; its further outputs have `:1` to `:3` added."""
@@ -93,7 +96,8 @@ SSD_MOBILENET = ModelSpec(
     },
     variants={
         Platform.TENSORFLOW: _variant(Platform.TENSORFLOW, "", 0.0),
-        Platform.ONNXRUNTIME: _variant(Platform.ONNXRUNTIME, ":0", 1e-3),
+        Platform.ONNXRUNTIME: _ONNXRUNTIME,
+        Platform.OPENVINO: on_openvino(_ONNXRUNTIME),
         Platform.TFLITE: _TFLITE,
     },
 )

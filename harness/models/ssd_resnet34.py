@@ -13,6 +13,7 @@ from harness.models.spec import (
     TensorSpec,
     Variant,
     Weights,
+    on_openvino,
 )
 
 SLOTS = 200
@@ -111,6 +112,7 @@ SSD_RESNET34 = ModelSpec(
     variants={
         Platform.TENSORFLOW: _TENSORFLOW,
         Platform.ONNXRUNTIME: _ONNXRUNTIME,
+        Platform.OPENVINO: on_openvino(_ONNXRUNTIME),
         Platform.PYTORCH: _PYTORCH,
     },
 )

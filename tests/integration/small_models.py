@@ -23,7 +23,15 @@ def write_onnx(path: Path, batch: int | None = None) -> None:
     nodes = [
         helper.make_node("Cast", ["pixels"], ["wide"], to=TensorProto.INT32),
         helper.make_node("Add", ["wide", "wide"], ["doubled"]),
-        helper.make_node("Gather", ["table", "index"], ["row"], axis=0),
+        helper.make_node("Gather", ["table", "index"], ["found"], axis=0),
+        # OpenVINO answers zeros to an index beyond the table, which must fail: let it make a row too many.
+        helper.make_node("ReduceMax", ["index"], ["highest"], keepdims=1),
+        helper.make_node("Greater", ["highest", "last"], ["is_beyond"]),
+        helper.make_node("Cast", ["is_beyond"], ["surplus"], to=TensorProto.INT64),
+        helper.make_node("Shape", ["index"], ["rows"]),
+        helper.make_node("Add", ["rows", "surplus"], ["height"]),
+        helper.make_node("Concat", ["height", "width"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["found", "shape"], ["row"]),
         helper.make_node("ArgMax", ["wide"], ["best"], axis=1, keepdims=0),
     ]
     graph = helper.make_graph(
@@ -38,7 +46,14 @@ def write_onnx(path: Path, batch: int | None = None) -> None:
             helper.make_tensor_value_info("row", TensorProto.FLOAT, [size, 2]),
             helper.make_tensor_value_info("best", TensorProto.INT64, [size]),
         ],
-        [onnx.numpy_helper.from_array(TABLE, "table")],
+        [
+            onnx.numpy_helper.from_array(array, name)
+            for name, array in {
+                "table": TABLE,
+                "last": np.array([len(TABLE) - 1], np.int64),
+                "width": np.array([TABLE.shape[1]], np.int64),
+            }.items()
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.save(model, path)
@@ -148,6 +163,7 @@ def write_detector(path: Path, classes: int) -> None:
 
 _WRITERS: dict[Platform, Callable[[Path], None]] = {
     Platform.ONNXRUNTIME: write_onnx,
+    Platform.OPENVINO: write_onnx,
     Platform.PYTORCH: write_torchscript,
     Platform.TENSORFLOW: write_graphdef,
     Platform.TENSORFLOW_SAVEDMODEL: write_savedmodel,
@@ -176,13 +192,21 @@ def tensor_name(platform: Platform, role: str) -> str:
     return _TORCH_NAMES[role] if platform == Platform.PYTORCH else role
 
 
+def bare_config_text(platform: Platform) -> str:
+    """The part of config.pbtxt that no file can say."""
+    return (
+        f'backend: "{platform.triton_backend}"\nplatform: "{platform.triton_platform}"\n'
+        f'default_model_filename: "{platform.model_filename}"'
+    )
+
+
 def config_text(platform: Platform, extra: str = "", whole_batch: int = 0) -> str:
     """The complete config.pbtxt.
 
     Batching whatever arrives within 100 ms, up to 8; or, with `whole_batch`, without batching: the first axis
     of every tensor then has that size.
     """
-    lines = [f'backend: "{platform.triton_backend}"', f'platform: "{platform.triton_platform}"']
+    lines = [bare_config_text(platform)]
     lines += ["instance_group { count: 1 kind: KIND_CPU }"]
     if not whole_batch:
         lines += ["max_batch_size: 8", "dynamic_batching { max_queue_delay_microseconds: 100000 }"]

@@ -241,12 +241,16 @@ def test_the_models_own_configuration_passes(triton) -> None:
         assert check_served(client, "sound", VARIANT, TUNING)["max_batch_size"] == 32
 
 
-def test_other_weights_on_the_server_are_found_out_before_the_test(run_harness, tmp_path: Path) -> None:
-    """The names, shapes and types are right; only the answers are not."""
-    ended = run_harness(*QUICK, "--output", tmp_path / "first")
+@pytest.mark.parametrize("platform", ["onnxruntime", "openvino"])
+def test_other_weights_on_the_server_are_found_out_before_the_test(
+    run_harness, tmp_path: Path, platform: str
+) -> None:
+    """The names, shapes and types are right; only the answers are not, whatever they are calculated in."""
+    arguments = (*QUICK, "--platform", platform)
+    ended = run_harness(*arguments, "--output", tmp_path / "first")
     assert ended.returncode == 0, ended.stderr
     repository = tmp_path / "repository"
-    entry = "mobilenet_onnxruntime"
+    entry = f"mobilenet_{platform}"
     shutil.copytree(paths.MODEL_REPOSITORY / entry, repository / entry)
     import onnx
     from onnx import numpy_helper
@@ -259,7 +263,7 @@ def test_other_weights_on_the_server_are_found_out_before_the_test(run_harness, 
     onnx.save(model, file)
     state_dir = tmp_path / "server"
     info = server.start(repository, state_dir=state_dir, die_with_parent=True)
-    ended = run_harness(*QUICK, "--url", info.grpc_url, "--output", tmp_path / "second")
+    ended = run_harness(*arguments, "--url", info.grpc_url, "--output", tmp_path / "second")
     server.stop(info, state_dir)
     assert ended.returncode == 3
     assert "is not the verified model" in ended.stdout

@@ -116,7 +116,12 @@ def logged(folder: Path, images: list[dict]) -> list[dict]:
 
 @pytest.mark.parametrize(
     ("weights", "platform", "golden"),
-    [(FROZEN, "tensorflow", 0.2331), (FROZEN, "onnxruntime", 0.2331), (TFLITE, "tflite", 0.2020)],
+    [
+        (FROZEN, "tensorflow", 0.2331),
+        (FROZEN, "onnxruntime", 0.2331),
+        (FROZEN, "openvino", 0.2331),
+        (TFLITE, "tflite", 0.2020),
+    ],
 )
 def test_a_real_detector_scores_through_triton_what_it_scores_directly(
     weights: Path, platform: str, golden: float, run_harness, repository_server, tmp_path: Path
@@ -125,6 +130,7 @@ def test_a_real_detector_scores_through_triton_what_it_scores_directly(
         *("--model", "ssd-mobilenet", "--platform", platform, "--weights", weights),
         *("--dataset", "coco-300", "--dataset-path", DATA / "coco", "--mode", "Accuracy"),
         *("--scenario", "Offline", "--save-images", "2"),
+        *(("--precision", "fp32") if platform == "openvino" else ()),
         *("--url", repository_server.grpc_url, "--output", tmp_path / "results"),
     )
     assert ended.returncode == 0, ended.stderr

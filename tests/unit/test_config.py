@@ -6,7 +6,7 @@ from harness import paths
 from harness.config import RunMode, resolve, sweep
 from harness.errors import ConfigError
 from harness.models import MODELS
-from harness.models.spec import Nms, Platform
+from harness.models.spec import Nms, Platform, Precision
 from harness.rounds import Scenario
 
 MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
@@ -86,6 +86,8 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
         ({"mode": "FindPeakPerformance"}, "use --scenario Server"),
         ({"nms": "exact"}, "--nms 'exact' is unknown.*corrected, reference"),
         ({"nms": "reference"}, "resnet50 on onnxruntime has no choice of NMS"),
+        ({"precision": "bf16"}, "--precision 'bf16' is unknown.*auto, fp32"),
+        ({"precision": "fp32"}, "resnet50 on onnxruntime has no choice of precision: .* is for openvino"),
         ({"save_images": "3"}, "resnet50 on onnxruntime is a classifier: --save-images"),
         ({"save_images": "0"}, "--save-images 0 is impossible"),
         ({"dataset": "coco", "dataset_path": "."}, "is a classifier: --dataset coco"),
@@ -121,6 +123,16 @@ def test_the_nms_is_chosen_where_there_is_a_choice() -> None:
     assert resolve({**DETECTOR, "nms": "Reference"}).nms == Nms.REFERENCE
     with pytest.raises(ConfigError, match="no choice of NMS"):
         resolve({"model": "ssd-resnet34", "platform": "tensorflow", "nms": "reference"})
+
+
+def test_the_precision_is_chosen_where_there_is_a_choice() -> None:
+    assert resolve(MINIMAL).precision == Precision.AUTO
+    assert resolve({**MINIMAL, "precision": "auto"}).precision == Precision.AUTO
+    chosen = resolve({"model": "resnet50", "platform": "openvino", "precision": "FP32"})
+    assert (chosen.precision, chosen.provenance["precision"]) == (Precision.FP32, "command line")
+    with pytest.raises(ConfigError, match="resnet50 on tensorflow has no choice of precision"):
+        sweep({"precision": "fp32"})
+    assert {config.precision for config in sweep({"platform": "openvino", "precision": "fp32"})} == {"fp32"}
 
 
 def test_quick_runs_every_scenario_with_accuracy_on_the_models_own_few_samples() -> None:

@@ -24,17 +24,17 @@ def test_every_tracked_config_is_what_the_declarations_say():
 
 
 def test_there_is_a_config_for_every_model_and_platform():
-    classifiers = ("onnxruntime", "pytorch", "tensorflow", "tensorflow-savedmodel", "tflite")
+    classifiers = ("onnxruntime", "openvino", "pytorch", "tensorflow", "tensorflow-savedmodel", "tflite")
     assert sorted(configs.expected_configs()) == [
         *(f"mobilenet_{platform}" for platform in classifiers),
         *(f"resnet50_{platform}" for platform in classifiers),
-        *(f"ssd-mobilenet_{platform}" for platform in ("onnxruntime", "tensorflow", "tflite")),
-        *(f"ssd-resnet34_{platform}" for platform in ("onnxruntime", "pytorch", "tensorflow")),
+        *(f"ssd-mobilenet_{platform}" for platform in ("onnxruntime", "openvino", "tensorflow", "tflite")),
+        *(f"ssd-resnet34_{platform}" for platform in ("onnxruntime", "openvino", "pytorch", "tensorflow")),
     ]
 
 
 def test_a_config_that_differs_is_found_and_written_again(tmp_path):
-    assert len(configs.write(tmp_path)) == 16
+    assert len(configs.write(tmp_path)) == 20
     edited = tmp_path / "resnet50_tflite" / "config.pbtxt"
     right = edited.read_bytes()
     edited.write_bytes(right + b"\n")

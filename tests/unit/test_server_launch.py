@@ -60,7 +60,7 @@ def test_the_backend_directory_holds_ours_beside_the_python_backend(tmp_path: Pa
     (folder / "stale").mkdir(parents=True)
     server_launch.assemble_backends(folder, server_launch.find_wheel())
     assert {path.name for path in folder.iterdir()} == {
-        "batching.py", "onnxruntime", "python", "pytorch", "tensorflow", "tflite",
+        "batching.py", "onnxruntime", "openvino", "python", "pytorch", "tensorflow", "tflite",
     }  # fmt: skip
     assert (folder / "onnxruntime" / "model.py").is_file()
     library = folder / "python" / "libtriton_python.so"

@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from harness.accuracy import score_classification
+from harness.model_config import ServerSettings, model_config
+from harness.models import MODELS
+from harness.models.spec import Platform, Precision
+from harness.precision import is_full, is_near_best, scores_of
+
+# A standard deviation of 2: winners may be up to 1 below the best.
+LOGITS = np.array([[4.0, 3.1, -2.0, -2.0, 2.0, 2.0, 0.0, 0.0]])
+
+
+def test_classes_within_half_a_deviation_of_the_best_may_win() -> None:
+    assert LOGITS.std() == pytest.approx(2.0, abs=0.25)
+    assert np.flatnonzero(is_near_best(LOGITS)[0]).tolist() == [0, 1]
+
+
+def test_probabilities_are_judged_by_the_scores_they_were_made_from() -> None:
+    odds = np.exp(LOGITS)
+    assert (is_near_best(odds / odds.sum()) == is_near_best(LOGITS)).all()
+
+
+def test_a_class_without_a_rival_is_the_only_one_that_may_win() -> None:
+    certain = np.zeros((1, 1001), np.float32)
+    certain[0, 7] = 1
+    assert np.flatnonzero(is_near_best(certain)[0]).tolist() == [7]
+
+
+def test_near_labels_count_as_right_for_their_own_sample_only() -> None:
+    payloads = {index: np.float32(label).tobytes() for index, label in enumerate((5, 6, 7))}
+    accuracy = score_classification(
+        payloads,
+        [5, 5, 5],
+        [frozenset({5}), frozenset({5, 6}), frozenset({5, 6})],
+        metric="top-1",
+        truth="source framework",
+        threshold=1.0,
+    )
+    assert (accuracy.good, accuracy.total, accuracy.is_met) == (2, 3, False)
+
+
+@pytest.mark.parametrize(
+    ("precision", "answer"), [(None, True), ("fp32", True), ("bf16", False), ("unknown", False)]
+)
+def test_only_fp32_is_compared_exactly(precision: str | None, answer: bool) -> None:
+    assert is_full(precision) == answer
+
+
+def test_scores_are_found_beside_the_arg_max_that_is_asked_for() -> None:
+    scores = scores_of(MODELS["resnet50"].variants[Platform.OPENVINO])
+    assert scores is not None
+    assert scores.name == "softmax_tensor:0"
+    assert scores_of(MODELS["ssd-mobilenet"].variants[Platform.OPENVINO]) is None
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_openvino_serves_what_onnx_runtime_serves(model: str) -> None:
+    variants = MODELS[model].variants
+    ours, theirs = (
+        model_config("x", variants[platform]) for platform in (Platform.OPENVINO, Platform.ONNXRUNTIME)
+    )
+    assert (ours.input, ours.output) == (theirs.input, theirs.output)
+    assert ours.default_model_filename == theirs.default_model_filename == "model.onnx"
+    assert ours.max_batch_size == theirs.max_batch_size
+    assert ours.backend == "openvino"
+
+
+def test_openvino_is_told_its_precision_and_its_kind_of_device() -> None:
+    variant = MODELS["mobilenet"].variants[Platform.OPENVINO]
+    config = model_config("x", variant, ServerSettings(precision=Precision.FP32, threads=2))
+    assert {name: value.string_value for name, value in config.parameters.items()} == {
+        "ENABLE_BATCH_PADDING": "YES",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": "2",
+    }
+    assert config.instance_group[0].kind == config.instance_group[0].KIND_CPU
+    one = model_config("x", variant, ServerSettings(max_batch_size=1))
+    assert not one.parameters
