@@ -2,8 +2,8 @@
 
 bf16 rounds every factor to 8 significant bits, by up to 2^-9 of its value, and sums in fp32. The errors of
 layers are independent: after 28 to 53 of them, in weights and activations, scores are off by about 1 % of
-their own spread, times what the network amplifies; measured, 4 % with seeded weights, 7 % with real ones. So two
-classes with nearly equal scores may change places, and comparing winners exactly would say nothing of the
+their own spread, times what the network amplifies; measured, 4 % with seeded weights, 7 % with real ones. So
+two classes with nearly equal scores may change places, and comparing winners exactly would say nothing of the
 server. With labels as the truth nothing is loosened: MLPerf's targets hold for bf16 too.
 
 Figures below: OpenVINO 2026.4 in bf16 against fp32 on an EPYC with AVX512_BF16, over 512 samples of mobilenet

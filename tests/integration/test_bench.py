@@ -44,6 +44,7 @@ def test_every_path_is_measured_in_every_scenario(tmp_path: Path) -> None:
     assert {row["name"] for row in null["rows"]} == {
         "1 in flight, 1 pixel",
         "64 in flight, 1 pixel",
+        "64 in flight, 1 pixel, 2 client processes",
         "224x224 float32, shared memory",
         "224x224 float32, in the message",
     }
