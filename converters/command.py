@@ -17,9 +17,7 @@ def run(body: Callable[[], None], *, is_debug: bool = False) -> int:
     """Run a command's work; return the exit code."""
     level = logging.DEBUG if is_debug else logging.INFO
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _stop)
+    end_on_signals()
     try:
         body()
     except HarnessError as error:
@@ -32,6 +30,13 @@ def run(body: Callable[[], None], *, is_debug: bool = False) -> int:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_USAGE
     return EXIT_VALID
+
+
+def end_on_signals() -> None:
+    """From now on clean up and leave on Ctrl-C, SIGTERM and a closed terminal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _stop)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -181,7 +181,7 @@ def _stamp(repository: Path, entry: str) -> int:
 
 _WITHOUT_FRAMEWORKS = """
     import sys
-    from converters.__main__ import main
+    from converters.cli import main
     code = main(sys.argv[1:])
     loaded = {"tensorflow", "torch", "onnxruntime", "onnx", "ai_edge_litert"} & set(sys.modules)
     sys.exit(f"imported {loaded}" if loaded else code)

@@ -66,6 +66,29 @@ def test_a_command_that_gets_a_signal_cleans_up_and_exits_130(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_while_the_libraries_are_being_imported_is_one_line_and_130():
+    code = """
+        import os, runpy, signal, sys
+
+        class Interrupting:
+            def find_spec(self, name, *_):
+                if name == "numpy":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupting())
+        runpy.run_module("converters", run_name="__main__", alter_sys=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted; what was there before is untouched\n")
+
+
 def test_native_chatter_is_held_back_and_the_descriptor_restored(capfd, caplog):
     with caplog.at_level("DEBUG"), native_output.held_back():
         os.write(2, b"chatter of a native library\n")

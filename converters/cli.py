@@ -1,0 +1,111 @@
+"""The command line of `python -m converters`: weights to entries of the model repository."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from converters import command
+from converters.convert import Request, convert
+from converters.weights import AUTO, accepts
+from harness.errors import ConfigError
+from harness.manifest import OFFICIAL, SEEDED, Manifest
+from harness.models import MODELS, get_model, get_platform, get_variant
+from harness.models.recipes import RECIPES
+from harness.models.spec import ModelSpec, Nms, Platform
+from harness.paths import MODEL_REPOSITORY
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert what the command line asks for; return the exit code."""
+    options = _parser().parse_args(arguments)
+
+    def body() -> None:
+        for request in _requests(options):
+            made = convert(request)
+            line = request.entry_dir if options.print_entry else _summary(made)
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+
+    return command.run(body, is_debug=options.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m converters",
+        description="Export a model for Triton, compare the export with its source, publish it.",
+    )
+    parser.add_argument("--model", required=True, help=", ".join(MODELS))
+    parser.add_argument("--platform", help=f"{', '.join(Platform)} (default: every one that the model has)")
+    parser.add_argument(
+        "--weights",
+        default=AUTO,
+        metavar="|".join((AUTO, SEEDED, OFFICIAL, "FILE")),
+        help="auto: published weights if they were fetched, else what is there, else seeded; "
+        "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite)",
+    )
+    parser.add_argument(
+        "--recipe",
+        default="",
+        choices=("", *RECIPES),
+        help="preprocessing of your FILE (default: the model's)",
+    )
+    parser.add_argument(
+        "--nms",
+        default=Nms.CORRECTED,
+        type=Nms,
+        choices=list(Nms),
+        help="ssd-resnet34 on pytorch: corrected, or the MLPerf reference's, bug for bug",
+    )
+    parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
+    parser.add_argument("--name", default="", metavar="ENTRY", help="name of the entry (default: see README)")
+    parser.add_argument("--force", action="store_true", help="convert again even if nothing changed")
+    parser.add_argument(
+        "--print-entry", action="store_true", help="print the entry's folder and nothing else"
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
+def _requests(options: argparse.Namespace) -> list[Request]:
+    """One for each platform; all are checked before the first is converted."""
+    spec = get_model(options.model)
+    if options.platform is not None:
+        platforms = [get_platform(options.platform)]
+        get_variant(spec, platforms[0])
+    else:
+        platforms = _platforms_for(spec, options.weights)
+    if options.name and len(platforms) > 1:
+        raise ConfigError("--name is for one entry: give a --platform too")
+    request = Request(
+        spec=spec,
+        platform=platforms[0],
+        weights=options.weights,
+        repository=options.repository.absolute(),
+        recipe=options.recipe,
+        entry=options.name,
+        nms=options.nms,
+        is_forced=options.force,
+    )
+    return [replace(request, platform=platform) for platform in platforms]
+
+
+def _platforms_for(spec: ModelSpec, weights: str) -> list[Platform]:
+    """Every platform of the model, or those that a user's file is of use to."""
+    if weights in (AUTO, SEEDED, OFFICIAL):
+        return list(spec.variants)
+    path = Path(weights).expanduser()
+    platforms = [platform for platform in spec.variants if accepts(spec, platform, path)]
+    if not platforms:
+        raise ConfigError(
+            f"{weights} is no model file that {spec.name} can be served from, or does not exist"
+        )
+    return platforms
+
+
+def _summary(made: Manifest) -> str:
+    return (
+        f"{made.entry}: {made.weights} weights, largest difference to the source "
+        f"{made.parity.max_abs_diff:.2g} on {made.parity.samples} inputs"
+    )
