@@ -21,14 +21,14 @@ class Graph:
     path: Path
     input: TensorSpec
     outputs: tuple[TensorSpec, ...]
-    """In the order in which `run` returns them; shapes as a run of one sample gave them, -1 where the next
-    may give another."""
+    """In the order in which `run` returns them; shapes as a run of one sample gave them."""
     fixed_batch: int
     """The batch size that the file insists on; 0 where it takes any."""
     run: Callable[[Array], list[Array]]
     """(n, *input.shape) in the input's dtype -> one array per output, batch axis first."""
     open_axes: tuple[tuple[int, ...], ...] = ()
-    """Of each output's shape, the axes whose sizes the file leaves open; empty where it does not say."""
+    """Of each output's shape, the axes on which another sample may give another size, as far as the file
+    says so; empty where it does not."""
 
     @property
     def layout(self) -> Layout:
@@ -89,7 +89,6 @@ def describe(
     output_names: Sequence[str] | None,
     fixed_batch: int,
     run: Callable[[Array], list[Array]],
-    open_axes: tuple[tuple[int, ...], ...] = (),
 ) -> Graph:
     """Complete a graph's description by running it once, on zeros.
 
@@ -100,7 +99,6 @@ def describe(
             numbered as Triton's PyTorch backend does.
         fixed_batch: the batch size that it insists on; 0 for any.
         run: runs it.
-        open_axes: see `Graph`.
 
     Raises:
         ConversionError: it doesn't run, or its answers have no batch axis.
@@ -118,7 +116,7 @@ def describe(
         if answer.shape[:1] != (batch,):
             raise ConversionError(f"{path}: output {name} of shape {list(answer.shape)} has no batch axis")
         outputs.append(TensorSpec(name, dtype_of(name, answer.dtype, path), answer.shape[1:]))
-    return Graph(path, input_spec, tuple(outputs), fixed_batch, run, open_axes)
+    return Graph(path, input_spec, tuple(outputs), fixed_batch, run)
 
 
 def shape_in(layout: Layout, graph: Graph) -> tuple[int, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -59,26 +58,16 @@ def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
         return [np.asarray(value) for value in session.run(names, {source.name: batch})]
 
     fixed_batch = source.shape[0] if isinstance(source.shape[0], int) and source.shape[0] > 0 else 0
-    open_axes = tuple(_open_axes(output.shape) for output in session.get_outputs())
-    graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run, open_axes)
-    # A file that takes batches answers alike for all their images, however open it leaves its sizes.
-    yield _with_open_sizes(graph, session) if fixed_batch == 1 else graph
+    graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
+    declared = [output.shape[1:] for output in session.get_outputs()]
+    open_axes = (_open_axes(*pair) for pair in zip(declared, graph.outputs, strict=True))
+    yield replace(graph, open_axes=tuple(open_axes))
 
 
-def _with_open_sizes(graph: Graph, session: Any) -> Graph:
-    """Say -1 where an output's size is that of one answer: declared open, or otherwise than it turned out."""
-    outputs = []
-    for output, declared in zip(graph.outputs, session.get_outputs(), strict=True):
-        if len(declared.shape) == 1 + len(output.shape):
-            sizes = zip(output.shape, declared.shape[1:], strict=True)
-            output = replace(output, shape=tuple(size if size == said else -1 for size, said in sizes))
-        outputs.append(output)
-    return replace(graph, outputs=tuple(outputs))
-
-
-def _open_axes(shape: list[int | str | None]) -> tuple[int, ...]:
-    """Axes without a size, the batch axis aside."""
-    return tuple(axis for axis, side in enumerate(shape[1:]) if not isinstance(side, int))
+def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int, ...]:
+    """Axes whose size the file leaves open, or declares otherwise than it turned out."""
+    sizes = zip(declared, found.shape, strict=False)  # a file need not declare any
+    return tuple(axis for axis, (said, size) in enumerate(sizes) if said != size)
 
 
 def export_onnx(source: Path, target: Path, named: Variant | None, layout: Layout) -> None:

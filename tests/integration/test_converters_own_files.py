@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import files, parity, source
+from converters import files, own_files, parity, source
 from converters.convert import Request, convert
+from converters.onnx_graphs import OPSET
 from converters.tensorflow_chain import read_chain
 from harness import manifest, preprocess
 from harness.errors import ConversionError
@@ -209,6 +210,35 @@ def test_an_own_saved_model_becomes_an_entry_of_every_tensorflow_kind(tmp_path):
         if platform == Platform.TENSORFLOW_SAVEDMODEL:
             assert made.variant.input.name == "pixels"
             assert made.variant.outputs[0].name == "probabilities"
+
+
+def test_an_onnx_classifier_of_one_image_may_leave_its_number_of_classes_open(tmp_path):
+    """By an operation of which nobody can tell the size without running it."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    weights = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["features"]),
+        helper.make_node("MatMul", ["features", "weights"], ["all"]),
+        helper.make_node("Equal", ["all", "all"], ["numbers"]),
+        helper.make_node("Squeeze", ["numbers", "first"], ["kept"]),
+        helper.make_node("Compress", ["all", "kept"], ["scores"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, (1, 3, 16, 16))],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, (1, "classes"))],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([0]), "first")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    checker.check_model(model)
+    save(model, tmp_path / "open.onnx")
+    with files.open_file(tmp_path / "open.onnx", MODELS["mobilenet"]) as opened:
+        assert opened.open_axes == ((0,),)
+        variant = own_files.variant_of(opened, MODELS["mobilenet"].variants[Platform.ONNXRUNTIME], "")
+    assert variant.outputs == (TensorSpec("scores", DType.FP32, (5,)),)
 
 
 def _write_graph(path, build):

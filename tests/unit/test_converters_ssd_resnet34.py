@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from converters import files, onnx_build, samples, ssd_resnet34_seeded
+from converters import files, onnx_build, own_detectors, parity, samples, ssd_resnet34_seeded
 from converters.architectures import Padding, pad_widths
 from converters.ssd_resnet34_boxes import default_boxes
 from converters.ssd_resnet34_network import CLASSES, HEADS, LAYERS, Layer, features, heads
@@ -237,10 +237,14 @@ def test_seeded_weights_find_tens_of_objects_of_several_classes(expected):
 
 
 def test_a_file_for_one_image_leaves_the_number_of_its_boxes_open(source):
+    variant = SSD_RESNET34.variants[Platform.ONNXRUNTIME]
     with files.open_file(source, SSD_RESNET34) as graph:
         assert graph.fixed_batch == 1
-        assert graph.input == SSD_RESNET34.variants[Platform.ONNXRUNTIME].input
-        assert graph.outputs == SSD_RESNET34.variants[Platform.ONNXRUNTIME].outputs
+        assert graph.open_axes == ((0,), (0,), (0,))
+        parity.check_tensors(graph, variant)
+        assert (
+            own_detectors.output_shapes(graph, samples.fixed_inputs(variant.preprocess, 1)) == variant.outputs
+        )
 
 
 def test_an_image_without_detections_is_answered_with_none(arrays, images, tmp_path):
