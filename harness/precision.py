@@ -1,10 +1,10 @@
 """How far answers that were calculated in fewer bits than the file's may be from the source framework's.
 
-bf16 rounds every factor to 8 significant bits, by up to 2^-9 of its value, and sums in fp32. The layers' errors
-are independent: after 28 to 53 of them, in weights and activations, scores are off by about 1 % of their own
-spread, times what the network amplifies; measured, 4 % with seeded weights, 7 % with real ones. So two classes
-with nearly equal scores may change places, and an exact comparison of winners would say nothing of the server.
-With labels as the truth nothing is loosened: MLPerf's targets hold for bf16 too.
+bf16 rounds every factor to 8 significant bits, by up to 2^-9 of its value, and sums in fp32. The errors of
+layers are independent: after 28 to 53 of them, in weights and activations, scores are off by about 1 % of
+their own spread, times what the network amplifies; measured, 4 % with seeded weights, 7 % with real ones. So
+two classes with nearly equal scores may change places, and comparing winners exactly would say nothing of the
+server. With labels as the truth nothing is loosened: MLPerf's targets hold for bf16 too.
 
 Figures below: OpenVINO 2026.4 in bf16 against fp32 on an EPYC with AVX512_BF16, over 512 samples of mobilenet
 and resnet50 with seeded weights, 200 photographs with mobilenet's real ones (188 right in both precisions),
@@ -25,7 +25,7 @@ UNKNOWN = "unknown"
 MARGIN = 0.5
 """How far below the source's best score the source's own score of the served class may be, as a share of the
 standard deviation of that sample's scores. At most 0.14 was seen with seeded weights, where one winner in ten
-changed, and 0.005 with real ones (one in 200). The class of another sample, or of another model, is 3 below."""
+changed, and 0.005 with real ones (one in 200). The class of another sample, or of another model, is 3."""
 
 GOLDEN_SHARE = 0.5
 """Of stored inputs whose classes come without scores, those that must be the same: see above for bf16; with
