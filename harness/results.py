@@ -272,9 +272,10 @@ def _notes(collected: Sequence[Result]) -> list[str]:
         if (accuracy := result.accuracy)
     )
     precisions = dict.fromkeys(
-        f"Precision: {result.precision}, on {result.platform}; --precision fp32 asks for the file's own."
+        f"Precision: {result.precision}, on {result.platform}"
+        + ("." if is_full(result.precision) else "; --precision fp32 asks for the file's own.")
         for result in collected
-        if not is_full(result.precision)
+        if result.precision
     )
     deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:
