@@ -24,7 +24,7 @@ def write_onnx(path: Path, batch: int | None = None) -> None:
         helper.make_node("Cast", ["pixels"], ["wide"], to=TensorProto.INT32),
         helper.make_node("Add", ["wide", "wide"], ["doubled"]),
         helper.make_node("Gather", ["table", "index"], ["found"], axis=0),
-        # An index beyond the table must fail, to which OpenVINO answers zeros: so it gets a shape of a row more.
+        # An index beyond the table must fail. OpenVINO finds zeros there: hence a shape of a row more.
         helper.make_node("ReduceMax", ["index"], ["highest"], keepdims=1),
         helper.make_node("Greater", ["highest", "last"], ["is_beyond"]),
         helper.make_node("Cast", ["is_beyond"], ["surplus"], to=TensorProto.INT64),
