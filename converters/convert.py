@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,9 @@ _TOOLS = {
     Platform.PYTORCH: ("tensorflow", "onnx", "torch"),
     Platform.TFLITE: ("tensorflow", "ai-edge-litert"),
 }
+_TWINS = {Platform.OPENVINO: Platform.ONNXRUNTIME}
+"""Platforms that serve the very file of another."""
+
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
 """A package may go by several names."""
 
@@ -120,7 +124,7 @@ def convert(request: Request) -> Manifest:
             logger.info("%s is up to date (%s weights)", entry, existing.weights)
             return existing
         with publish.staged(request.repository, entry) as staging:
-            return _build(request, source, staging)
+            return _copy_of_twin(request, source, staging) or _build(request, source, staging)
 
 
 def _intact(request: Request, variant: Variant) -> Manifest | None:
@@ -171,6 +175,38 @@ def _is_made_from(existing: Manifest, source: SourceFile, request: Request) -> b
     return made_from == (source.kind, str(source.path), source.sha256) and existing.tools == _tools(request)
 
 
+def _copy_of_twin(request: Request, source: SourceFile, staging: Path) -> Manifest | None:
+    """Take the file of the platform that serves the same one, where that is there already, and verified."""
+    if request.is_forced or request.platform not in _TWINS:
+        return None
+    twin = replace(request, platform=_TWINS[request.platform], entry="")
+    verified = _intact(twin, twin.variant)
+    if verified is None or not _is_made_from(verified, source, twin):
+        return None
+    target = staging / "1" / request.platform.model_filename
+    made = replace(
+        verified,
+        entry=request.entry_dir.name,
+        variant=replace(verified.variant, platform=request.platform),
+        tools=_tools(request),
+    )
+    with publish.writing(request.repository):
+        shutil.copyfile(twin.entry_dir / "1" / twin.platform.model_filename, target)
+        shutil.copyfile(twin.entry_dir / GOLDEN_NAME, staging / GOLDEN_NAME)
+        _describe(made, staging)
+    # Another process may have replaced it meanwhile.
+    if manifest.digest(target) != made.graph_sha256 or _intact(twin, twin.variant) != verified:
+        return None
+    logger.info("%s: the file of %s, which equals its source", made.entry, verified.entry)
+    return made
+
+
+def _describe(made: Manifest, staging: Path) -> None:
+    text = to_text(model_config(made.entry, made.variant))
+    (staging / publish.CONFIG_NAME).write_text(text, encoding="utf-8")
+    manifest.save(made, staging)
+
+
 def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
     target = staging / "1" / request.platform.model_filename
     if source.kind == USER_FILE:
@@ -216,9 +252,7 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
     )
     with publish.writing(request.repository):
         np.savez(staging / GOLDEN_NAME, input=kept, **golden)
-        text = to_text(model_config(made.entry, made.variant))
-        (staging / publish.CONFIG_NAME).write_text(text, encoding="utf-8")
-        manifest.save(made, staging)
+        _describe(made, staging)
     return made
 
 

@@ -175,6 +175,16 @@ def test_samples_of_another_model_are_refused(repository):
         source.predict(repository / "mobilenet_tflite", np.zeros((1, 8, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_openvino_gets_the_very_file_that_was_verified_for_onnx_runtime(repository, model):
+    twin, ours = (
+        manifest.load(repository / f"{model}_{platform}") for platform in ("onnxruntime", "openvino")
+    )
+    assert ours.graph_sha256 == twin.graph_sha256
+    assert manifest.digest(repository / ours.entry / "1" / "model.onnx") == ours.graph_sha256
+    assert (ours.parity, ours.weights_sha256) == (twin.parity, twin.weights_sha256)
+
+
 def _stamp(repository: Path, entry: str) -> int:
     return (repository / entry / "MANIFEST.json").stat().st_mtime_ns
 
