@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         "LoadGen and Triton, and a plain tritonclient loop, in turns on one server; then a model that "
         "computes nothing, for what a query costs the client. Prints tables, verdicts and what was written.",
         epilog="Exit codes: 0 measured, whatever the figures; 2 bad usage or input; 3 server or inference "
-        "failure; 130 interrupted. Run it on a machine that does nothing else; the default takes some 25 minutes.",
+        "failure; 130 interrupted. Run it on a machine that does nothing else; by default some 25 minutes.",
         allow_abbrev=False,
     )
     result.add_argument("--model", metavar="LIST", help=f"of {','.join(MODELS)} (default {_MODELS})")
