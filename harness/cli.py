@@ -6,8 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TypeVar
 
 from harness import runner
 from harness.config import DATASETS, TRANSPORTS, RunMode, resolve, sweep
@@ -15,10 +15,12 @@ from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError
 from harness.model_config import DEVICES
 from harness.models import MODELS
 from harness.models.spec import Nms, Platform, Precision
-from harness.results import Result, print_sweep, print_table, reference_line
+from harness.results import Result, Unmeasured, print_sweep, print_table, reference_line
 from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
 
 logger = logging.getLogger(__name__)
+
+_Row = TypeVar("_Row", Result, Result | Unmeasured)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,21 +102,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.DEBUG if is_debug else logging.INFO, format="%(message)s", stream=sys.stderr
     )
-    collected: list[Result] = []
     with one_line_errors() as ending:
         given = vars(parser().parse_args(words))
-        is_sweep = given.pop("all")
-        results = runner.run_all(sweep(given)) if is_sweep else runner.run(resolve(given))
-        try:
-            for result in results:
-                collected.append(result)
+        if given.pop("all"):
+            ending.code = _report(runner.run_all(sweep(given)), print_sweep)
+        else:
+            ending.code = _report(runner.run(resolve(given)), print_table)
+    return ending.code
+
+
+def _report(results: Iterator[_Row], print_rows: Callable[[list[_Row]], None]) -> int:
+    """Print each result as it comes, and all of them at the end, whatever ends them; return the exit code."""
+    collected: list[_Row] = []
+    try:
+        for result in results:
+            collected.append(result)
+            if isinstance(result, Result):
                 sys.stdout.write(reference_line(result) + "\n")
                 sys.stdout.flush()
-        finally:
-            if collected:
-                (print_sweep if is_sweep else print_table)(collected)
-        ending.code = max(result.exit_code for result in collected)
-    return ending.code
+    finally:
+        if collected:
+            print_rows(collected)
+    return max(result.exit_code for result in collected)
 
 
 class Ending:

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.accuracy import Accuracy
-from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID
+from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
 from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.verdict import Metric
 
-VALID, INVALID, FAILED = "VALID", "INVALID", "FAILED"
+VALID, INVALID, FAILED, ERROR = "VALID", "INVALID", "FAILED", "ERROR"
 
-_SWEEP_WIDTH = 120
+_AS_WIDE_AS_IT_GETS = 1000
 
 PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
 """Those that LoadGen logs."""
@@ -77,6 +77,20 @@ class Result:
             return None
         value = self.performance_log.number(f"result_{percentile}_percentile_latency_ns")
         return value / 1e6 if value is not None else None
+
+
+@dataclass(frozen=True)
+class Unmeasured:
+    """A model that could not be run, or not to the end."""
+
+    model: str
+    platform: str
+    error: HarnessError
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with, were this its only result."""
+        return self.error.exit_code
 
 
 def reference_entry(result: Result) -> dict[str, Any]:
@@ -195,50 +209,29 @@ def print_table(collected: Sequence[Result]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     first = collected[0]
     kind = "" if first.is_official else " (quick run)"
-    table = Table(
-        title=f"{first.model} on {_platform(first)}{kind}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("Scenario", no_wrap=True)
-    for name in ("MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Result", no_wrap=True)
+    table = _table("Scenario", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
+    table.title = f"{first.model} on {_platform(first)}{kind}"
     for result in collected:
-        table.add_row(
-            result.scenario.value,
-            f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
-            *(_cell(result.percentile_ms(name)) for name in ("50.00", "90.00", "99.00")),
-            f"{result.accuracy.value:.2%}" if result.accuracy else "-",
-            result.verdict,
-        )
+        table.add_row(*_cells(result, "50.00", "90.00", "99.00"))
     console.print(table)
-    for line in _notes(collected):
+    for line in _notes(collected, is_sweep=False):
         console.print(line, markup=False)
 
 
-def print_sweep(collected: Sequence[Result]) -> None:
-    """Print one row per model and platform: in each scenario a figure and the accuracy."""
-    console = Console(highlight=False, soft_wrap=True)
-    # Wider than a terminal of 80 columns, rather than figures cut short.
-    console.width = max(console.width, _SWEEP_WIDTH)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in ("Model", "Platform", *Scenario):
-        table.add_column(name, no_wrap=True, justify="left" if name[0] in "MP" else "right")
-    pairs = dict.fromkeys((result.model, _platform(result)) for result in collected)
-    for pair in pairs:
-        of_pair = {
-            result.scenario: _sweep_cell(result)
-            for result in collected
-            if (result.model, _platform(result)) == pair
-        }
-        table.add_row(*pair, *(of_pair.get(scenario, "-") for scenario in Scenario))
+def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
+    """Print one row per result and per model that could not be run, then why; fits 100 columns."""
+    # Wider than the terminal, where names are long, rather than cut short.
+    console = Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
+    table = _table("Model", "Platform", "Scenario", "MLPerf metric", "p50 ms", "Accuracy", "Result")
+    for row in collected:
+        cells = _cells(row, "50.00") if isinstance(row, Result) else ("-", "-", "-", "-", ERROR)
+        platform = _platform(row) if isinstance(row, Result) else row.platform
+        table.add_row(row.model, platform, *cells)
     console.print(table)
-    console.print("Median latency in ms (MultiStream: of a query; Offline: samples/s), then the accuracy.")
-    for line in _notes(collected):
+    for row in collected:
+        if isinstance(row, Unmeasured):
+            console.print(f"{row.model} on {row.platform} {ERROR}: {row.error}", markup=False)
+    for line in _notes([row for row in collected if isinstance(row, Result)], is_sweep=True):
         console.print(line, markup=False)
 
 
@@ -247,18 +240,31 @@ def _platform(result: Result) -> str:
     return result.platform if is_full(result.precision) else f"{result.platform} ({result.precision})"
 
 
-def _sweep_cell(result: Result) -> str:
-    if result.is_failed:
-        return FAILED
-    is_offline = result.scenario == Scenario.OFFLINE
-    figure = result.metric.value if is_offline and result.metric else result.percentile_ms("50.00")
-    accuracy = f" {result.accuracy.value:.2%}" if result.accuracy else ""
-    return f"{_cell(figure)}{accuracy}"
+def _table(*columns: str) -> Table:
+    """An empty table with words to the left and figures to the right."""
+    table = Table(title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for name in columns:
+        is_word = name in ("Model", "Platform", "Scenario", "Result")
+        table.add_column(name, justify="left" if is_word else "right", no_wrap=True)
+    return table
 
 
-def _notes(collected: Sequence[Result]) -> list[str]:
+def _cells(result: Result, *percentiles: str) -> tuple[str, ...]:
+    """Scenario, metric, latency percentiles, accuracy and verdict."""
+    return (
+        result.scenario.value,
+        f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
+        *(_cell(result.percentile_ms(name)) for name in percentiles),
+        f"{result.accuracy.value:.2%}" if result.accuracy else "-",
+        result.verdict,
+    )
+
+
+def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
     """What the figures mean, and what is wrong with which."""
-    is_sweep = len({(result.model, result.platform) for result in collected}) > 1
+    if not collected:
+        return []
     notes = [
         (f"{result.model} on {result.platform}, " if is_sweep else "")
         + f"{result.scenario} {result.verdict}: {why}"
@@ -281,7 +287,9 @@ def _notes(collected: Sequence[Result]) -> list[str]:
     if deviations:
         notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
     if collected[0].is_quick:
-        notes.append("A --quick run: too few queries for LoadGen's statistics, so no performance result.")
+        notes.append(
+            "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
+        )
     return [*precisions, *accuracies, *notes, f"Results: {collected[0].folder.parent}"]
 
 

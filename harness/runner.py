@@ -22,7 +22,7 @@ from harness.loadgen import Mode, Plan
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
 from harness.processes import start_module
-from harness.results import Result
+from harness.results import Result, Unmeasured
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.supervisor import SHM_DIR
@@ -58,23 +58,20 @@ def run(config: RunConfig) -> Iterator[Result]:
         yield from _run_scenarios(prepared, clients)
 
 
-def run_all(configs: Sequence[RunConfig]) -> Iterator[Result]:
+def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     """Carry out several invocations on one server; one that cannot be carried out does not end the others.
 
     Raises:
-        HarnessError: no server, or the last of the errors that kept single invocations from ending.
+        HarnessError: no server.
     """
     _check_writable(configs[0].output)
-    failure: HarnessError | None = None
     with servers(configs[0]) as (urls, _):
         for config in configs:
             try:
                 yield from run(dataclasses.replace(config, urls=urls))
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
-                failure = error
-    if failure:
-        raise failure
+                yield Unmeasured(config.model, config.platform.value, error)
 
 
 def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:

@@ -192,6 +192,20 @@ def test_a_url_that_is_none_is_exit_code_3(run_harness) -> None:
     assert ended.returncode == 3
 
 
+def test_a_model_that_cannot_be_run_is_in_the_table_of_the_sweep(
+    run_harness, repository_server, tmp_path: Path
+) -> None:
+    ended = run_harness(
+        *("--all", *QUICK, "--max-batchsize", "1000"),
+        *("--url", repository_server.grpc_url, "--output", tmp_path),
+    )
+    assert ended.returncode == 2
+    assert ["mobilenet", "onnxruntime", "-", "-", "-", "-", "ERROR"] in map(
+        str.split, ended.stdout.splitlines()
+    )
+    assert "mobilenet on onnxruntime ERROR: --max-batchsize 1000 is impossible" in ended.stdout
+
+
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 TUNING = Tuning(ServerSettings(max_batch_size=32), client_batch=32, in_flight=1)
 

@@ -1,7 +1,6 @@
 """Whatever fails, LoadGen ends, the result says what failed, and nothing is left behind."""
 
 import dataclasses
-import json
 import os
 import signal
 import time
@@ -14,14 +13,14 @@ import pytest
 
 from harness import loadgen, manifest, server
 from harness.client import TritonClient
-from harness.job import Job, Outcome, read_outcome
-from harness.loadgen import Mode, Plan
+from harness.job import Outcome
+from harness.loadgen import Mode
 from harness.manifest import Manifest, Parity
 from harness.model_config import ServerSettings, model_config, to_text
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.processes import start_module
-from harness.rounds import Scenario, rules
+from harness.rounds import Scenario
+from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 FAULTY = (Path(__file__).parent / "faulty_model.py").read_text()
@@ -88,50 +87,27 @@ def run_worker(tmp_path: Path):
         """Load the entry, start the test, call `fault` half a second after LoadGen began."""
         with TritonClient(info.grpc_url) as client:
             client.load(entry.name, None)
-        rule = rules("v6.1", MODELS["mobilenet"], scenario)
-        plan = Plan(
-            scenario=scenario,
-            mode=Mode.PERFORMANCE,
+        plan = plan_of(
+            MODELS["mobilenet"],
+            scenario,
+            Mode.PERFORMANCE,
             min_duration_ms=int(seconds * 1000),
             min_query_count=64,
             performance_sample_count=SAMPLES,
-            samples_per_query=rule.samples_per_query,
-            server_target_latency_ns=10**9,
-            qsl_seed=1,
-            sample_index_seed=2,
-            schedule_seed=3,
             target_qps=200.0,
             expected_latency_ns=500_000,
         )
         log_dir = tmp_path / "log"
         log_dir.mkdir()
-        job = Job(
-            urls=(info.grpc_url,),
-            processes=processes,
-            entry=entry.name,
-            entry_dir=str(entry),
-            graph_sha256="0",
-            samples=str(samples),
-            log_dir=str(log_dir),
-            outcome=str(log_dir / "outcome.json"),
-            transport="auto",
-            segment=f"test-{os.getpid()}-{time.monotonic_ns()}",
-            client_batch=1,
-            in_flight=4,
-            timeout_s=timeout_s,
-            plan=plan,
-            has_hint=True,
-        )
-        (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
-        worker = start_module("harness.worker", str(tmp_path / "job.json"))
+        worker = start_worker(info, entry, samples, plan, log_dir, timeout_s=timeout_s, processes=processes)
         while not (log_dir / loadgen.DETAIL_LOG).exists():
-            assert worker.poll() is None, read_outcome(Path(job.outcome))
+            assert worker.poll() is None, outcome_in(log_dir)
             time.sleep(0.05)
         time.sleep(0.5)
         fault()
         began = time.monotonic()
         worker.wait(timeout=90)
-        return Ended(read_outcome(Path(job.outcome)), time.monotonic() - began)
+        return Ended(outcome_in(log_dir), time.monotonic() - began)
 
     return run
 

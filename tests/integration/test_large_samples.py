@@ -1,9 +1,5 @@
 """Samples of 17 MB and answers of any size, through the real server: right, and in bounded memory."""
 
-import dataclasses
-import json
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,15 +10,16 @@ import pytest
 from harness import loadgen, manifest, server
 from harness.client import TritonClient
 from harness.detections import records_of
-from harness.job import Job, Outcome, read_outcome
-from harness.loadgen import Mode, Plan
+from harness.job import Outcome
+from harness.loadgen import Mode
 from harness.manifest import Manifest, Parity
 from harness.model_config import model_config, to_text
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.processes import peak_rss_bytes, start_module
-from harness.rounds import Scenario, rules
+from harness.processes import peak_rss_bytes
+from harness.rounds import Scenario
 from harness.wire import sample_bytes
+from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
 SPEC = MODELS["ssd-resnet34"]
 VARIANT = SPEC.variants[Platform.ONNXRUNTIME]
@@ -64,39 +61,17 @@ def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path
     """Run one accuracy test in the worker's own process; its outcome, and the log's payloads by sample."""
 
     def run(transport: str) -> tuple[Outcome, dict[int, bytes]]:
-        rule = rules("v6.1", SPEC, Scenario.OFFLINE)
-        plan = Plan(
-            scenario=Scenario.OFFLINE,
-            mode=Mode.ACCURACY,
+        plan = plan_of(
+            SPEC,
+            Scenario.OFFLINE,
+            Mode.ACCURACY,
             min_duration_ms=0,
             min_query_count=SAMPLES,
             performance_sample_count=LOADED,
-            samples_per_query=rule.samples_per_query,
-            server_target_latency_ns=10**9,
-            qsl_seed=1,
-            sample_index_seed=2,
-            schedule_seed=3,
         )
-        job = Job(
-            urls=(triton.grpc_url,),
-            processes=1,
-            entry=entry.name,
-            entry_dir=str(entry),
-            graph_sha256="0",
-            samples=str(samples),
-            log_dir=str(tmp_path),
-            outcome=str(tmp_path / "outcome.json"),
-            transport=transport,
-            segment=f"test-{os.getpid()}-{time.monotonic_ns()}",
-            client_batch=1,
-            in_flight=4,
-            timeout_s=60,
-            plan=plan,
-            has_hint=False,
-        )
-        (tmp_path / "job.json").write_text(json.dumps(dataclasses.asdict(job)))
-        start_module("harness.worker", str(tmp_path / "job.json")).wait(timeout=120)
-        return read_outcome(Path(job.outcome)), loadgen.read_accuracy(tmp_path)
+        worker = start_worker(triton, entry, samples, plan, tmp_path, transport=transport)
+        worker.wait(timeout=120)
+        return outcome_in(tmp_path), loadgen.read_accuracy(tmp_path)
 
     return run
 

@@ -1,0 +1,72 @@
+"""One LoadGen test of an entry, in the worker's own process."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from harness import server
+from harness.job import Job, Outcome, read_outcome
+from harness.loadgen import Mode, Plan
+from harness.models.spec import ModelSpec
+from harness.processes import start_module
+from harness.rounds import Scenario, rules
+
+
+def plan_of(spec: ModelSpec, scenario: Scenario, mode: Mode, **settings: object) -> Plan:
+    """A plan with any seeds, and a bound that no answer exceeds."""
+    return Plan(
+        scenario=scenario,
+        mode=mode,
+        samples_per_query=rules("v6.1", spec, scenario).samples_per_query,
+        server_target_latency_ns=10**9,
+        qsl_seed=1,
+        sample_index_seed=2,
+        schedule_seed=3,
+        **settings,
+    )
+
+
+def start_worker(
+    info: server.ServerInfo,
+    entry: Path,
+    samples: Path,
+    plan: Plan,
+    log_dir: Path,
+    *,
+    transport: str = "auto",
+    timeout_s: float = 60.0,
+    processes: int = 1,
+) -> subprocess.Popen[str]:
+    """Start the test; `outcome_in` its existing `log_dir` reads how it ended."""
+    job = Job(
+        urls=(info.grpc_url,),
+        processes=processes,
+        entry=entry.name,
+        entry_dir=str(entry),
+        graph_sha256="0",
+        samples=str(samples),
+        log_dir=str(log_dir),
+        outcome=str(_outcome(log_dir)),
+        transport=transport,
+        segment=f"test-{os.getpid()}-{time.monotonic_ns()}",
+        client_batch=1,
+        in_flight=4,
+        timeout_s=timeout_s,
+        plan=plan,
+        has_hint=True,
+    )
+    job_file = log_dir / "job.json"
+    job_file.write_text(json.dumps(dataclasses.asdict(job)))
+    return start_module("harness.worker", str(job_file))
+
+
+def outcome_in(log_dir: Path) -> Outcome:
+    """What the worker reported."""
+    return read_outcome(_outcome(log_dir))
+
+
+def _outcome(log_dir: Path) -> Path:
+    return log_dir / "outcome.json"

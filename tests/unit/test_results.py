@@ -1,0 +1,79 @@
+"""What is printed of results."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.accuracy import Accuracy
+from harness.errors import ConversionError
+from harness.results import Result, Unmeasured, print_sweep
+from harness.rounds import Scenario
+from harness.verdict import Metric
+
+AGREEMENT = Accuracy("top-1 agreement", "source framework", 1.0, 32, 1.0, 32)
+TOO_FEW = "24 queries are too few"
+
+
+def result(platform: str, scenario: Scenario, *, is_quick: bool) -> Result:
+    return Result(
+        model="ssd-mobilenet",
+        platform=platform,
+        scenario=scenario,
+        folder=Path("results/one"),
+        is_official=False,
+        is_quick=is_quick,
+        deviations=("seeded weights",),
+        reasons=(TOO_FEW,),
+        is_failed=False,
+        metric=Metric("throughput", 1234.5, "samples/s"),
+        accuracy=AGREEMENT,
+        performance_log=None,
+        outcomes={},
+        args={},
+        cmdline="",
+        precision=None,
+        time=0,
+        details={},
+    )
+
+
+def printed(rows: list[Result | Unmeasured], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    print_sweep(rows)
+    return [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_sweep_shows_each_model_platform_and_scenario_in_100_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [result("tensorflow-savedmodel", scenario, is_quick=True) for scenario in Scenario]
+    lines = printed([*rows], capsys)
+    assert [line.split() for line in lines if "tensorflow-savedmodel" in line] == [
+        ["ssd-mobilenet", "tensorflow-savedmodel", scenario, "1234", "samples/s", "-", "100.00%", "INVALID"]
+        for scenario in Scenario
+    ]
+    assert max(map(len, lines)) <= 100
+    assert not any(TOO_FEW in line for line in lines)
+    assert (
+        "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
+        in lines
+    )
+
+
+def test_why_a_result_of_a_sweep_is_invalid_is_said_below_unless_it_was_quick(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = printed([result("tflite", Scenario.OFFLINE, is_quick=False)], capsys)
+    assert f"ssd-mobilenet on tflite, Offline INVALID: {TOO_FEW}" in lines
+    assert not any(line.startswith("--quick") for line in lines)
+
+
+def test_a_model_that_could_not_be_run_has_a_row_and_its_reason_below(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = Unmeasured("mobilenet", "tflite", ConversionError("no [weights] here"))
+    lines = printed([broken, result("tflite", Scenario.OFFLINE, is_quick=True)], capsys)
+    (row,) = (line for line in lines if line.startswith("mobilenet ") and " on " not in line)
+    assert row.split() == ["mobilenet", "tflite", "-", "-", "-", "-", "ERROR"]
+    assert "mobilenet on tflite ERROR: no [weights] here" in lines
+    assert printed([broken], capsys)[-1] == "mobilenet on tflite ERROR: no [weights] here"
+    assert broken.exit_code == 2
