@@ -19,6 +19,8 @@ import numpy.typing as npt
 from harness.models.spec import TensorSpec, Variant
 
 FULL = "fp32"
+REDUCED = ("bf16", "fp16")
+"""Chosen by the framework; int8 is what a quantised file asks for."""
 UNKNOWN = "unknown"
 """The server does not say, as NVIDIA's native OpenVINO backend: it may be any."""
 

@@ -25,7 +25,7 @@ _GOLDEN_AGREEMENT = 0.9
 def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, is_exact: bool) -> None:
     """Compare the live server with what the source framework answered to a few fixed inputs.
 
-    Unless the server calculates in fewer bits (`is_exact`), answers must be equal but for rounding.
+    Where `is_exact`, answers must be equal but for rounding; else as `harness.precision` says.
 
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.

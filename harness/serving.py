@@ -12,7 +12,7 @@ from harness.client import RequestFailed, TritonClient, is_on_this_host
 from harness.errors import ServerError
 from harness.model_config import dims
 from harness.models.spec import Precision, TensorSpec, Variant
-from harness.precision import UNKNOWN
+from harness.precision import REDUCED, UNKNOWN
 from harness.tuning import Tuning
 from harness.wire import description_request
 
@@ -124,7 +124,7 @@ def executed_precision(
     (precision,) = set(answers.values())
     if wanted == Precision.FP32 and precision == UNKNOWN:
         logger.warning("%s does not say whether it calculates in fp32, as --precision asks", entry)
-    elif wanted == Precision.FP32 and precision != wanted:
+    elif wanted == Precision.FP32 and precision in REDUCED:
         raise ServerError(
             f"{entry} on {clients[0].url} calculates in {precision}, not in {wanted} as --precision asks: "
             "set INFERENCE_PRECISION_HINT to f32 in its config.pbtxt"
