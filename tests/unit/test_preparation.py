@@ -1,5 +1,6 @@
 """How the converters' processes are run; here a module that ends as it is told to."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ os.kill(os.getpid(), number) if number > 0 else sys.exit(-number)
 @pytest.fixture(autouse=True)
 def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ending.py").write_text(ENDING)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
 
 def test_a_converters_log_is_passed_on_and_its_output_returned(capsys: pytest.CaptureFixture[str]) -> None:
