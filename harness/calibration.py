@@ -35,9 +35,10 @@ _SERVER_SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
 """Of the throughput in the closed loop; tried in turn until one keeps the bound."""
 _HOPELESS_SHARE = 0.5
 """Where no rate keeps the bound: far from overload, and not so slow that the test takes for ever."""
-_SERVER_BOUND_MARGIN = 0.7
+_SERVER_BOUND_MARGIN = 0.5
 """Share of the latency bound that a short probe may use: a long run meets more bad luck."""
-_SERVER_RATE_MARGIN = 0.9
+_SERVER_RATE_MARGIN = 0.8
+"""Of the probed rate: a default run should be VALID; FindPeakPerformance looks for the highest one."""
 _PROBE_SECONDS = 4.0
 
 

@@ -23,16 +23,17 @@ logger = logging.getLogger(__name__)
 _Row = TypeVar("_Row", Result, Result | Unmeasured)
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage in front."""
 
     def error(self, message: str) -> NoReturn:
+        """Argparse's callback."""
         raise ConfigError(f"{message}; see --help")
 
 
 def parser() -> argparse.ArgumentParser:
     """All options; none has a default here, so that `config.resolve` can tell what was given."""
-    result = _Parser(
+    result = OneLineParser(
         prog="python -m harness",
         description="Run an MLPerf Inference vision benchmark against a Triton Inference Server.",
         epilog="Exit codes: 0 valid; 1 INVALID, or accuracy below target; 2 bad usage or input; "

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,10 @@ COCO = "coco"
 DATASETS = (AUTO, *RECIPES, COCO, SYNTHETIC)
 _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
+_MOST_PROCESSES = 64
+_MOST_IN_FLIGHT = 65536
+_URL = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
 TRANSPORTS = (AUTO, "shm", "grpc")
 
 
@@ -150,8 +155,8 @@ def resolve(given: Mapping[str, Any]) -> RunConfig:
         device=_one_of("device", take("device", AUTO), DEVICES),
         transport=_one_of("transport", take("transport", AUTO), TRANSPORTS),
         urls=_urls(take("url", None)),
-        client_processes=_positive("client-processes", take("client_processes", 1), int),
-        in_flight=_positive("in-flight", take("in_flight", None, "model"), int),
+        client_processes=_positive("client-processes", take("client_processes", 1), int, _MOST_PROCESSES),
+        in_flight=_positive("in-flight", take("in_flight", None, "model"), int, _MOST_IN_FLIGHT),
         weights=_weights(take("weights", AUTO)),
         nms=_nms(take("nms", None, "model")),
         precision=Precision(_one_of("precision", take("precision", Precision.AUTO.value), Precision)),
@@ -237,6 +242,8 @@ def _check_combinations(config: RunConfig) -> None:
             f"--dataset {config.dataset} needs --dataset-path DIR (or DATA_DIR) with the images and "
             f"{labels}; --dataset synthetic needs no data"
         )
+    if config.max_latency_s and Scenario.SERVER not in config.scenarios:
+        raise ConfigError("--max-latency is Server's bound: add --scenario Server, or leave it out")
     if 1 < config.client_processes < len(config.urls):
         raise ConfigError(
             f"--client-processes {config.client_processes} is impossible with {len(config.urls)} servers: "
@@ -304,16 +311,16 @@ def _scenarios(text: str) -> tuple[Scenario, ...]:
     return tuple(dict.fromkeys(Scenario(_one_of("scenario", word, Scenario)) for word in words))
 
 
-def _positive(option: str, value: Any, kind: type[int] | type[float]) -> Any:
+def _positive(option: str, value: Any, kind: type[int] | type[float], most: int = _LARGEST) -> Any:
     if value is None:
         return None
     try:
         number = kind(value)
     except ValueError:
         number = kind(0)
-    if not 0 < number <= _LARGEST:
+    if not 0 < number <= most:
         what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0, and up to {_LARGEST}")
+        raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0, and up to {most}")
     return number
 
 
@@ -324,9 +331,21 @@ def _latencies(text: str | None) -> tuple[float, ...]:
 
 
 def _urls(text: str | None) -> tuple[str, ...]:
-    urls = tuple(part.strip() for part in (text or "").split(",") if part.strip())
-    if twice := next((url for url in urls if urls.count(url) > 1), None):
-        raise ConfigError(f"--url names {twice} twice")
+    if text is None:
+        return ()
+    urls = tuple(part.strip() for part in text.split(","))
+    servers: dict[tuple[str, int], str] = {}
+    for url in urls:
+        match = _URL.fullmatch(url)
+        if not match or not 0 < int(match[2]) < 65536:
+            raise ConfigError(
+                f"--url {url!r} is not HOST:PORT (the gRPC port, 8001 by default; without http://)"
+            )
+        host = "localhost" if match[1] in _THIS_HOST else match[1].lower()
+        server = host, int(match[2])
+        if server in servers:
+            raise ConfigError(f"--url names one server twice: {servers[server]} and {url}")
+        servers[server] = url
     return urls
 
 

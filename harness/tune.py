@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import runner, tuning
-from harness.cli import one_line_errors
+from harness.cli import OneLineParser, one_line_errors
 from harness.client import TritonClient
-from harness.config import cpu_count, resolve, sweep
-from harness.errors import InferenceError
+from harness.config import SYNTHETIC, cpu_count, resolve, sweep
+from harness.errors import ConfigError, InferenceError
 from harness.job import Job
 from harness.loadgen import Mode
 from harness.model_config import model_config, to_json
@@ -146,22 +146,49 @@ def _shown(scenario: Scenario, figure: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
-        prog="python -m harness.tune", description="Find the best server settings of this machine."
+    result = OneLineParser(
+        prog="python -m harness.tune",
+        description="Find the best server settings of this machine; some 4 minutes for a small model on one "
+        "platform, an hour or more for all.",
+        allow_abbrev=False,
     )
     result.add_argument("--model", help="default: all of them")
     result.add_argument("--platform", help="default: all of the model's")
     result.add_argument("--scenario", metavar="LIST", default=",".join(Scenario), help="default: all four")
-    result.add_argument("--table", metavar="FILE", type=Path, default=tuning.OWN_FILE, help="where to write")
+    result.add_argument(
+        "--table", metavar="FILE", help=f"another table than {tuning.OWN_FILE}, which runs read"
+    )
     return result
+
+
+def _table(given: str | None) -> Path:
+    """Where to write; found out before anything is measured.
+
+    Raises:
+        ConfigError: no file can be written there, or it is no table.
+    """
+    file = tuning.OWN_FILE if given is None else Path(given).expanduser().absolute()
+    if given == "" or file.is_dir():
+        raise ConfigError(f"--table {given!r} is not a file to write to")
+    tuning.read(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise ConfigError(f"cannot write --table {file}: {error.strerror}") from error
+    if not file.stat().st_size:
+        file.unlink()
+    return file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    given: dict[str, Any] = vars(_parser().parse_args(arguments))
     with one_line_errors() as ending:
-        table = given.pop("table").expanduser().absolute()
+        given: dict[str, Any] = vars(_parser().parse_args(arguments))
+        table = _table(given.pop("table"))
+        # Settings are not a matter of what is on the images.
+        given["dataset"] = SYNTHETIC
         is_one = given["model"] and given["platform"]
         configs = [resolve(given)] if is_one else sweep(given)
         with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:

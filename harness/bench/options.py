@@ -5,9 +5,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from harness import config, paths
+from harness.cli import OneLineParser
 from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.models import MODELS, get_model, get_platform, get_variant
@@ -39,16 +40,9 @@ class Options:
     output: Path
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage in front."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """All options; none has a default here, so that `resolve` can tell what was given."""
-    result = _Parser(
+    result = OneLineParser(
         prog="python -m harness.bench",
         description="How close serving comes to the hardware: the bare framework, this harness through "
         "LoadGen and Triton, and a plain tritonclient loop, in turns on one server; then a model that "

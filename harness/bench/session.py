@@ -21,7 +21,7 @@ from harness.model_config import model_config, to_json
 from harness.preparation import Prepared
 from harness.processes import start_module
 from harness.rounds import Scenario, rules
-from harness.serving import check_served
+from harness.serving import check_served, executed_precision
 from harness.tuning import Tuning
 from harness.wire import sample_bytes
 
@@ -85,6 +85,7 @@ class Session:
         """`folder`: for the logs of every run."""
         self._client, self._prepared, self._folder = client, prepared, folder
         self._entry = prepared.manifest.entry
+        self._precision: str | None = None
 
     def load(self, tuning: Tuning, *, is_override: bool = True) -> None:
         """Have the entry loaded as a scenario wants it (or, without override, as its file says).
@@ -96,6 +97,8 @@ class Session:
         config = to_json(model_config(self._entry, variant, tuning.server)) if is_override else None
         self._client.load(self._entry, config)
         check_served(self._client, self._entry, variant, tuning)
+        wanted = self._prepared.config.precision
+        self._precision = executed_precision([self._client], self._entry, variant, wanted)
 
     def close(self) -> None:
         """Have the entry unloaded."""
@@ -125,7 +128,7 @@ class Session:
         plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
         plan = dataclasses.replace(plan, min_query_count=1)
         log_dir = self._log_dir("ours", scenario)
-        outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir)
+        outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir, self._precision)
         if outcome.error or outcome.failures.requests:
             raise InferenceError(
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"

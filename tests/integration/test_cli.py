@@ -186,10 +186,10 @@ def test_a_server_that_is_not_triton_is_exit_code_3(run_harness, other_server: s
     assert ended.returncode == 3
 
 
-def test_a_url_that_is_none_is_exit_code_3(run_harness) -> None:
+def test_a_url_that_is_none_is_exit_code_2(run_harness) -> None:
     ended = run_harness(*QUICK, "--url", "nonsense")
-    assert "nonsense" in error_line(ended)
-    assert ended.returncode == 3
+    assert "'nonsense' is not HOST:PORT" in error_line(ended)
+    assert ended.returncode == 2
 
 
 def test_a_model_that_cannot_be_run_is_in_the_table_of_the_sweep(

@@ -64,7 +64,7 @@ def test_two_servers_share_the_samples(
 def test_servers_that_are_named_twice_or_outnumber_the_processes_are_refused(run_harness: Callable) -> None:
     common = ("--model", "mobilenet", "--platform", "onnxruntime")
     twice = run_harness(*common, "--url", "a:1,a:1")
-    assert (twice.returncode, twice.stderr) == (2, "error: --url names a:1 twice\n")
+    assert (twice.returncode, twice.stderr) == (2, "error: --url names one server twice: a:1 and a:1\n")
     few = run_harness(*common, "--url", "a:1,b:1,c:1", "--client-processes", 2)
     assert few.returncode == 2
     assert "2 is impossible with 3 servers" in few.stderr

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,10 @@ def test_a_scenario_named_twice_runs_once() -> None:
 
 
 def test_several_latency_bounds_are_kept_in_order() -> None:
-    assert resolve({**MINIMAL, "max_latency": "0.2,0.05"}).max_latency_s == (0.2, 0.05)
+    server = {**MINIMAL, "scenario": "Server"}
+    assert resolve({**server, "max_latency": "0.2,0.05"}).max_latency_s == (0.2, 0.05)
+    with pytest.raises(ConfigError, match="--max-latency is Server's bound"):
+        resolve({**MINIMAL, "max_latency": "0.2"})
 
 
 def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
@@ -155,3 +159,29 @@ def test_a_sweep_is_every_model_on_every_platform_or_those_asked_for() -> None:
     assert {config.dataset for config in sweep({"platform": "tflite"})} == {"synthetic"}
     on_pytorch = [config.model for config in sweep({"platform": "pytorch"})]
     assert on_pytorch == ["resnet50", "mobilenet", "ssd-resnet34"]
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("localhost:8001,127.0.0.1:8001", "names one server twice: localhost:8001 and 127.0.0.1:8001"),
+        ("http://a:8001", "'http://a:8001' is not HOST:PORT"),
+        ("a", "'a' is not HOST:PORT"),
+        ("a:99999", "'a:99999' is not HOST:PORT"),
+        (",", "'' is not HOST:PORT"),
+    ],
+)
+def test_addresses_are_checked_before_anything_is_done(url: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        resolve({"model": "mobilenet", "platform": "onnxruntime", "url": url})
+
+
+def test_several_addresses_are_kept_in_order() -> None:
+    config = resolve({"model": "mobilenet", "platform": "onnxruntime", "url": "b:1, [::1]:2,a.b-c:3"})
+    assert config.urls == ("b:1", "[::1]:2", "a.b-c:3")
+
+
+def test_processes_and_requests_in_flight_have_bounds() -> None:
+    for option, most in (("client_processes", 64), ("in_flight", 65536)):
+        with pytest.raises(ConfigError, match=f"above 0, and up to {most}"):
+            resolve({"model": "mobilenet", "platform": "onnxruntime", option: str(most + 1)})
