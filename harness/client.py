@@ -6,6 +6,7 @@ bytes on bare gRPC calls, which cost the client a fraction of what tritonclient'
 
 import contextlib
 import logging
+import time
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _CONTROL_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
+_STATISTICS_READINGS = 20
+_STATISTICS_REST_S = 0.03
 _INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
 # And gRPC would send even this machine's own traffic through $http_proxy.
@@ -140,15 +143,26 @@ class TritonClient:
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
 
     def statistics(self, entry: str) -> dict[str, Any]:
-        """Cumulative statistics of a model; see `harness.statistics` for the difference of two.
+        """Cumulative statistics of a model; see `harness.server_statistics` for the difference of two.
+
+        Triton counts a request a moment after it has answered it, so this reads until two readings agree (and
+        no longer than `_STATISTICS_READINGS` times: somebody else may be sending requests too).
 
         Raises:
             ServerError: no such model there.
         """
+        fields = self._statistics_now(entry)
+        for _ in range(_STATISTICS_READINGS):
+            time.sleep(_STATISTICS_REST_S)
+            earlier, fields = fields, self._statistics_now(entry)
+            if fields == earlier:
+                break
+        return fields
+
+    def _statistics_now(self, entry: str) -> dict[str, Any]:
         with self._asking("gives no statistics"):
             answer = self._control.get_inference_statistics(entry, client_timeout=_CONTROL_TIMEOUT_S)
-        fields = json_format.MessageToDict(answer.model_stats[0], preserving_proto_field_name=True)
-        return dict(fields)
+        return dict(json_format.MessageToDict(answer.model_stats[0], preserving_proto_field_name=True))
 
     def register_shared_memory(self, name: str, size: int) -> bool:
         """Have the server map /dev/shm/`name`; False where it cannot (another host, or refused)."""
