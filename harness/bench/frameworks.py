@@ -178,7 +178,8 @@ def _open_torchscript(file: Path, _: Variant, threads: int, is_spinning: bool) -
         libc.mallopt(_M_MMAP_THRESHOLD, _INT_MAX)
         libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX)
     torch.set_num_threads(threads)
-    module: Any = torch.jit.freeze(torch.jit.load(str(file)).eval())  # type: ignore[no-untyped-call]
+    frozen = torch.jit.freeze(torch.jit.load(str(file)).eval())  # type: ignore[no-untyped-call]
+    module: Any = torch.jit.optimize_for_inference(frozen)  # as our backend does
 
     def bind(batch: Array) -> Call:
         tensor = torch.from_numpy(batch)
