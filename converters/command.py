@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from converters import cleanup
+from harness import progress
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, HarnessError
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     error of their own, swallow it or abort (all three were seen).
     """
     cleanup.run_pending()
+    progress.take_down()
     sys.stderr.write("interrupted; what was there before is untouched\n")
     sys.stdout.flush()
     sys.stderr.flush()

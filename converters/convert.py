@@ -16,7 +16,7 @@ from converters import detection_parity, files, own_files, parity, publish, samp
 from converters.graph import shape_in
 from converters.parity import Comparison
 from converters.weights import AUTO, SourceFile
-from harness import manifest
+from harness import manifest, progress
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
 from harness.model_config import model_config, to_text
@@ -214,8 +214,13 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
         with files.open_file(source.path, request.spec) as graph:
             own_files.check_task(graph, request.variant)
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
-    files.export(request.platform, source.path, target, request.spec, request.nms)
-    with _with_corrected_nms(request, source, target) as checked, ExitStack() as stack:
+    with progress.waiting(f"{request.entry_dir.name}: exporting"):
+        files.export(request.platform, source.path, target, request.spec, request.nms)
+    with (
+        progress.waiting(f"{request.entry_dir.name}: comparing with its source"),
+        _with_corrected_nms(request, source, target) as checked,
+        ExitStack() as stack,
+    ):
         reference = stack.enter_context(files.open_file(source.path, request.spec))
         torch_shape = shape_in(Layout.NCHW, reference)
         export = stack.enter_context(files.open_file(checked, request.spec, torch_shape))

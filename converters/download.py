@@ -38,7 +38,8 @@ def matches(file: Path, known: str) -> bool:
 def checksum(file: Path, known: str) -> str:
     """Checksum of a file, by the algorithm and in the spelling of `known`."""
     algorithm = known.partition(":")[0]
-    return f"{algorithm}:{pooch.file_hash(str(file), alg=algorithm)}"
+    with progress.waiting(f"checking {file.name}"):
+        return f"{algorithm}:{pooch.file_hash(str(file), alg=algorithm)}"
 
 
 def download(urls: Sequence[str], known: str, target: Path, size_bytes: int = 0) -> None:

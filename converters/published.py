@@ -12,7 +12,7 @@ from pathlib import Path
 import pooch
 
 from converters import archives, download
-from harness import file_lock
+from harness import file_lock, progress
 from harness.errors import ConversionError
 from harness.models.spec import Weights
 
@@ -70,7 +70,11 @@ def _unpack(archive: Path, weights: Weights, target: Path) -> None:
     """Write the member beside `target`, verify, rename; nothing else in the archive is touched."""
     temporary = target.with_name(f".{target.name}.unpacking")
     try:
-        with archives.open_member(archive, weights.member) as source, temporary.open("wb") as sink:
+        with (
+            progress.waiting(f"unpacking {target.name}"),
+            archives.open_member(archive, weights.member) as source,
+            temporary.open("wb") as sink,
+        ):
             shutil.copyfileobj(source, sink)
         sha256 = pooch.file_hash(str(temporary))
         if target.exists():

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from converters import cleanup, samples
 from converters.fetch import fetch_weights
 from converters.seeded import RECIPE_VERSION
-from harness import file_lock, manifest
+from harness import file_lock, manifest, progress
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import OFFICIAL, SEEDED, USER_FILE
 from harness.models.spec import ModelSpec, Platform, Variant, Weights
@@ -67,7 +67,8 @@ def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:
             sha256 = _recorded(path)
             if sha256 is None:
                 logger.info("making seeded weights for %s (%s)", spec.title, variant.source)
-                sha256 = _build(spec, variant, path)
+                with progress.waiting(f"making {path.name}"):
+                    sha256 = _build(spec, variant, path)
     except OSError as error:
         raise ConversionError(
             f"cannot write seeded weights to {path.parent}: {error.strerror or error}; "

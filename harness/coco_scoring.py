@@ -9,7 +9,7 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness import boxes
+from harness import boxes, progress
 from harness.boxes import Boxes
 from harness.coco import Annotations
 
@@ -44,7 +44,7 @@ def score(
     )
     logger.info("scoring %d detections in %d images", len(found.scores), len(annotations.images))
     # It prints a table, and where it is at; stdout is for the result.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with progress.waiting("scoring"), contextlib.redirect_stdout(io.StringIO()):
         # Copies: the evaluation adds fields of its own.
         truth = _indexed(annotations, [dict(entry) for entry in annotations.annotations])
         detected = _indexed(annotations, _detections(found, annotations))

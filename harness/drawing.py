@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness import boxes, coco
+from harness import boxes, coco, progress
 from harness.boxes import Boxes
 from harness.coco import Annotations
 from harness.datasets import Dataset
@@ -70,7 +70,8 @@ def save_pictures(
         payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
     )
     files = []
-    for index, sample in enumerate(dataset.samples[:count]):
+    samples = dataset.samples[:count]
+    for index, sample in enumerate(progress.track(samples, "drawing boxes", len(samples))):
         picture = decode(sample.path)
         for mark in _marks(found, index, annotations):
             _draw(picture, mark)

@@ -117,9 +117,9 @@ def _run_converter(module: str, *options: str) -> str:
     last = ""
     try:
         for line in process.stderr:
-            if last:
-                sys.stderr.write(last)
             last = line
+            if not line.startswith("error: "):
+                sys.stderr.write(line)
         output = process.stdout.read()
         code = process.wait()
     except BaseException:
@@ -131,8 +131,6 @@ def _run_converter(module: str, *options: str) -> str:
         raise
     if code > 0:
         raise ConversionError(last.strip().removeprefix("error: ") or f"python -m {module} failed")
-    # Not a reason, if a signal ended it: only what it was doing.
-    sys.stderr.write(last)
     if code == -signal.SIGKILL:
         raise ConversionError(
             f"python -m {module} was killed, probably because memory ran out: close other programs, or give "

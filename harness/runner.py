@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import drawing, loadgen, manifest, paths, results, server
+from harness import drawing, loadgen, manifest, paths, results, run_progress, run_status, server
 from harness.client import TritonClient, is_on_this_host
 from harness.config import RunConfig, RunMode, cpu_count
 from harness.errors import ConfigError, HarnessError, InferenceError
@@ -285,13 +285,23 @@ def run_test(
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-    # LoadGen prints to stdout, which is for results.
-    worker = start_module(
-        "harness.worker", str(job_file), stdout=sys.stderr, environment={"HARNESS_LOG": level}
-    )
+    reading, writing = os.pipe()
+    statuses = os.fdopen(reading, encoding="utf-8")
+    with os.fdopen(writing, "wb"):
+        worker = start_module(
+            "harness.worker",
+            *(str(job_file), str(writing)),
+            # LoadGen prints to stdout, which is for results.
+            stdout=sys.stderr,
+            environment={"HARNESS_LOG": level},
+            pass_fds=(writing,),
+        )
     try:
+        # They end with the worker.
+        run_progress.show(plan, map(run_status.parse, statuses))
         worker.wait()
     finally:
+        statuses.close()
         worker.kill()
         worker.wait()
         # A worker that was killed could not: its memory must not stay mapped in a server that lives on.

@@ -193,7 +193,8 @@ def _fill(file: Path, key: dict[str, Any], dataset: Dataset, recipe: Preprocess,
         # A full disk is noticed here, not after half an hour.
         os.posix_fallocate(stream.fileno(), 0, size_bytes)
         digests = _write_samples(stream.fileno(), offset, dataset, recipe, workers)
-        os.fsync(stream.fileno())
+        with progress.waiting("writing the samples to disk"):
+            os.fsync(stream.fileno())
     samples = "".join(digests)
     return _Manifest(
         key=key,

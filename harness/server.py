@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import docker_engine, file_lock, server_launch, supervisor
+from harness import docker_engine, file_lock, progress, server_launch, supervisor
 from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, ConfigError, HarnessError, ServerError
 from harness.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server_launch import Ports
@@ -127,7 +127,8 @@ def _launch(
     plan, env = _prepare(repository, state_dir, host, ports, auto_complete)
     process = _spawn_supervisor({**plan, "die_with": parent}, env, state_dir / _LOG_FILE)
     try:
-        return _wait_until_ready(process, state_dir, ports)
+        with progress.waiting("starting Triton"):
+            return _wait_until_ready(process, state_dir, ports)
     except BaseException:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness import file_lock, paths
+from harness import file_lock, paths, progress
 from harness.client import RequestFailed, TritonClient, is_on_this_host
 from harness.errors import ServerError
 from harness.model_config import dims
@@ -65,7 +65,8 @@ class ModelLoader:
 
     def _try(self, config_json: str) -> bool:
         try:
-            self.client.load(self._entry, config_json)
+            with progress.waiting(f"loading {self._entry} into the server"):
+                self.client.load(self._entry, config_json)
         except ServerError as error:
             if "explicit model load" not in str(error) or not self.client.is_model_ready(self._entry):
                 raise

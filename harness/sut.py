@@ -3,7 +3,7 @@
     issue (LoadGen's thread)      query -> the event loop, or answered at once where one request is under way
     _take                         the next neighbouring samples of a query -> a free slot
     Endpoint.answer               ready bytes -> gRPC -> bytes -> check -> payloads
-    _finish                       payloads -> LoadGen
+    _finish                       payloads -> LoadGen, and a note in the timeline
 
 Everything else was decided before the test: requests are serialised when samples are loaded, slots with
 their payload buffers exist from the start. No side may let an exception out: LoadGen would crash the
@@ -19,6 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import Protocol
 
 import numpy as np
@@ -33,13 +34,25 @@ Complete = Callable[[Sequence[int], int, int, Sequence[int]], None]
 
 Failed samples have 0 bytes, and so have images without a detection.
 """
+Record = Callable[[int, int, int], None]
+"""(when the query was issued, in ns; when the request was answered; samples in it)."""
 _GONE = RequestFailed("not sent, since the server is gone", is_fatal=True)
 
 
 class Slot:
     """Room for one request in flight; `uses` tells the watchdog whether it is still the same request."""
 
-    __slots__ = ("address", "endpoint", "indices", "payload", "response_ids", "row", "stride", "uses")
+    __slots__ = (
+        "address",
+        "endpoint",
+        "indices",
+        "issued_ns",
+        "payload",
+        "response_ids",
+        "row",
+        "stride",
+        "uses",
+    )
 
     def __init__(self, endpoint: int, batch: int, payload_floats: int) -> None:
         self.endpoint = endpoint
@@ -47,6 +60,7 @@ class Slot:
         self.address = self.payload.ctypes.data
         self.stride = self.payload.strides[0]
         self.row = 0
+        self.issued_ns = 0
         self.response_ids: Sequence[int] = ()
         self.indices: Sequence[int] = ()
         self.uses = 0
@@ -121,6 +135,7 @@ class Sut:
         batch: int,
         in_flight: int,
         answer_now: Callable[[Slot], Sequence[int]] | None = None,
+        record: Record = lambda *_: None,
     ) -> None:
         """Prepare all that queries need.
 
@@ -134,24 +149,30 @@ class Sut:
             in_flight: most requests under way at each endpoint; what is beyond waits here, so that one large
                 query cannot flood a server.
             answer_now: the only endpoint's, where it has one, and one request in flight.
+            record: notes each request just before LoadGen hears of its answer.
         """
         self._loop, self._endpoints, self._library, self._complete = loop, endpoints, library, complete
-        self._answer_now = answer_now
+        self._answer_now, self._record = answer_now, record
         self._batch = batch
         self.failures = Failures()
+        self.issued_samples = 0
+        self.completed_samples = 0
         numbers = range(len(endpoints))
         self._idle = [[Slot(number, batch, payload_floats) for _ in range(in_flight)] for number in numbers]
         self.slots = [slot for slots in self._idle for slot in slots]
-        self._waiting: deque[tuple[list[int], list[int]]] = deque()
+        self._waiting: deque[tuple[list[int], list[int], int]] = deque()
+        """Response ids, sample indices and time of issue of queries."""
         self._start = 0
         """How much of the first waiting query was taken."""
 
     def issue(self, response_ids: list[int], indices: list[int]) -> None:
         """Send a query."""
+        query = response_ids, indices, perf_counter_ns()
+        self.issued_samples += len(indices)
         if self._answer_now is None:
-            self._loop.call_soon_threadsafe(self._accept, response_ids, indices)
+            self._loop.call_soon_threadsafe(self._accept, query)
             return
-        self._waiting.append((response_ids, indices))
+        self._waiting.append(query)
         slot = self.slots[0]
         while self._take(slot):
             try:
@@ -164,9 +185,9 @@ class Sut:
     def flush(self) -> None:
         """Nothing is held back: requests are sent as soon as slots are free."""
 
-    def _accept(self, response_ids: list[int], indices: list[int]) -> None:
+    def _accept(self, query: tuple[list[int], list[int], int]) -> None:
         """Give a query to free slots; what is left waits until one of them has its answer."""
-        self._waiting.append((response_ids, indices))
+        self._waiting.append(query)
         while self._waiting and (idle := max(self._idle, key=len)):
             slot = idle.pop()
             if self._take(slot):
@@ -190,7 +211,7 @@ class Sut:
     def _take(self, slot: Slot) -> bool:
         """Put the next request's samples into a slot; False where none waits."""
         while self._waiting:
-            response_ids, indices = self._waiting[0]
+            response_ids, indices, slot.issued_ns = self._waiting[0]
             start, count = self._start, 1
             try:
                 slot.row, count = self._library.first_run(indices, start, self._batch)
@@ -210,6 +231,9 @@ class Sut:
         return False
 
     def _finish(self, slot: Slot, sizes: Sequence[int]) -> None:
+        # Before LoadGen is told: with the last answer it ends the test.
+        self._record(slot.issued_ns, perf_counter_ns(), len(slot.response_ids))
+        self.completed_samples += len(slot.response_ids)
         self._complete(slot.response_ids, slot.address, slot.stride, sizes)
         slot.response_ids = ()
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import runner, tuning
+from harness import progress, runner, tuning
 from harness.cli import OneLineParser, one_line_errors
 from harness.client import TritonClient
 from harness.config import SYNTHETIC, cpu_count, resolve, sweep
@@ -80,9 +80,9 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     loader = ModelLoader(client, prepared.manifest.entry)
     rate = _server_rate(prepared, loader, choices[0], threads) if scenario == Scenario.SERVER else 1.0
     figures: list[list[float]] = [[] for _ in choices]
-    for _ in range(_ROUNDS if len(choices) > 1 else 1):
-        for choice, found in zip(choices, figures, strict=True):
-            found.append(_measure(prepared, loader, scenario, choice, threads, rate))
+    trials = [*zip(choices, figures, strict=True)] * (_ROUNDS if len(choices) > 1 else 1)
+    for choice, found in progress.track(trials, f"{scenario}: trying settings", len(trials)):
+        found.append(_measure(prepared, loader, scenario, choice, threads, rate))
     medians = [statistics.median(found) for found in figures]
     best = min(range(len(choices)), key=medians.__getitem__)
     if medians[best] > medians[0] * _CLEAR:

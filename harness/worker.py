@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import loadgen, manifest, server_statistics
+import numpy.typing as npt
+
+from harness import loadgen, manifest, run_status, server_statistics, timeline
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
 from harness.crew import crew_of
@@ -26,11 +28,13 @@ from harness.loadgen import Mode, Plan
 from harness.postprocess import payload_floats
 from harness.precision import is_full
 from harness.rounds import Scenario
+from harness.run_status import Counts, Reporter, Step
 from harness.sample_file import SampleFile
-from harness.samples import SampleLibrary
+from harness.samples import SampleLibrary, Samples
 from harness.self_test import self_test
 from harness.server_statistics import ServerStatistics
 from harness.sut import Complete, Sut
+from harness.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +89,27 @@ class Watchdog(threading.Thread):
         os._exit(EXIT_SERVER)
 
 
-def run_job(job: Job) -> Outcome:
+class CountedSamples:
+    """Samples that count how many of them were read."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self.read = 0
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
+        self.read += 1
+        return self._samples[index]
+
+
+def run_job(job: Job, reporter: Reporter) -> Outcome:
     """Check the server, calibrate, run LoadGen.
+
+    Args:
+        job: the test.
+        reporter: is told of each step.
 
     Raises:
         HarnessError: the test could not be started, or its preparation failed.
@@ -96,7 +119,7 @@ def run_job(job: Job) -> Outcome:
     if facts.graph_sha256 != job.graph_sha256:
         raise InferenceError(f"{entry_dir} was converted again by another process: run again")
     variant = facts.variant
-    samples = SampleFile(Path(job.samples))
+    samples = CountedSamples(SampleFile(Path(job.samples)))
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
         for client in clients:
@@ -113,18 +136,26 @@ def run_job(job: Job) -> Outcome:
             in_flight=-(-job.in_flight * len(clients) // len(crew.endpoints)),
             answer_now=crew.answer_now,
         )
-        plan, hints = _prepare(job, library, new_sut)
+
+        def load(indices: list[int]) -> None:
+            read = samples.read
+            reporter.begin(Step.LOAD, lambda: Counts(len(indices), completed=samples.read - read))
+            library.load(indices)
+
+        plan, hints = _prepare(job, load, len(samples), new_sut, reporter)
         if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
             # LoadGen paces this one too.
             seconds = len(samples) / plan.target_qps
             logger.info("%d samples at %.1f per second take %.0f s", len(samples), plan.target_qps, seconds)
         before = [client.statistics(job.entry) for client in clients]
-        sut = new_sut(loadgen.complete)
+        recorder = Timeline()
+        sut = new_sut(loadgen.complete, record=recorder.record)
         cpu_began = crew.cpu_seconds()
-        test_s = _test(job, plan, library, sut, len(samples))
+        test_s = _test(job, plan, load, sut, len(samples), reporter)
         cpu_s = crew.cpu_seconds() - cpu_began
         statistics = _statistics_after(clients, job.entry, before)
         peak_rss = crew.peak_rss_bytes()
+    recorder.save(Path(job.log_dir) / timeline.FILE_NAME)
     return Outcome(
         failures=sut.failures,
         plan=plan,
@@ -138,8 +169,15 @@ def run_job(job: Job) -> Outcome:
     )
 
 
-def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) -> float:
+def _test(
+    job: Job, plan: Plan, load: Callable[[list[int]], None], sut: Sut, total: int, reporter: Reporter
+) -> float:
     """Run LoadGen under the watchdog; its wall time in seconds."""
+
+    def load_and_test(indices: list[int]) -> None:
+        load(indices)
+        reporter.begin(Step.TEST, lambda: _counts(plan, sut, total))
+
     watchdog = Watchdog(job, sut)
     watchdog.start()
     began = time.monotonic()
@@ -147,8 +185,9 @@ def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) ->
         plan,
         Path(job.log_dir),
         total_sample_count=total,
-        load=library.load,
-        unload=library.unload,
+        load=load_and_test,
+        # The next load takes the memory over.
+        unload=lambda _: None,
         issue=sut.issue,
         flush=sut.flush,
     )
@@ -156,7 +195,24 @@ def _test(job: Job, plan: Plan, library: SampleLibrary, sut: Sut, total: int) ->
     return time.monotonic() - began
 
 
-def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut]) -> tuple[Plan, Hints]:
+def _counts(plan: Plan, sut: Sut, total: int) -> Counts:
+    """How far LoadGen is. Offline issues all its samples at once; how many is its own decision."""
+    known = None
+    if plan.mode == Mode.ACCURACY:
+        known = total
+    elif plan.scenario == Scenario.OFFLINE and plan.mode == Mode.PERFORMANCE:
+        known = sut.issued_samples or None
+    in_flight = sum(1 for slot in sut.slots if slot.response_ids)
+    return Counts(known, sut.issued_samples, sut.completed_samples, in_flight)
+
+
+def _prepare(
+    job: Job,
+    load: Callable[[list[int]], None],
+    total: int,
+    new_sut: Callable[[Complete], Sut],
+    reporter: Reporter,
+) -> tuple[Plan, Hints]:
     """Warm up with the batch sizes of the test, and calibrate what was not given."""
     plan = job.plan
     # Such tests end when a known number of samples is answered: LoadGen needs to expect nothing. But it paces
@@ -165,9 +221,10 @@ def _prepare(job: Job, library: SampleLibrary, new_sut: Callable[[Complete], Sut
     needs_rate = plan.scenario == Scenario.SERVER and not job.has_hint
     if plan.mode == Mode.ACCURACY and not needs_rate:
         return plan, Hints(plan.target_qps)
-    count = min(_CALIBRATION_SAMPLES, plan.performance_sample_count, len(library.samples))
+    count = min(_CALIBRATION_SAMPLES, plan.performance_sample_count, total)
     indices = list(range(count))
-    library.load(indices)
+    load(indices)
+    reporter.begin(Step.CALIBRATE)
     stopwatch = Stopwatch()
     calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
     in_flight_samples = job.client_batch * job.in_flight * len(job.urls)
@@ -205,11 +262,18 @@ def _statistics_after(
 
 
 def main() -> int:
-    """Run the job named on the command line."""
+    """Run the job named on the command line, and tell how far it is to the pipe named after it, if any."""
     job = read_job(Path(sys.argv[1]))
-    logging.basicConfig(level=os.environ.get("HARNESS_LOG", "INFO"), format="%(message)s", stream=sys.stderr)
+    pipe = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    is_over_bar = pipe is not None and sys.stderr.isatty()
+    logging.basicConfig(
+        level=os.environ.get("HARNESS_LOG", "INFO"),
+        format=(run_status.CLEAR_LINE if is_over_bar else "") + "%(message)s",
+        stream=sys.stderr,
+    )
     try:
-        outcome = run_job(job)
+        with Reporter(pipe) as reporter:
+            outcome = run_job(job, reporter)
     except HarnessError as error:
         outcome = Outcome(error=str(error))
     except Exception as error:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import socket
@@ -302,13 +304,13 @@ def segments(process: subprocess.Popen[str]) -> list[Path]:
     return [file for prefix in prefixes for file in Path("/dev/shm").glob(f"{prefix}*")]
 
 
-def start_harness(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_harness(tmp_path: Path, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "harness", *arguments, "--output", str(tmp_path)],
         cwd=paths.PROJECT_ROOT,
-        env={**os.environ, "TEST_MARK": str(tmp_path)},
+        env={**os.environ, "TEST_MARK": str(tmp_path), "TERM": "xterm", "COLUMNS": "80"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
@@ -345,6 +347,35 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, moment: str, n
         time.sleep(0.1)
     assert not marked(str(tmp_path))
     assert not segments(process)
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    """What a terminal shows until it shows `text`."""
+    shown = b""
+    while text not in shown:
+        shown += os.read(terminal, 4096)
+    return shown
+
+
+def test_a_test_shows_how_far_it_is_and_gives_the_terminal_back_on_ctrl_c(
+    tmp_path: Path, repository_server
+) -> None:
+    terminal, stderr = pty.openpty()
+    process = start_harness(tmp_path, *LONG, "--url", repository_server.grpc_url, stderr=stderr)
+    os.close(stderr)
+    shown = read_until(terminal, b"calibration: a query takes")
+    # The worker's process writes over the bar that the runner's has drawn.
+    assert shown.rsplit(b"\x1b[2K", 1)[1].startswith(b"calibration: ")
+    shown += read_until(terminal, b"left")
+    assert re.search(rb"SingleStream: \d+ of \d+ samples, 1 in flight, \d+\.\d/s, \d:\d\d left", shown)
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # when nobody holds the other end any more
+        while True:
+            shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.wait(timeout=30) == 130
+    assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") > 0
+    assert shown.endswith(b"\x1b[2Kinterrupted\r\n")
 
 
 def test_results_have_the_references_keys_and_ours(run_harness, repository_server, tmp_path: Path) -> None:

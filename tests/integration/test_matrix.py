@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from harness import loadgen, timeline
 from harness.models import MODELS
 from harness.models.spec import Task
 from harness.rounds import Scenario
@@ -45,6 +47,8 @@ def test_serving_agrees_with_the_source_framework(
         # So few queries are too few for LoadGen's statistics, and slow machines miss the Server bound.
         assert set(map(kind_of, result["reasons"])) <= {"too few", "bound"}, result["reasons"]
         assert result[f"TestScenario.{scenario}"]["percentiles"]["99.0"] > 0
+    for folder in tmp_path.glob("*/"):
+        check_timelines(folder)
     for platform in spec.variants:
         assert f" {platform} " in ended.stdout
     reduced = {result["precision"] for result in results.values()} - {None, "fp32"}
@@ -61,6 +65,25 @@ def check_accuracy(task: Task, accuracy: dict[str, Any], samples: int, precision
         # Boxes may be reordered by rounding errors, and one in thousands may be kept by only one of the two.
         assert accuracy["value"] >= (0.99 if precision != "bf16" else 0.75)
         assert len(accuracy["figures"]) == 12
+
+
+def check_timelines(folder: Path) -> None:
+    """The timeline tells the latencies that LoadGen tells, to within what passing the query on takes."""
+    result = json.loads((folder / "results.json").read_text())
+    scenario = Scenario(result["scenario"])
+    # LoadGen counts from when a Server query was due, the timeline from when LoadGen issued it.
+    tolerance_us = 20_000 if scenario == Scenario.SERVER else 2_000
+    log_dir = folder / "performance" / "run_1"
+    log = loadgen.read_detail(log_dir)
+    latencies_us, weights = timeline.query_latencies_us(timeline.load(log_dir / timeline.FILE_NAME), scenario)
+    ours_us = np.sort(np.repeat(latencies_us, weights))
+    assert len(ours_us) == log.number("result_query_count") or scenario == Scenario.OFFLINE
+    for name, share in (("50.00", 0.5), ("90.00", 0.9), ("99.00", 0.99)):
+        loadgens_us = (log.number(f"result_{name}_percentile_latency_ns") or 0) / 1000
+        # Rounded down to 1 us.
+        assert -1 <= loadgens_us - ours_us[int(len(ours_us) * share)] < tolerance_us, (folder, name)
+    recorded = timeline.load(folder / "accuracy" / timeline.FILE_NAME)
+    assert recorded.samples.sum() >= result["accuracy"]["total"]
 
 
 def read_all(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:

@@ -3,6 +3,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,34 +54,69 @@ def test_quiet_means_silent(caplog):
     assert not caplog.records
 
 
+def test_a_step_that_cannot_say_how_far_it_is_says_how_long_it_takes(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "_SHOW_AFTER_S", 0.05)
+    monkeypatch.setattr(progress, "_REFRESH_S", 0.01)
+    caplog.set_level(logging.INFO)
+    with progress.waiting("exporting"):
+        time.sleep(0.2)
+    assert [record.getMessage() for record in caplog.records] == ["exporting: 0 s"]
+
+
+def test_long_steps_have_fewer_lines(monkeypatch):
+    clock = iter([0, *range(130)])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    is_due = progress._pace()
+    lines = [second for second in range(130) if is_due()]
+    assert lines == [2, 7, 12, 17, 22, 27, 32, 37, 42, 47, 52, 57, 62, 92, 122]
+
+
 CHILD = """
-import logging, sys, time
+import logging, signal, sys, time
 from harness import progress
-logging.basicConfig(level=sys.argv[1])
+logging.basicConfig(level=sys.argv[1], format="%(message)s")
 progress._SHOW_AFTER_S = 0.0
-for _ in progress.track(range(5), "reading", 5):
-    time.sleep(0.05)
+progress._REFRESH_S = 0.05
+if sys.argv[2] == "track":
+    for number in progress.track(range(5), "reading", 5):
+        time.sleep(0.05)
+        if number == 2:
+            logging.warning("a word in between")
+else:
+    with progress.waiting("reading 5/5"):
+        time.sleep(0.2)
+        logging.warning("a word in between")
+        time.sleep(0.2)
+        if sys.argv[2] == "interrupted":
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                logging.warning("interrupted")
 print("done")
 """
 
 
+@pytest.mark.parametrize("kind", ["track", "waiting", "interrupted"])
 @pytest.mark.parametrize(("level", "is_shown"), [("INFO", True), ("WARNING", False)])
-def test_on_a_terminal_there_is_a_bar_that_goes_away(level, is_shown):
+def test_on_a_terminal_there_is_a_bar_that_goes_away(level, is_shown, kind):
     terminal, stderr = pty.openpty()
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, level],
+        [sys.executable, "-c", CHILD, level, kind],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=stderr,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
-        check=True,
+        check=False,
         timeout=30,
     )
     os.close(stderr)
     shown = drain(terminal)
-    assert child.stdout == b"done\n"
+    assert child.stdout == (b"" if kind == "interrupted" else b"done\n")
     assert (b"reading" in shown and b"5/5" in shown) == is_shown
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") == int(is_shown)  # cursor off, cursor on
+    # The log has a line of its own above the bar.
+    if is_shown:
+        assert b"\x1b[2Ka word in between\r\n" in shown
 
 
 def drain(terminal):

@@ -1,0 +1,125 @@
+import logging
+import os
+
+import pytest
+
+from harness import progress, run_progress
+from harness.loadgen import Mode, Plan
+from harness.rounds import Scenario
+from harness.run_status import Counts, Reporter, Status, Step, parse
+
+
+def plan(scenario=Scenario.SERVER, mode=Mode.PERFORMANCE, duration_ms=10_000, queries=100, per_query=1):
+    return Plan(
+        scenario=scenario,
+        mode=mode,
+        min_duration_ms=duration_ms,
+        min_query_count=queries,
+        performance_sample_count=64,
+        samples_per_query=per_query,
+        server_target_latency_ns=10**7,
+        qsl_seed=1,
+        sample_index_seed=2,
+        schedule_seed=3,
+    )
+
+
+def status_of(elapsed_s, completed, total=None, issued=0, in_flight=1):
+    return Status(Step.TEST, elapsed_s, Counts(total, issued, completed, in_flight))
+
+
+MULTI_STREAM = plan(Scenario.MULTI_STREAM, per_query=8)
+OFFLINE = plan(Scenario.OFFLINE)
+ACCURACY = plan(mode=Mode.ACCURACY)
+
+
+@pytest.mark.parametrize(
+    ("of", "status", "share", "seconds"),
+    [
+        # The duration is what takes longer: 4 s of 10.
+        (plan(), status_of(4, 90), 0.4, 6),
+        # The queries are: 20 of 100 in 4 s.
+        (plan(), status_of(4, 20), 0.2, 16),
+        (MULTI_STREAM, status_of(4, 160), 0.2, 16),
+        (plan(duration_ms=0), status_of(4, 50), 0.5, 4),
+        # Both are reached, and LoadGen waits for the last answers.
+        (plan(), status_of(11, 120), 1, 0),
+        # LoadGen decides how many samples Offline has, and tells with its one query.
+        (OFFLINE, status_of(4, 300, total=1200), 0.25, 12),
+        (OFFLINE, status_of(0.1, 0), None, None),
+        (ACCURACY, status_of(4, 10, total=50), 0.2, 16),
+        (plan(mode=Mode.FIND_PEAK), status_of(4, 90), None, None),
+        (plan(), status_of(0.5, 0), 0, None),
+    ],
+)
+def test_what_is_left_follows_from_when_loadgen_ends(of, status, share, seconds):
+    assert run_progress.share_done(of, status) == pytest.approx(share)
+    assert run_progress.seconds_left(of, status) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("of", "status", "text"),
+    [
+        (plan(), status_of(4, 20, issued=24), "Server: 20 of 24 samples, 1 in flight, 5.0/s, 0:16 left"),
+        (
+            OFFLINE,
+            status_of(400, 100, 1200, 1200, 16),
+            "Offline: 100 of 1200 samples, 16 in flight, 5.0/s, 1:13:20 left",
+        ),
+        (plan(), status_of(0.5, 0, issued=1), "Server: 0 of 1 samples, 1 in flight, 5.0/s"),
+    ],
+)
+def test_a_test_is_one_line(of, status, text):
+    assert run_progress.describe_test(of, status, 5.0) == text
+
+
+def test_the_rate_is_that_of_the_last_seconds():
+    rate = run_progress.Rate()
+    assert rate.update(1.0, 100) == 100
+    assert rate.update(6.0, 200) == pytest.approx(20)
+    # 300 in the last 6 s; that the first second was fast is forgotten.
+    assert rate.update(7.0, 400) == pytest.approx(50)
+    assert run_progress.Rate().update(0.0, 0) == 0
+
+
+def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "_SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    caplog.set_level(logging.INFO)
+    statuses = [
+        Status(Step.LOAD, 1.0, Counts(total=64, completed=16)),
+        Status(Step.CALIBRATE, 3.4),
+        status_of(4, 20, issued=24),
+    ]
+    run_progress.show(plan(), statuses)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Server: loading samples, 16 of 64",
+        "Server: calibrating, 3 s",
+        "Server: 20 of 24 samples, 1 in flight, 5.0/s, 0:16 left",
+    ]
+
+
+def test_statuses_arrive_until_the_worker_ends(monkeypatch):
+    monkeypatch.setattr("harness.run_status._EVERY_S", 0.01)
+    reading, writing = os.pipe()
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        with Reporter(writing) as reporter:
+            assert parse(lines.readline()).step == Step.CHECK
+            reporter.begin(Step.TEST, lambda: Counts(9, 8, 7, 6))
+            status = next(status for status in map(parse, lines) if status.step == Step.TEST)
+            assert status.counts == Counts(total=9, issued=8, completed=7, in_flight=6)
+            assert 0 <= status.elapsed_s < 5
+        os.close(writing)
+        assert lines.read() is not None  # ends, instead of waiting for more
+
+
+def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
+    monkeypatch.setattr("harness.run_status._EVERY_S", 0.0)
+    reading, writing = os.pipe()
+    asked = []
+    with Reporter(writing) as reporter:
+        reporter.begin(Step.TEST, lambda: asked.append(1) or Counts())
+        while len(asked) < 2000:  # 200 kB; a pipe takes 64
+            pass
+    os.close(reading)
+    os.close(writing)
