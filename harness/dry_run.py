@@ -1,12 +1,12 @@
 """--dry-run: the whole resolved configuration, with where each value comes from; nothing is touched."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from harness import planning, settings
 from harness.config import RunConfig
 from harness.models import get_variant
-from harness.rounds import rules
+from harness.rounds import Scenario, rules
 from harness.settings import Setting
 
 _NAME, _VALUE = 28, 34
@@ -27,18 +27,28 @@ def show(configs: Sequence[RunConfig]) -> None:
 
 def lines(config: RunConfig) -> list[str]:
     """The request, then each test of each scenario."""
-    variant = get_variant(config.spec, config.platform)
     found = [f"{config.model} on {config.platform}", _line("setting", "value", "from")]
+    variant = get_variant(config.spec, config.platform)
     request = settings.of_request(config, None if config.is_user_file else variant)
     found += map(_setting_line, request)
     found += [f"note: {note}" for note in config.notes]
+    for scenario, test in tests(config):
+        found += ["", str(scenario), *map(_setting_line, test)]
+    return [*found, ""]
+
+
+def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
+    """The settings of each test; Server has one for each latency bound.
+
+    Raises:
+        ConfigError: this machine's table of measured settings is damaged.
+    """
+    variant = get_variant(config.spec, config.platform)
     for scenario in config.scenarios:
         rule = rules(config.round, config.spec, scenario)
         tuning = planning.tuning_of(config, variant, config.urls, rule, scenario)
         for bound_s in planning.bounds_s(config, scenario):
-            test = settings.of_test(config, rule, scenario, bound_s, tuning)
-            found += ["", str(scenario), *map(_setting_line, test)]
-    return [*found, ""]
+            yield scenario, settings.of_test(config, rule, scenario, bound_s, tuning)
 
 
 def _setting_line(setting: Setting) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import paths, planning
-from harness.config import RunConfig, cpu_count
+from harness.config import SYNTHETIC, RunConfig, cpu_count
 from harness.loadgen import Mode, Plan
 from harness.models.spec import Variant
 from harness.options import OPTIONS, Kind
@@ -51,8 +51,17 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         value = _plain(_value(config, name))
         value = of_model.get(name) if value is None else value
         found.append(Setting(name.replace("_", "-"), value, config.provenance.get(name, "default")))
-    weights = Setting("folder of weights", str(paths.weights_dir()), paths.weights_dir_origin())
-    return [*found, weights]
+    return [*found, *_found_by(config, variant)]
+
+
+def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
+    """What follows from several options, or from none."""
+    is_synthetic = config.dataset == SYNTHETIC or config.dataset_path is None
+    images = SYNTHETIC if is_synthetic else str(config.dataset_path)
+    yield Setting("images", images, config.provenance["dataset" if is_synthetic else "dataset_path"])
+    if variant:
+        yield Setting("preprocessing", variant.preprocess.name, "model")
+    yield Setting("folder of weights", str(paths.weights_dir()), paths.weights_dir_origin())
 
 
 def _of_model(config: RunConfig, variant: Variant) -> dict[str, Any]:
