@@ -13,6 +13,11 @@ usage: ./run.sh COMMAND [OPTIONS]
   setup                     install what is needed into .venv (done by every other command when it has to be)
   demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 5 minutes
   bench --model M ...       benchmark one model on one platform; `bench --help` lists the options
+  local [WORDS] [OPTIONS]   the same, asked as the MLPerf reference's run_local.sh; WORDS are, in any order:
+                              tf onnxruntime pytorch tflite openvino          (tf if none is given)
+                              resnet50 mobilenet ssd-mobilenet ssd-resnet34   (resnet50)
+                              cpu gpu                                         (cpu)
+  docker [WORDS] [OPTIONS]  the same in containers, as its run_and_time.sh: NVIDIA's Triton and a client
   fetch MODEL|DATA          download a model's published weights, or a data set: coco2017, imagenet (labels)
   convert MODEL [PLATFORM]  build a model repository entry (every platform of the model if none is named)
   tritonserver-up           start the Triton server and leave it running
@@ -23,6 +28,8 @@ usage: ./run.sh COMMAND [OPTIONS]
   help                      this text
 
 Every command but setup and help takes --help. $PYTHON names the interpreter for .venv: 3.11 or 3.12.
+$DATA_DIR is the folder of the images, $MODEL_DIR that of published weights; $EXTRA_OPS has more options for
+local and docker.
 TEXT
 }
 
@@ -102,6 +109,44 @@ run_python() {
     PYTHONPATH="$ROOT" PYTHONSAFEPATH=1 exec "$VENV/bin/python" "$@"
 }
 
+# Sets WORDS to options of the harness, from the reference's words at the start, and REST to what follows.
+read_words() {
+    local backend=tf model=resnet50 device=cpu
+    while [[ $# -gt 0 && "$1" != -* ]]; do
+        case "$1" in
+            tf | tensorflow | onnxruntime | pytorch | tflite | openvino) backend="$1" ;;
+            resnet50 | mobilenet | ssd-mobilenet | ssd-resnet34) model="$1" ;;
+            cpu | gpu) device="$1" ;;
+            *) fail 2 "unknown word '$1': a backend, a model, cpu or gpu; ./run.sh help lists them" ;;
+        esac
+        shift
+    done
+    local extra=()
+    read -r -a extra <<<"${EXTRA_OPS:-}" || true
+    # By --model-name, so that --model FILE can follow.
+    WORDS=(--model-name "$model" --platform "$backend" --device "$device")
+    REST=("${extra[@]}" "$@")
+    DEVICE="$device"
+}
+
+run_local() {
+    read_words "$@"
+    run_python -m harness "${WORDS[@]}" "${REST[@]}"
+}
+
+run_docker() {
+    read_words "$@"
+    command -v docker >/dev/null ||
+        fail 3 "no Docker engine: the command \`docker\` is not installed; ./run.sh local needs none"
+    docker compose version >/dev/null 2>&1 ||
+        fail 3 "no Docker engine: \`docker compose version\` fails; install its compose plugin, and start Docker"
+    COMPOSE=(docker compose -f "$ROOT/docker/compose.yaml")
+    [[ "$DEVICE" == cpu ]] || COMPOSE+=(-f "$ROOT/docker/compose.gpu.yaml")
+    # The server that the client waits for is started with it, and does not end with it.
+    trap '"${COMPOSE[@]}" down >&2' EXIT
+    "${COMPOSE[@]}" run --rm --build client "${WORDS[@]}" "${REST[@]}"
+}
+
 convert() {
     [[ $# -gt 0 ]] || fail 2 "convert needs a model: ./run.sh convert MODEL [PLATFORM]"
     [[ "$1" != -* ]] || run_python -m converters "$@"
@@ -136,6 +181,8 @@ main() {
             ;;
         demo) run_python -m harness.demo "$@" ;;
         bench) run_python -m harness "$@" ;;
+        local) run_local "$@" ;;
+        docker) run_docker "$@" ;;
         fetch) run_python -m converters.fetch "$@" ;;
         convert) convert "$@" ;;
         tritonserver-up | tritonserver-status | tritonserver-logs | tritonserver-down)

@@ -4,112 +4,123 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
-from harness import runner
-from harness.config import DATASETS, TRANSPORTS, RunMode, resolve, sweep
+from harness import dry_run, result_file, runner
+from harness.config import RunConfig
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
-from harness.model_config import DEVICES
-from harness.models import MODELS
-from harness.models.spec import Nms, Platform, Precision
+from harness.option_values import nearest
+from harness.options import GROUPS, Kind
+from harness.resolution import Invocation, invocation
 from harness.results import Result, Unmeasured, print_sweep, print_table, reference_line
-from harness.rounds import LATEST_ROUND, ROUNDS, Scenario
 
 logger = logging.getLogger(__name__)
 
 _Row = TypeVar("_Row", Result, Result | Unmeasured)
 
+_USAGE = "python -m harness --model NAME --platform WORD [OPTION ...]"
+_EPILOG = """\
+Options also come from the file of --config, as `count = 100` or `scenario =
+["Server", "Offline"]`; its paths are relative to it. The command line counts
+before the file, the file before the profile, the profile before the model.
+
+Exit codes: 0 valid; 1 INVALID, or accuracy below target; 2 bad usage or input;
+3 server or inference failure; 130 interrupted.
+"""
+_HELP_COLUMN = 26
+
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage in front."""
+    """Says what is wrong in one line, without the usage in front, and suggests the nearest option."""
 
     def error(self, message: str) -> NoReturn:
         """Argparse's callback."""
-        raise ConfigError(f"{message}; see --help")
+        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+        hint = nearest(unknown[1].split("=")[0], self._option_string_actions) if unknown else ""
+        raise ConfigError(f"{message}{hint}; see --help")
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=_HELP_COLUMN)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # Words such as ssd-resnet34-tf are to be found and copied whole.
+        return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def parser() -> argparse.ArgumentParser:
-    """All options; none has a default here, so that `config.resolve` can tell what was given."""
+    """All options; none has a default here, so that `resolution.resolve` can tell what was given."""
     result = OneLineParser(
         prog="python -m harness",
+        usage=_USAGE,
         description="Run an MLPerf Inference vision benchmark against a Triton Inference Server.",
-        epilog="Exit codes: 0 valid; 1 INVALID, or accuracy below target; 2 bad usage or input; "
-        "3 server or inference failure; 130 interrupted.",
+        epilog=_EPILOG,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
-    add = result.add_argument_group("what to run").add_argument
-    add("--model", help=f"{', '.join(MODELS)}")
-    add("--platform", help=f"{', '.join(Platform)}")
-    add("--scenario", metavar="LIST", help=f"one or several of {','.join(Scenario)} (default SingleStream)")
-    add("--mode", help=f"{', '.join(RunMode)} (default Performance)")
-    add("--accuracy", action="store_const", const=True, help="add an accuracy test to a performance run")
-    add("--weights", help="auto, seeded, official, or a file of your own (default auto: official if fetched)")
-    add("--nms", help=f"{', '.join(Nms)}: ssd-resnet34 on pytorch; reference is MLPerf's, bug for bug")
-    add(
-        "--quick",
-        action="store_const",
-        const=True,
-        help="a few samples in every scenario, with accuracy: are the answers right? (exit 0 if they are)",
-    )
-    add(
-        "--all",
-        action="store_const",
-        const=True,
-        help="every model on every platform, or those of --model or --platform, on one server",
-    )
-
-    add = result.add_argument_group("data").add_argument
-    add("--dataset", help=f"{', '.join(DATASETS)} (default auto: yours if given, else synthetic)")
-    add("--dataset-path", metavar="DIR", help="folder of ImageNet or COCO (default $DATA_DIR; see README)")
-    add("--dataset-list", metavar="FILE", help="other labels than DIR's val_map.txt or annotation file")
-    add("--cache", metavar="DIR", help="where preprocessed samples are kept")
-
-    add = result.add_argument_group("rules, and how to shorten them (quick runs)").add_argument
-    rounds = f"{next(iter(ROUNDS))} to {LATEST_ROUND}"
-    add("--round", help=f"run by the rules of a round, {rounds}; refuses to be shortened")
-    add("--count", metavar="N", help="use the first N images; without --time, end after N queries")
-    add("--time", metavar="SECONDS", help="shortest duration instead of the round's")
-    add("--max-latency", metavar="LIST", help="Server: latency bounds in seconds, a run for each")
-    add("--qps", metavar="RATE", help="Server: offered rate; Offline: expected rate (default: calibrated)")
-
-    add = result.add_argument_group("server").add_argument
-    add(
-        "--url",
-        metavar="LIST",
-        help="gRPC address of a Triton server, or of several (default: the running one, else one of our own)",
-    )
-    add("--transport", help=f"how samples travel: {', '.join(TRANSPORTS)} (auto: shared memory if possible)")
-    add("--in-flight", metavar="N", help="most requests under way at each server (default: by scenario)")
-    add("--client-processes", metavar="N", help="processes that send the requests (default: this one)")
-    add("--device", help=f"{', '.join(DEVICES)} (auto: the GPU if the server has one)")
-    add("--max-batchsize", metavar="N", help="most samples in one batch, here and on the server")
-    add("--precision", help=f"{', '.join(Precision)}: openvino; auto (default) is bf16 on CPUs that have it")
-    add("--threads", metavar="N", help="CPU threads that the server may use for the model (default: all)")
-
-    add = result.add_argument_group("output").add_argument
-    add("--output", metavar="DIR", help="where results folders are made (default results/)")
-    add("--save-images", metavar="N", help="detectors: write N pictures with the boxes that were found")
-    add("--debug", action="store_const", const=True, help="more log, and tracebacks")
+    for title, options in GROUPS.items():
+        group = result.add_argument_group(title)
+        for option in options:
+            if option.kind == Kind.FLAG:
+                group.add_argument(
+                    *option.flags, dest=option.name, action="store_const", const=True, help=option.help
+                )
+            elif option.kind == Kind.REFUSED:
+                group.add_argument(
+                    *option.flags, dest=option.name, nargs="?", const="", metavar="X", help=option.help
+                )
+            else:
+                group.add_argument(*option.flags, dest=option.name, metavar=option.metavar, help=option.help)
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    is_debug = "--debug" in words
-    logging.basicConfig(
-        level=logging.DEBUG if is_debug else logging.INFO, format="%(message)s", stream=sys.stderr
-    )
+    # What is wrong with the options themselves has a traceback too.
+    level = logging.DEBUG if "--debug" in words else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     with one_line_errors() as ending:
         given = vars(parser().parse_args(words))
-        if given.pop("all"):
-            ending.code = _report(runner.run_all(sweep(given)), print_sweep)
+        asked = invocation(given)
+        logging.getLogger().setLevel(_level(asked.configs[0]))
+        if asked.is_dry_run:
+            dry_run.show(asked.configs)
         else:
-            ending.code = _report(runner.run(resolve(given)), print_table)
+            ending.code = _run(asked)
     return ending.code
+
+
+def _level(config: RunConfig) -> int:
+    return logging.DEBUG if config.debug else logging.WARNING if config.quiet else logging.INFO
+
+
+def _run(asked: Invocation) -> int:
+    """Carry out one request, or those of a sweep; return the exit code."""
+    first = asked.configs[0]
+    for note in dict.fromkeys(note for config in asked.configs for note in config.notes):
+        logger.warning("note: %s", note)
+    if asked.is_sweep:
+        return _report(runner.run_all(asked.configs), print_sweep)
+    return _report(_filed(first, runner.run(first)), print_table)
+
+
+def _filed(config: RunConfig, results: Iterator[Result]) -> Iterator[Result]:
+    """Keep --output FILE.json up to date with what was measured."""
+    collected: list[Result] = []
+    if config.output_file:
+        result_file.check_writable(config.output_file)
+    for result in results:
+        collected.append(result)
+        if config.output_file:
+            result_file.write(config.output_file, config, collected)
+        yield result
 
 
 def _report(results: Iterator[_Row], print_rows: Callable[[list[_Row]], None]) -> int:

@@ -7,21 +7,34 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import environment, loadgen, results, verdict
+from harness import environment, loadgen, planning, results, settings, verdict
 from harness.accuracy import Accuracy, score_classification, score_detection
 from harness.client import is_on_this_host
-from harness.config import SYNTHETIC, RunMode
+from harness.config import SYNTHETIC, RunConfig, RunMode
 from harness.errors import InferenceError
 from harness.job import Outcome
-from harness.loadgen import Mode
+from harness.loadgen import DetailLog, Mode
 from harness.manifest import OFFICIAL, SEEDED
 from harness.precision import BOX_AGREEMENT, is_full
 from harness.preparation import DATA_SET, Prepared
 from harness.results import Result
 from harness.rounds import Rules, Scenario
+from harness.tuning import Tuning
+from harness.verdict import Metric
 
 _BOX_AGREEMENT_TOLERANCE = 0.01
 """mAP of a served model against its source framework is 1.0 but for rounding (see `harness.detections`)."""
+
+
+@dataclasses.dataclass
+class _Found:
+    """What the tests' logs say."""
+
+    failures: list[str]
+    reasons: list[str] = dataclasses.field(default_factory=list)
+    log: DetailLog | None = None
+    metric: Metric | None = None
+    accuracy: Accuracy | None = None
 
 
 def judge(
@@ -30,6 +43,7 @@ def judge(
     rule: Rules,
     folder: Path,
     outcomes: dict[Mode, Outcome],
+    tuning: Tuning,
     precision: str | None = None,
 ) -> Result:
     """Combine what LoadGen logged with what the workers reported.
@@ -40,33 +54,19 @@ def judge(
         rule: what the round asks for.
         folder: where LoadGen's logs are.
         outcomes: by mode, of the tests that were started.
+        tuning: how server and client were set up.
         precision: what the server calculated in (`harness.precision`).
 
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.
     """
-    failures = [failure for outcome in outcomes.values() if (failure := _failure(outcome))]
-    log, metric, accuracy = None, None, None
-    reasons: list[str] = []
+    found = _Found([failure for outcome in outcomes.values() if (failure := _failure(outcome))])
     for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
-        log_dir = results.log_dir(folder, mode)
         if mode == Mode.ACCURACY:
-            try:
-                accuracy = _score(prepared, log_dir, is_full(precision))
-            except InferenceError as error:
-                # What was measured before is not lost for it.
-                failures.append(str(error))
-            else:
-                reasons += _below_threshold(accuracy)
-            reasons += verdict.error_reasons(loadgen.read_detail(log_dir))
-            continue
-        log = loadgen.read_detail(log_dir)
-        if mode == Mode.FIND_PEAK:
-            metric, found = verdict.peak(log), verdict.peak_reasons(log)
+            _judge_accuracy(prepared, results.log_dir(folder, mode), precision, found)
         else:
-            metric, found = verdict.metric(log, scenario), verdict.reasons(log, scenario)
-        reasons += found
-    config, deviations = prepared.config, _deviations(prepared, rule)
+            _judge_performance(results.log_dir(folder, mode), mode, scenario, found)
+    config, deviations = prepared.config, _deviations(prepared, rule, scenario)
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,
@@ -75,18 +75,56 @@ def judge(
         is_official=not deviations,
         is_quick=config.is_quick,
         deviations=deviations,
-        reasons=(*failures, *reasons),
-        is_failed=bool(failures),
-        metric=metric,
-        accuracy=accuracy,
-        performance_log=log,
+        reasons=(*found.failures, *found.reasons),
+        is_failed=bool(found.failures),
+        metric=found.metric,
+        accuracy=found.accuracy,
+        performance_log=found.log,
         outcomes=outcomes,
         args=config.to_json(),
         cmdline=shlex.join(sys.argv),
         time=int(time.time()),
         precision=precision,
-        details=_details(prepared, rule),
+        details=_details(prepared, rule)
+        | {"settings": _settings(prepared, rule, scenario, outcomes, tuning)},
     )
+
+
+def _judge_accuracy(prepared: Prepared, log_dir: Path, precision: str | None, found: _Found) -> None:
+    try:
+        found.accuracy = _score(prepared, log_dir, is_full(precision))
+    except InferenceError as error:
+        # What was measured before is not lost for it.
+        found.failures.append(str(error))
+    else:
+        found.reasons += _below_threshold(found.accuracy)
+    found.reasons += verdict.error_reasons(loadgen.read_detail(log_dir))
+
+
+def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, found: _Found) -> None:
+    found.log = loadgen.read_detail(log_dir)
+    if mode == Mode.FIND_PEAK:
+        found.metric = verdict.peak(found.log)
+        found.reasons += verdict.peak_reasons(found.log)
+    else:
+        found.metric = verdict.metric(found.log, scenario)
+        found.reasons += verdict.reasons(found.log, scenario)
+
+
+def _settings(
+    prepared: Prepared, rule: Rules, scenario: Scenario, outcomes: dict[Mode, Outcome], tuning: Tuning
+) -> list[dict[str, Any]]:
+    """Every setting of the request and of its first test as it was run."""
+    plan = next((outcome.plan for outcome in outcomes.values() if outcome.plan), None)
+    bound_s = None
+    if plan and plan.server_target_latency_ns != rule.server_target_latency_ns:
+        bound_s = plan.server_target_latency_ns / 1e9
+    config = prepared.config
+    found = [
+        *settings.of_request(config, prepared.manifest.variant),
+        *settings.of_test(config, rule, scenario, bound_s, tuning, plan),
+    ]
+    return [dataclasses.asdict(setting) for setting in found]
 
 
 def _details(prepared: Prepared, rule: Rules) -> dict[str, Any]:
@@ -127,7 +165,7 @@ def _below_threshold(accuracy: Accuracy) -> list[str]:
     ]
 
 
-def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
+def _deviations(prepared: Prepared, rule: Rules, scenario: Scenario) -> tuple[str, ...]:
     """Everything that keeps this from being a run by MLPerf's rules."""
     config, dataset, weights = prepared.config, prepared.dataset, prepared.manifest.weights
     found = []
@@ -139,12 +177,7 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
         found.append("images without labels")
     elif not dataset.is_complete:
         found.append(f"{len(dataset.samples)} images instead of the whole data set")
-    if config.time_s is not None:
-        found.append(f"{config.time_s:g} s instead of {rule.min_duration_ms / 1000:g} s")
-    elif config.count is not None:
-        found.append(f"shortened to --count {config.count}")
-    if config.max_latency_s:
-        found.append("another latency bound than MLPerf's")
+    found += _changed_rules(config, rule, scenario)
     if config.mode == RunMode.FIND_PEAK:
         found.append("a search for the peak rate")
     if not all(map(is_on_this_host, config.urls)):
@@ -154,6 +187,28 @@ def _deviations(prepared: Prepared, rule: Rules) -> tuple[str, ...]:
     if not rule.model_in_round:
         found.append(f"{config.model} is not a benchmark of round {rule.round}")
     return tuple(found)
+
+
+def _changed_rules(config: RunConfig, rule: Rules, scenario: Scenario) -> list[str]:
+    """What the user asked for instead of what the round says."""
+    found = []
+    duration_ms = planning.duration_ms(config, rule, scenario).value
+    queries = planning.queries(config, rule, scenario).value
+    if config.time_s is not None or 0 < duration_ms < rule.min_duration_ms:
+        found.append(f"{duration_ms / 1000:g} s instead of {rule.min_duration_ms / 1000:g} s")
+    elif config.count is not None:
+        found.append(f"shortened to --count {config.count}")
+    elif queries < rule.min_query_count:
+        found.append(f"{queries:.0f} queries instead of {rule.min_query_count}")
+    if scenario == Scenario.SERVER and planning.bounds_s(config, scenario) != (None,):
+        found.append("another latency bound than MLPerf's")
+    size = planning.samples_per_query(config, rule, scenario).value
+    if size != rule.samples_per_query:
+        found.append(f"{size:.0f} samples in a query instead of {rule.samples_per_query}")
+    samples = planning.performance_samples(config, rule, scenario).value
+    if samples < rule.performance_sample_count:
+        found.append(f"{samples:.0f} samples to draw from instead of {rule.performance_sample_count}")
+    return found
 
 
 def _score(prepared: Prepared, log_dir: Path, is_exact: bool) -> Accuracy:

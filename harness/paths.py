@@ -1,4 +1,4 @@
-"""Where things are kept. The only module that reads MODEL_DIR and DATA_DIR."""
+"""Where things are kept. The only module that reads MODEL_DIR, DATA_DIR and TRITON_URL."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,17 @@ def weights_dir() -> Path:
     return Path(os.environ.get("MODEL_DIR") or STATE_DIR / "weights").expanduser().absolute()
 
 
+def weights_dir_origin() -> str:
+    """Where that folder's name comes from."""
+    return "MODEL_DIR" if os.environ.get("MODEL_DIR") else "default"
+
+
 def data_dir() -> Path | None:
     """Folder of the real data set: $DATA_DIR (as the MLPerf reference), or None where it is not set."""
     value = os.environ.get("DATA_DIR")
     return Path(value).expanduser().absolute() if value else None
+
+
+def server_urls() -> str | None:
+    """GRPC addresses of the servers to measure: $TRITON_URL, as in a container beside one, or None."""
+    return os.environ.get("TRITON_URL") or None

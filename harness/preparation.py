@@ -14,6 +14,7 @@ import numpy as np
 from harness import coco, manifest, paths, sample_cache
 from harness.coco import Annotations
 from harness.config import AUTO, COCO, SYNTHETIC, RunConfig, cpu_count
+from harness.config_checks import check_tensors
 from harness.datasets import Dataset, open_coco, open_imagenet, open_synthetic, open_synthetic_coco
 from harness.detections import split, strongest
 from harness.errors import ConfigError, ConversionError
@@ -88,6 +89,7 @@ def prepare(config: RunConfig) -> Prepared:
             f"--max-batchsize {config.max_batchsize} is impossible: {facts.entry} takes at most "
             f"{facts.variant.batch_limit} samples at once"
         )
+    check_tensors(config, facts.variant)
     dataset = _open_dataset(config, facts)
     recipe = facts.variant.preprocess
     sample_cache.preprocessed(dataset, recipe, config.cache, workers=cpu_count())
@@ -111,7 +113,15 @@ def _run_converter(module: str, *options: str) -> str:
     Raises:
         ConversionError: it failed, or was killed.
     """
-    process = start_module(module, *options, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # A framework's own debugging output would hide what the converter says.
+    level = logging.getLevelName(max(logging.INFO, logger.getEffectiveLevel()))
+    process = start_module(
+        module,
+        *options,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        environment={"HARNESS_LOG": level},
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     last = ""

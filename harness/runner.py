@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import drawing, loadgen, manifest, paths, results, run_progress, run_status, server
-from harness.client import TritonClient, is_on_this_host
-from harness.config import RunConfig, RunMode, cpu_count
+from harness import drawing, loadgen, manifest, paths, planning, results, run_progress, run_status, server
+from harness.client import TritonClient
+from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_outcome
 from harness.judgement import judge
@@ -23,10 +23,10 @@ from harness.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
 from harness.processes import start_module
 from harness.results import Result, Unmeasured
-from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
+from harness.rounds import Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.supervisor import SHM_DIR
-from harness.tuning import Tuning, tune
+from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Itera
     config = prepared.config
     loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
     for scenario in config.scenarios:
-        for bound_s in (config.max_latency_s if scenario == Scenario.SERVER else ()) or (None,):
+        for bound_s in planning.bounds_s(config, scenario):
             yield _run_scenario(prepared, loaders, scenario, bound_s)
 
 
@@ -136,7 +136,7 @@ def _run_scenario(
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
-    result = judge(prepared, scenario, rule, folder, outcomes, precision)
+    result = judge(prepared, scenario, rule, folder, outcomes, tuning, precision)
     server_details = {
         "version": versions[0],
         "urls": [client.url for client in clients],
@@ -191,47 +191,14 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
 
 def tuning_of(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
     """The settings of both sides for one scenario."""
-    config = prepared.config
-    local = sum(is_on_this_host(client.url) for client in clients)
-    # Servers on this machine share its cores.
-    own_cpus = max(1, cpu_count() // local) if local == len(clients) and config.device != "gpu" else 0
-    tuning = tune(
-        config.spec,
-        prepared.manifest.variant,
-        scenario,
-        threads=config.threads or own_cpus,
-        samples_per_query=rule.samples_per_query,
-        max_batchsize=config.max_batchsize,
-        device=config.device,
-    )
-    server = dataclasses.replace(tuning.server, precision=config.precision)
-    return dataclasses.replace(tuning, server=server, in_flight=config.in_flight or tuning.in_flight)
+    urls = [client.url for client in clients]
+    return planning.tuning_of(prepared.config, prepared.manifest.variant, urls, rule, scenario)
 
 
 def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
     """The round's rules, shortened where the user asked for that."""
-    config = prepared.config
-    duration_ms, queries = rule.min_duration_ms, rule.min_query_count
-    if config.time_s is not None:
-        duration_ms, queries = max(1, int(config.time_s * 1000)), QUICK_MIN_QUERIES[scenario]
-    elif config.count is not None:
-        # A quick run asks every sample about once; else --count is the reference's: so many queries.
-        duration_ms, queries = 0, config.count
-        if config.is_quick:
-            queries = -(-config.count // rule.samples_per_query)
-    return Plan(
-        scenario=scenario,
-        mode=mode,
-        min_duration_ms=duration_ms,
-        min_query_count=queries,
-        performance_sample_count=min(rule.performance_sample_count, len(prepared.dataset.samples)),
-        samples_per_query=rule.samples_per_query,
-        server_target_latency_ns=int(bound_s * 1e9) if bound_s else rule.server_target_latency_ns,
-        qsl_seed=rule.qsl_seed,
-        sample_index_seed=rule.sample_index_seed,
-        schedule_seed=rule.schedule_seed,
-        target_qps=config.qps or 1.0,
-    )
+    count = len(prepared.dataset.samples)
+    return planning.make_plan(prepared.config, count, scenario, mode, rule, bound_s)
 
 
 def _length(plan: Plan) -> str:
@@ -251,7 +218,6 @@ def job_of(
 ) -> Job:
     """All that the worker must know of one test; `precision` as `serving.executed_precision` gives it."""
     config = prepared.config
-    is_paced = plan.scenario in (Scenario.SERVER, Scenario.OFFLINE)
     return Job(
         urls=tuple(client.url for client in clients),
         processes=config.client_processes,
@@ -267,7 +233,7 @@ def job_of(
         in_flight=tuning.in_flight,
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
-        has_hint=config.qps is not None and is_paced,
+        has_hint=planning.qps(config, plan.scenario) is not None,
         precision=precision,
     )
 

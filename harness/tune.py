@@ -20,7 +20,7 @@ from typing import Any
 from harness import progress, runner, tuning
 from harness.cli import OneLineParser, one_line_errors
 from harness.client import TritonClient
-from harness.config import SYNTHETIC, cpu_count, resolve, sweep
+from harness.config import SYNTHETIC, cpu_count
 from harness.errors import ConfigError, InferenceError
 from harness.job import Job
 from harness.loadgen import Mode
@@ -28,6 +28,7 @@ from harness.model_config import model_config, to_json
 from harness.models.spec import Platform
 from harness.preparation import Prepared, prepare
 from harness.processes import start_module
+from harness.resolution import resolve, sweep
 from harness.rounds import Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served
 from harness.tuning import Choice, Measured

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from harness import manifest, model_config
-from harness.config import resolve
 from harness.datasets import Dataset, Sample
 from harness.manifest import Manifest, Parity
 from harness.model_config import ServerSettings
 from harness.models.spec import DType, Layout, Platform, Preprocess, Resize, TensorSpec, Variant
 from harness.preparation import Prepared
+from harness.resolution import resolve
 from harness.tuning import Tuning
 
 _SAMPLES = 64

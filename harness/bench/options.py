@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, paths
+from harness import config, paths, resolution
 from harness.cli import OneLineParser
 from harness.config import RunConfig
 from harness.errors import ConfigError
@@ -103,7 +103,7 @@ def _config(model: str, platform: str, scenario: str) -> RunConfig:
     variant = get_variant(spec, get_platform(platform))
     fitting = max(_MIN_SAMPLES, _MAX_SAMPLE_BYTES // sample_bytes(variant.input))
     count = min(spec.performance_sample_count, _MAX_SAMPLES, fitting)
-    resolved = config.resolve(
+    resolved = resolution.resolve(
         {
             "model": model,
             "platform": platform,

@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 
 from harness import paths
-from harness.config import RunMode, resolve, sweep
+from harness.config import RunMode
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.spec import Nms, Platform, Precision
+from harness.resolution import resolve, sweep
 from harness.rounds import Scenario
 
 MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
@@ -41,8 +42,15 @@ def test_a_scenario_named_twice_runs_once() -> None:
 def test_several_latency_bounds_are_kept_in_order() -> None:
     server = {**MINIMAL, "scenario": "Server"}
     assert resolve({**server, "max_latency": "0.2,0.05"}).max_latency_s == (0.2, 0.05)
-    with pytest.raises(ConfigError, match="--max-latency is Server's bound"):
-        resolve({**MINIMAL, "max_latency": "0.2"})
+
+
+def test_what_has_no_effect_on_the_scenarios_is_said_and_not_refused() -> None:
+    """As the reference's own README gives --max-latency without --scenario Server."""
+    config = resolve({**MINIMAL, "max_latency": "0.2", "queries_offline": "9", "queries_single": "9"})
+    assert config.notes == (
+        "--max-latency has no effect on SingleStream: it is for Server",
+        "--queries-offline has no effect on SingleStream: it is for Offline",
+    )
 
 
 def test_data_dir_is_the_data_set_path_and_known_as_its_origin(

@@ -80,6 +80,19 @@ def test_a_second_setup_takes_under_two_seconds_and_says_nothing(script: Path) -
     [
         (["bench", "--output", "a b"], "harness.__main__", ["--output", "a b"]),
         (["demo"], "harness.demo", []),
+        (
+            ["local"],
+            "harness.__main__",
+            ["--model-name", "resnet50", "--platform", "tf", "--device", "cpu"],
+        ),
+        (
+            ["local", "gpu", "ssd-mobilenet", "onnxruntime", "--count", "100", "--output", "a b"],
+            "harness.__main__",
+            [
+                *("--model-name", "ssd-mobilenet", "--platform", "onnxruntime", "--device", "gpu"),
+                *("--count", "100", "--output", "a b"),
+            ],
+        ),
         (["fetch", "mobilenet"], "converters.fetch", ["mobilenet"]),
         (["convert", "mobilenet"], "converters.__main__", ["--model", "mobilenet"]),
         (
@@ -113,12 +126,15 @@ def test_help_lists_every_command(script: Path) -> None:
     assert done.returncode == 0
     listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
     assert listed == {
-        "setup", "demo", "bench", "fetch", "convert", "test", "help",
+        "setup", "demo", "bench", "local", "docker", "fetch", "convert", "test", "help",
         "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["bnech"], ["tritonserver-upp"], ["convert"], ["setup", "--now"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["bnech"], ["tritonserver-upp"], ["convert"], ["setup", "--now"], ["local", "caffe"], ["docker", "tpu"]],
+)
 def test_bad_usage_is_one_line_and_exit_2(script: Path, arguments: list[str]) -> None:
     done = run(script, *arguments)
     assert done.returncode == 2
@@ -130,6 +146,46 @@ def test_bad_usage_is_one_line_and_exit_2(script: Path, arguments: list[str]) ->
 def test_an_unknown_command_points_to_help(script: Path) -> None:
     assert (
         run(script, "bnech").stderr == "run.sh: unknown command 'bnech'; ./run.sh help lists the commands\n"
+    )
+
+
+def test_more_options_come_from_the_environment_as_in_the_reference(script: Path) -> None:
+    done = run(script, "local", "tflite", "--time", "5", EXTRA_OPS="--count 32 --quiet")
+    assert json.loads(done.stdout)[1] == [
+        *("--model-name", "resnet50", "--platform", "tflite", "--device", "cpu"),
+        *("--count", "32", "--quiet", "--time", "5"),
+    ]
+
+
+def fake_docker(folder: Path, ending: str) -> dict[str, str]:
+    """Stands in for the engine, which no test can count on: writes down how it was called."""
+    folder.mkdir()
+    program = folder / "docker"
+    program.write_text(f'#!/bin/sh\necho "$*" >>"{folder}/calls"\n{ending}\n')
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_docker_runs_the_client_passes_its_exit_code_on_and_stops_the_server(
+    script: Path, tmp_path: Path
+) -> None:
+    env = fake_docker(tmp_path / "bin", 'case "$*" in *" run "*) exit 1 ;; esac')
+    done = run(script, "docker", "mobilenet", "gpu", "--output", "a b", **env)
+    assert done.returncode == 1, done.stderr
+    files = f"compose -f {script.parent}/docker/compose.yaml -f {script.parent}/docker/compose.gpu.yaml"
+    assert (tmp_path / "bin" / "calls").read_text().splitlines() == [
+        "compose version",
+        f"{files} run --rm --build client --model-name mobilenet --platform tf --device gpu --output a b",
+        f"{files} down",
+    ]
+
+
+def test_without_a_docker_engine_docker_says_so_in_one_line(script: Path, tmp_path: Path) -> None:
+    done = run(script, "docker", **fake_docker(tmp_path / "bin", "exit 1"))
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "run.sh: no Docker engine: `docker compose version` fails; install its compose plugin, and start "
+        "Docker\n"
     )
 
 

@@ -1,0 +1,164 @@
+"""Every setting of a run with where it comes from: for --dry-run and for `settings` of results.json."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import paths, planning
+from harness.config import SYNTHETIC, RunConfig, cpu_count
+from harness.loadgen import Mode, Plan
+from harness.models.spec import Variant
+from harness.options import OPTIONS, Kind
+from harness.rounds import Rules, Scenario
+from harness.tuning import Tuning
+
+_FIELDS = {
+    "scenario": "scenarios",
+    "quick": "is_quick",
+    "time": "time_s",
+    "max_latency": "max_latency_s",
+    "url": "urls",
+}
+"""Of RunConfig, where they are not called like the option."""
+_IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
+"""Options whose effect is the value of another one."""
+_PACED = (Scenario.SERVER, Scenario.OFFLINE)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a run."""
+
+    name: str
+    value: Any
+    """Plain JSON; None where nothing was asked for, so that `origin` decides."""
+    origin: str
+
+
+def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
+    """Every option's value, by the option's name.
+
+    Args:
+        config: the request.
+        variant: the model as it is served; None for a file of the user's own that nobody has looked into.
+    """
+    of_model = _of_model(config, variant) if variant else {}
+    found = []
+    for name, option in OPTIONS.items():
+        if option.kind == Kind.REFUSED or name in _IN_ANOTHER:
+            continue
+        value = _plain(_value(config, name))
+        value = of_model.get(name) if value is None else value
+        found.append(Setting(name.replace("_", "-"), value, config.provenance.get(name, "default")))
+    return [*found, *_found_by(config, variant)]
+
+
+def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
+    """What follows from several options, or from none."""
+    is_synthetic = config.dataset == SYNTHETIC or config.dataset_path is None
+    images = SYNTHETIC if is_synthetic else str(config.dataset_path)
+    yield Setting("images", images, config.provenance["dataset" if is_synthetic else "dataset_path"])
+    if variant:
+        yield Setting("preprocessing", variant.preprocess.name, "model")
+    yield Setting("folder of weights", str(paths.weights_dir()), paths.weights_dir_origin())
+
+
+def _of_model(config: RunConfig, variant: Variant) -> dict[str, Any]:
+    """What the model, or this machine, has where nothing was asked for."""
+    choice = variant.detection.nms if variant.detection and variant.nms_choices else None
+    return {
+        "inputs": variant.input.name,
+        "outputs": [output.name for output in variant.requested_outputs],
+        "data_format": variant.preprocess.layout.value,
+        "max_batchsize": variant.batch_limit,
+        "nms": choice,
+        "threads": None if config.device == "gpu" else cpu_count(),
+    }
+
+
+def of_test(
+    config: RunConfig,
+    rule: Rules,
+    scenario: Scenario,
+    bound_s: float | None,
+    tuning: Tuning,
+    plan: Plan | None = None,
+) -> list[Setting]:
+    """What the request comes to in one scenario.
+
+    Args:
+        config: the request.
+        rule: what the round asks for.
+        scenario: how the model is queried.
+        bound_s: Server's latency bound, None for the round's.
+        tuning: how server and client are set up.
+        plan: as LoadGen was told, with the rates that were measured before; None before a run.
+    """
+    return [*_plan_settings(config, rule, scenario, bound_s, plan), *_tuning_settings(config, tuning)]
+
+
+def _plan_settings(
+    config: RunConfig, rule: Rules, scenario: Scenario, bound_s: float | None, plan: Plan | None
+) -> Iterator[Setting]:
+    asked = plan or planning.make_plan(config, config.count, scenario, Mode.PERFORMANCE, rule, bound_s)
+    duration = planning.duration_ms(config, rule, scenario)
+    count = planning.queries(config, rule, scenario)
+    yield Setting("shortest duration, s", asked.min_duration_ms / 1000, duration.origin)
+    unit = "samples" if scenario == Scenario.OFFLINE else "queries"
+    yield Setting(f"fewest {unit}", asked.min_query_count, count.origin)
+    samples = planning.performance_samples(config, rule, scenario)
+    origin = samples.origin
+    if asked.performance_sample_count < samples.value:
+        origin = config.provenance["count"] if config.count else "size of the data set"
+    yield Setting("samples to draw from", asked.performance_sample_count, origin)
+    if scenario == Scenario.MULTI_STREAM:
+        size = planning.samples_per_query(config, rule, scenario)
+        yield Setting("samples per query", asked.samples_per_query, size.origin)
+    if scenario == Scenario.SERVER:
+        bound = planning.bound_ns(config, rule, bound_s)
+        yield Setting("latency bound, ms", asked.server_target_latency_ns / 1e6, bound.origin)
+    if scenario in _PACED:
+        rate = planning.qps(config, scenario)
+        value = asked.target_qps if rate or plan else None
+        yield Setting(
+            "offered rate, queries/s" if scenario == Scenario.SERVER else "expected rate, samples/s",
+            value,
+            rate.origin if rate else planning.CALIBRATED,
+        )
+    elif plan:
+        yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, planning.CALIBRATED)
+    yield Setting("seed of the sample set", asked.qsl_seed, f"round {rule.round}")
+    yield Setting("seed of the sample order", asked.sample_index_seed, f"round {rule.round}")
+    yield Setting("seed of the schedule", asked.schedule_seed, f"round {rule.round}")
+
+
+def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
+    server = tuning.server
+    limit = config.provenance["max_batchsize"] if config.max_batchsize else "model"
+    yield Setting("server: instances", server.instances, tuning.origin)
+    threads = "the framework's" if not server.threads else config.provenance["threads"]
+    yield Setting("server: threads of each", server.threads or None, threads)
+    yield Setting("server: largest batch", server.max_batch_size, limit)
+    yield Setting("server: queue delay, us", server.max_queue_delay_us, tuning.origin)
+    for name, value in server.parameters:
+        yield Setting(f"server: {name}", value, tuning.origin)
+    yield Setting("client: samples per request", tuning.client_batch, tuning.origin)
+    in_flight = config.provenance["in_flight"] if config.in_flight else tuning.origin
+    yield Setting("client: requests in flight", tuning.in_flight, in_flight)
+
+
+def _value(config: RunConfig, name: str) -> Any:
+    if name == "user_conf":
+        return config.user_conf.path or None
+    if name == "output":
+        return config.output_file or config.output
+    return getattr(config, _FIELDS.get(name, name))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value] or None
+    return None if value == "" else value

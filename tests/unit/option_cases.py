@@ -1,0 +1,178 @@
+"""A case for every spelling of every option; `python -m tests.unit.option_cases` prints them as a table.
+
+`tests/unit/test_options.py` runs each and fails for a spelling that is missing here.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MODEL = "--model resnet50 --platform onnxruntime"
+EVERY = "--scenario SingleStream,MultiStream,Server,Offline"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One command line, and what comes of it."""
+
+    option: str
+    words: str
+    """FOLDER is an existing folder, with `resnet50_v1.pb`, `run.toml` (count = 7) and `user.conf` in it."""
+    shows: Mapping[str, object] = field(default_factory=dict)
+    """Settings of --dry-run; those of a scenario as `Scenario: name`."""
+    refusal: str = ""
+    """What the one line says, where the option is refused."""
+
+
+CASES = (
+    Case("--model", f"{MODEL}", {"model": "resnet50"}),
+    Case("--model", "--model FOLDER/resnet50_v1.pb", {"model": "resnet50", "platform": "tensorflow"}),
+    Case("--model", "--model FOLDER/run.toml --platform tensorflow", refusal="is a file: say which model"),
+    Case(
+        "--model-name",
+        "--model FOLDER/run.toml --model-name mobilenet --platform tflite",
+        {"model": "mobilenet", "weights": "FOLDER/run.toml"},
+    ),
+    Case("--platform", "--model resnet50 --platform tflite", {"platform": "tflite"}),
+    Case("--backend", "--model resnet50 --backend tf", {"platform": "tensorflow"}),
+    Case("--backend", "--model ssd-resnet34 --backend pytorch-native", {"platform": "pytorch"}),
+    Case("--backend", "--model resnet50 --backend null", refusal="harness.bench --null-only"),
+    Case("--profile", "--profile resnet50-tf", {"model": "resnet50", "platform": "tensorflow"}),
+    Case("--profile", "--profile resnet50-tf --backend tflite", {"platform": "tflite"}),
+    Case("--profile", "--profile mobilenet-tf --dataset-path FOLDER", {"dataset": "imagenet_mobilenet"}),
+    Case("--profile", "--profile defaults --model mobilenet", {"platform": "tensorflow"}),
+    Case("--profile", "--profile resnet50-tf --model mobilenet", refusal="leave one out"),
+    Case("--profile", "--profile resnet50-ft", refusal="did you mean resnet50-tf?"),
+    Case("--scenario", f"{MODEL} --scenario Server,offline", {"scenario": ["Server", "Offline"]}),
+    Case("--mode", f"{MODEL} --mode accuracy", {"mode": "Accuracy"}),
+    Case("--accuracy", f"{MODEL} --accuracy", {"accuracy": True}),
+    Case(
+        "--find-peak-performance",
+        f"{MODEL} --scenario Server --find-peak-performance",
+        {"mode": "FindPeakPerformance"},
+    ),
+    Case("--find-peak-performance", f"{MODEL} --find-peak-performance", refusal="use --scenario Server"),
+    Case("--quick", f"{MODEL} --quick", {"quick": True, "accuracy": True, "count": 16}),
+    Case("--all", "--all --platform tflite", {"model": "resnet50", "images": "synthetic"}),
+    Case("--all", "--all --profile resnet50-tf", refusal="--all runs several models: --profile is of one"),
+    Case("--weights", f"{MODEL} --weights seeded", {"weights": "seeded"}),
+    Case("--nms", "--model ssd-resnet34 --platform pytorch --nms reference", {"nms": "reference"}),
+    Case("--precision", "--model resnet50 --platform openvino --precision fp32", {"precision": "fp32"}),
+    Case("--inputs", "--profile resnet50-tf --inputs input_tensor:0", {"inputs": ["input_tensor:0"]}),
+    Case("--inputs", "--profile resnet50-tf --inputs image", refusal="has the input input_tensor"),
+    Case("--outputs", "--profile resnet50-tf --outputs ArgMax:0", {"outputs": ["ArgMax:0"]}),
+    Case("--outputs", "--profile resnet50-tf --outputs softmax", refusal="is scored by the outputs ArgMax"),
+    Case("--data-format", f"{MODEL} --data-format nchw", {"data-format": "NCHW"}),
+    Case("--data-format", f"{MODEL} --data-format NHWC", refusal="takes images as NCHW"),
+    Case("--dataset", f"{MODEL} --dataset synthetic", {"dataset": "synthetic", "images": "synthetic"}),
+    Case("--dataset-path", f"{MODEL} --dataset-path FOLDER", {"images": "FOLDER"}),
+    Case(
+        "--dataset-list",
+        f"{MODEL} --dataset-path FOLDER --dataset-list FOLDER/list.txt",
+        {"dataset-list": "FOLDER/list.txt"},
+    ),
+    Case("--cache", f"{MODEL} --cache FOLDER", {"cache": "FOLDER"}),
+    Case("--cache_dir", f"{MODEL} --cache_dir FOLDER", {"cache": "FOLDER"}),
+    Case("--round", f"{MODEL} --round v2.0", {"round": "v2.0", "SingleStream: fewest queries": 1024}),
+    Case("--count", f"{MODEL} --count 9", {"count": 9, "SingleStream: fewest queries": 9}),
+    Case("--time", f"{MODEL} --time 5", {"SingleStream: shortest duration, s": 5.0}),
+    Case(
+        "--queries-single",
+        f"{MODEL} --queries-single 77",
+        {"SingleStream: fewest queries": 77, "SingleStream: shortest duration, s": 600.0},
+    ),
+    Case(
+        "--queries-multi",
+        f"{MODEL} {EVERY} --queries-multi 77",
+        {
+            "MultiStream: fewest queries": 77,
+            "Server: fewest queries": 77,
+            "SingleStream: fewest queries": 100,
+            "Offline: fewest samples": 24576,
+        },
+    ),
+    Case(
+        "--queries-offline",
+        f"{MODEL} {EVERY} --time 5 --queries-offline 77",
+        {"Offline: fewest samples": 77, "Server: fewest queries": 838},
+    ),
+    Case(
+        "--qps",
+        f"{MODEL} {EVERY} --qps 20",
+        {"Server: offered rate, queries/s": 20.0, "Offline: expected rate, samples/s": 20.0},
+    ),
+    Case(
+        "--max-latency",
+        f"{MODEL} --scenario Server --max-latency 0.2,0.1",
+        {
+            "max-latency": [0.2, 0.1],
+            "Server: latency bound, ms": 200.0,
+            "Server: latency bound, ms (2)": 100.0,
+        },
+    ),
+    Case(
+        "--samples-per-query",
+        f"{MODEL} --scenario MultiStream --samples-per-query 4",
+        {"MultiStream: samples per query": 4, "MultiStream: client: samples per request": 4},
+    ),
+    Case(
+        "--performance-sample-count",
+        f"{MODEL} --performance-sample-count 50",
+        {"SingleStream: samples to draw from": 50},
+    ),
+    Case(
+        "--user_conf",
+        f"{MODEL} {EVERY} --user_conf FOLDER/user.conf",
+        {
+            "Server: offered rate, queries/s": 30.0,
+            "Server: latency bound, ms": 50.0,
+            "Offline: expected rate, samples/s": None,
+            "Offline: shortest duration, s": 1.5,
+        },
+    ),
+    Case("--user-conf", f"{MODEL} --user-conf FOLDER/run.toml", refusal="run.toml:1: wants `model.scenario"),
+    Case(
+        "--url",
+        f"{MODEL} --url a:1,b:2",
+        {"url": ["a:1", "b:2"], "SingleStream: server: threads of each": None},
+    ),
+    Case("--device", f"{MODEL} --device gpu", {"device": "gpu"}),
+    Case("--threads", f"{MODEL} --threads 1", {"SingleStream: server: threads of each": 1}),
+    Case(
+        "--max-batchsize",
+        f"{MODEL} --scenario Offline --max-batchsize 16",
+        {"Offline: server: largest batch": 16, "Offline: client: samples per request": 16},
+    ),
+    Case("--transport", f"{MODEL} --transport grpc", {"transport": "grpc"}),
+    Case("--in-flight", f"{MODEL} --in-flight 3", {"SingleStream: client: requests in flight": 3}),
+    Case("--client-processes", f"{MODEL} --client-processes 2", {"client-processes": 2}),
+    Case("--output", f"{MODEL} --output FOLDER", {"output": "FOLDER"}),
+    Case("--output", f"{MODEL} --output FOLDER/results.json", {"output": "FOLDER/results.json"}),
+    Case("--save-images", "--profile ssd-mobilenet-tf --save-images 3", {"save-images": 3}),
+    Case("--quiet", f"{MODEL} --quiet", {"quiet": True}),
+    Case("--quiet", f"{MODEL} --quiet --debug", refusal="--debug and --quiet exclude each other"),
+    Case("--debug", f"{MODEL} --debug", {"debug": True}),
+    Case("--config", f"{MODEL} --config FOLDER/run.toml", {"count": 7}),
+    Case("--dry-run", f"{MODEL} --dry-run", {"model": "resnet50"}),
+    Case("--mlperf_conf", f"{MODEL} --mlperf_conf mlperf.conf", refusal="use --round"),
+    Case("--mlperf-conf", f"{MODEL} --mlperf-conf mlperf.conf", refusal="use --round"),
+    Case("--audit_conf", f"{MODEL} --audit_conf audit.config", refusal="compliance tests are not run"),
+    Case("--audit-conf", f"{MODEL} --audit-conf audit.config", refusal="compliance tests are not run"),
+    Case("--preprocessed_dir", f"{MODEL} --preprocessed_dir x", refusal="use --cache"),
+    Case("--use_preprocessed_dataset", f"{MODEL} --use_preprocessed_dataset", refusal="leave it out"),
+)
+
+
+def markdown() -> str:
+    """Every option with the test that covers it."""
+    lines = ["| Option | Command line | What comes of it |", "| --- | --- | --- |"]
+    for case in CASES:
+        effect = "; ".join(f"{name} = {value}" for name, value in case.shows.items())
+        lines.append(f"| `{case.option}` | `{case.words}` | {effect or f'refused: {case.refusal}'} |")
+    return "\n".join(
+        [*lines, "", "Each is run by tests/unit/test_options.py::test_an_option_has_its_effect."]
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown() + "\n")

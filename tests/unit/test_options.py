@@ -1,0 +1,253 @@
+import logging
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from harness import cli, dry_run, settings
+from harness.errors import ConfigError
+from harness.models import get_variant
+from harness.models.recipes import RECIPES, has_same_arithmetic
+from harness.options import OPTIONS
+from harness.profiles import PROFILES
+from harness.resolution import Invocation, invocation
+from harness.settings import Setting
+from tests.unit.option_cases import CASES, MODEL, Case
+
+USER_CONF = """# a comment
+*.Server.target_qps = 20
+resnet50.Server.target_qps = 30
+resnet50.*.target_qps = 10
+*.*.min_duration = 1500
+mobilenet.Server.target_qps = 99
+resnet50.Server.target_latency = 50
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATA_DIR", "MODEL_DIR", "TRITON_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "resnet50_v1.pb").touch()
+    (tmp_path / "run.toml").write_text("count = 7\n")
+    (tmp_path / "user.conf").write_text(USER_CONF.replace("resnet50.*.target_qps = 10\n", ""))
+    return tmp_path
+
+
+def asked_for(words: str) -> Invocation:
+    return invocation(vars(cli.parser().parse_args(shlex.split(words))))
+
+
+def shown(asked: Invocation) -> dict[str, Setting]:
+    """Settings by name, those of a scenario as `Scenario: name`."""
+    config = asked.configs[0]
+    variant = None if config.is_user_file else get_variant(config.spec, config.platform)
+    found = {setting.name: setting for setting in settings.of_request(config, variant)}
+    for scenario, test in dry_run.tests(config):
+        for setting in test:
+            name = f"{scenario}: {setting.name}"
+            found[f"{name} (2)" if name in found else name] = setting
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.words)
+def test_an_option_has_its_effect(case: Case, folder: Path) -> None:
+    words = case.words.replace("FOLDER", str(folder))
+    assert case.option in shlex.split(words)
+    if case.refusal:
+        with pytest.raises(ConfigError, match=re.escape(case.refusal)) as caught:
+            asked_for(words)
+        assert "\n" not in str(caught.value)
+        return
+    found = shown(asked_for(words))
+    expected = {
+        name: value.replace("FOLDER", str(folder)) if isinstance(value, str) else value
+        for name, value in case.shows.items()
+    }
+    assert {name: found[name].value for name in expected} == expected
+
+
+def test_every_spelling_of_every_option_has_a_case() -> None:
+    spellings = {option for action in cli.parser()._actions for option in action.option_strings}
+    assert {case.option for case in CASES} == spellings - {"-h", "--help"}
+
+
+def test_every_option_is_in_the_settings_or_stands_for_another_one() -> None:
+    names = {name.replace("-", "_") for name in shown(asked_for(MODEL)) if ":" not in name}
+    refused = {"mlperf_conf", "audit_conf", "preprocessed_dir", "use_preprocessed_dataset"}
+    stand_ins = {"model_name", "find_peak_performance", "all", "config", "dry_run"}
+    assert set(OPTIONS) - names == refused | stand_ins
+
+
+def test_help_is_readable_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = cli.parser().format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Exit codes: 0 valid; 1 INVALID" in text
+    for name in PROFILES:
+        assert re.search(rf"(?m)[ ,]{name}(,|$)", text), name
+
+
+@pytest.mark.parametrize(
+    ("words", "suggestion"),
+    [
+        ("--scenari Server", "--scenario"),
+        ("--max-batch 4", "--max-batchsize"),
+        ("--dataset_path x", "--dataset-path"),
+        ("--querys-single=4", "--queries-single"),
+    ],
+)
+def test_a_mistyped_option_is_told_the_nearest(words: str, suggestion: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unrecognized arguments: .*did you mean {suggestion}\?"):
+        asked_for(f"{MODEL} {words}")
+
+
+def test_the_command_line_counts_before_the_file_the_file_before_the_profile(folder: Path) -> None:
+    (folder / "run.toml").write_text(
+        'profile = "mobilenet-tf"\nplatform = "tflite"\ncount = 5\nscenario = ["Server", "Offline"]\n'
+        "max-latency = [0.05, 1]\naccuracy = true\n"
+    )
+    found = shown(asked_for(f"--config {folder}/run.toml --count 6"))
+    expected = {
+        "model": ("mobilenet", "--profile mobilenet-tf"),
+        "platform": ("tflite", "run.toml"),
+        "count": (6, "command line"),
+        "scenario": (["Server", "Offline"], "run.toml"),
+        "max-latency": ([0.05, 1.0], "run.toml"),
+        "accuracy": (True, "run.toml"),
+        "max-batchsize": (64, "model"),
+        "mode": ("Performance", "default"),
+    }
+    assert {name: (found[name].value, found[name].origin) for name in expected} == expected
+    tests = {"Server: fewest queries": "command line", "Server: latency bound, ms": "run.toml"}
+    assert {name: found[name].origin for name in tests} == tests
+
+
+def test_a_file_can_switch_a_flag_off_and_name_paths_beside_itself(folder: Path) -> None:
+    (folder / "run.toml").write_text('quick = true\naccuracy = false\nmodel = "resnet50_v1.pb"\ncache = 0\n')
+    found = shown(asked_for(f"--config {folder}/run.toml"))
+    assert found["accuracy"] == Setting("accuracy", False, "run.toml")
+    assert found["count"] == Setting("count", 16, "--quick")
+    assert found["weights"] == Setting("weights", str(folder / "resnet50_v1.pb"), "--model")
+    assert found["model"] == Setting("model", "resnet50", "name of the file")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("scenari = 'Server'", "run.toml: unknown key 'scenari' (did you mean scenario?)"),
+        ("max_latencies = 1", "run.toml: unknown key 'max_latencies' (did you mean max-latency?)"),
+        ("config = 'x'", "run.toml: unknown key 'config'"),
+        ("count = true", "run.toml: count = True is of the wrong type: it takes a number"),
+        ("count = '7'", "run.toml: count = '7' is of the wrong type: it takes a number"),
+        ("count = 1.5", "--count 1.5 is impossible: it takes a whole number"),
+        ("accuracy = 1", "run.toml: accuracy = 1 is of the wrong type: it takes true or false"),
+        ("model = 50", "run.toml: model = 50 is of the wrong type: it takes a name or a path"),
+        ("url = [['a']]", "run.toml: url = [['a']] is of the wrong type"),
+        ("max-latency = 1\nmax_latency = 2", "is there twice"),
+        ("count", "run.toml is not TOML"),
+        ("mlperf_conf = 'x'", "--mlperf_conf is refused: "),
+        ("mode = 'Fast'", "--mode 'Fast' is unknown"),
+        ("mode = ''", "--mode is empty"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(folder: Path, text: str, complaint: str) -> None:
+    (folder / "run.toml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        asked_for(f"{MODEL} --config {folder}/run.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read --config .*/no.toml: No such file"):
+        asked_for(f"{MODEL} --config {tmp_path}/no.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("*.Server.target_qps=20", "wants `model.scenario.key = value`, with spaces around ="),
+        ("*.Sever.target_qps = 20", "unknown scenario 'Sever' (did you mean Server?)"),
+        ("*.Server.target_qsp = 20", "unknown key 'target_qsp' (did you mean target_qps?)"),
+        ("*.Server.target_latency = 0.5", "takes a whole number above 0"),
+        ("*.*.max_duration = 5", "makes LoadGen log an error: use --time"),
+        ("*.*.qsl_rng_seed = 5", "is fixed by the round"),
+        ("*.Server.target_qps = 0", "takes a number above 0"),
+    ],
+)
+def test_lines_of_user_conf_that_loadgen_would_misread_are_refused(
+    folder: Path, line: str, complaint: str
+) -> None:
+    (folder / "user.conf").write_text(f"# first\n{line}\n")
+    with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
+        asked_for(f"{MODEL} --user_conf {folder}/user.conf")
+    assert f"{folder}/user.conf:2: " in str(caught.value)
+
+
+def test_user_conf_follows_loadgens_precedence_and_options_count_before_it(folder: Path) -> None:
+    (folder / "user.conf").write_text(USER_CONF)
+    server = f"{MODEL} --scenario Server,Offline --user_conf {folder}/user.conf"
+    found = shown(asked_for(server))
+    # *.Server before resnet50.*, and resnet50.Server before both.
+    assert found["Server: offered rate, queries/s"].value == 30
+    assert found["Offline: expected rate, samples/s"].value == 10
+    assert found["Offline: expected rate, samples/s"].origin == "--user_conf"
+    assert shown(asked_for(f"{server} --qps 3"))["Server: offered rate, queries/s"].value == 3
+
+
+@pytest.mark.parametrize(
+    "changed", ["--queries-single 5", "--samples-per-query 4", "--performance-sample-count 9"]
+)
+def test_a_round_takes_nothing_that_changes_it(changed: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=f"takes no {changed.split()[0]}"):
+        asked_for(f"{MODEL} --round v6.1 {changed}")
+    with pytest.raises(
+        ConfigError, match="takes no min_duration of --user_conf, target_latency of --user_conf"
+    ):
+        asked_for(f"{MODEL} --round v6.1 --user_conf {folder}/user.conf")
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "defaults"])
+def test_a_profile_is_a_model_that_is_preprocessed_as_the_reference_does(name: str) -> None:
+    config = asked_for(f"--profile {name}").configs[0]
+    variant = get_variant(config.spec, config.platform)
+    assert has_same_arithmetic(RECIPES[PROFILES[name].dataset], variant.preprocess)
+
+
+def test_published_weights_in_model_dir_are_official(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_DIR", str(folder))
+    found = shown(asked_for(f"--model {folder}/resnet50_v1.pb"))
+    assert found["weights"] == Setting("weights", "official", "--model")
+    assert found["folder of weights"] == Setting("folder of weights", str(folder), "MODEL_DIR")
+
+
+def test_a_server_is_known_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_URL", "triton:8001")
+    assert shown(asked_for(MODEL))["url"] == Setting("url", ["triton:8001"], "TRITON_URL")
+    assert shown(asked_for(f"{MODEL} --url b:1"))["url"].origin == "command line"
+
+
+def test_a_dry_run_writes_nothing_but_its_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = set(folder.iterdir())
+    output = folder / "results" / "all.json"
+    assert cli.main(shlex.split(f"{MODEL} --scenario Server --time 3 --output {output} --dry-run")) == 0
+    printed = capsys.readouterr()
+    assert set(folder.iterdir()) == before
+    assert re.search(r"(?m)^  scenario +Server +command line$", printed.out)
+    assert re.search(r"(?m)^  latency bound, ms +15 +round v6.1$", printed.out)
+    assert printed.out.endswith("--dry-run: nothing was started or written.\n")
+
+
+@pytest.mark.parametrize(("option", "level"), [("--quiet", logging.WARNING), ("--debug", logging.DEBUG)])
+def test_quiet_and_debug_are_levels_of_the_log(
+    option: str, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "level", root.level)
+    assert cli.main(shlex.split(f"{MODEL} {option} --dry-run")) == 0
+    assert root.level == level
