@@ -5,8 +5,11 @@ bytes on bare gRPC calls, which cost the client a fraction of what tritonclient'
 """
 
 import contextlib
+import functools
 import logging
+import mmap
 import time
+import uuid
 from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +19,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
 from harness.errors import InferenceError, ServerError
+from harness.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +46,29 @@ class RequestFailed(InferenceError):
         self.is_fatal = is_fatal
 
 
+@functools.cache
 def is_on_this_host(url: str) -> bool:
-    """Whether a gRPC address is this machine's own."""
-    return url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]")
+    """Whether the server at a gRPC address runs on this machine; found out once.
+
+    It does on the loopback address, and wherever it can map our memory: a container that shares its IPC
+    namespace with us has an address of its own.
+    """
+    if url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]"):
+        return True
+    try:
+        # No other machine has a segment of this name.
+        segment = Segment(f"mlperf-probe-{uuid.uuid4().hex}", mmap.PAGESIZE)
+    except ServerError as error:
+        logger.debug("%s", error)
+        return False
+    try:
+        with TritonClient(url) as client:
+            refusal = client.refusal_of_shared_memory(segment.name, segment.size)
+            client.unregister_shared_memory(segment.name)
+    finally:
+        segment.close()
+    logger.debug("%s: %s", url, refusal or "on this machine")
+    return not refusal
 
 
 class TritonClient:
@@ -166,14 +190,20 @@ class TritonClient:
 
     def register_shared_memory(self, name: str, size: int) -> bool:
         """Have the server map /dev/shm/`name`; False where it cannot (another host, or refused)."""
+        refusal = self.refusal_of_shared_memory(name, size)
+        if refusal:
+            logger.info("shared memory is not available: %s", refusal)
+        return not refusal
+
+    def refusal_of_shared_memory(self, name: str, size: int) -> str:
+        """The same; why it cannot, or nothing."""
         try:
             self._control.register_system_shared_memory(
                 name, f"/{name}", size, client_timeout=_CONTROL_TIMEOUT_S
             )
         except InferenceServerException as error:
-            logger.info("shared memory is not available: %s", _reason(error))
-            return False
-        return True
+            return _reason(error)
+        return ""
 
     def unregister_shared_memory(self, name: str) -> None:
         """Have the server unmap a region; a server that is gone has done so already."""

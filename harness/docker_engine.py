@@ -1,19 +1,22 @@
-"""NVIDIA's own Triton container, through `docker compose` and docker/compose.yaml."""
+"""NVIDIA's own Triton container for a harness outside, through `docker compose` and the files in docker/."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import ServerError
 from harness.paths import PROJECT_ROOT
 
-COMPOSE_FILE = PROJECT_ROOT / "docker" / "compose.yaml"
+FOLDER = PROJECT_ROOT / "docker"
+FILES = ("compose.yaml", "compose.host.yaml")
+GPU_FILE = "compose.gpu.yaml"
 IMAGE = "mlperf-triton-vision-server"
 """Name that compose.yaml gives the image that it builds."""
 
 _SERVICE = "triton"
+_GPU_RUNTIME = "nvidia"
 _ANSWER_TIMEOUT_S = 10
 
 
@@ -24,6 +27,8 @@ def is_set_up() -> bool:
 
 def up(repository: Path, host: str, ports: tuple[int, int, int]) -> None:
     """Build the image where it is missing, start the container and wait until it is healthy.
+
+    It gets this machine's GPUs where the engine can pass them on.
 
     Args:
         repository: Model repository to mount.
@@ -38,7 +43,8 @@ def up(repository: Path, host: str, ports: tuple[int, int, int]) -> None:
     http, grpc, metrics = (str(port) for port in ports)
     settings = {"TRITON_HTTP_PORT": http, "TRITON_GRPC_PORT": grpc, "TRITON_METRICS_PORT": metrics}
     settings |= {"TRITON_HOST": host, "MODEL_REPOSITORY": str(repository)}
-    _compose("up", "--detach", "--wait", _SERVICE, settings=settings)
+    files = (*FILES, GPU_FILE) if _has_gpus() else FILES
+    _compose("up", "--detach", "--wait", _SERVICE, settings=settings, files=files)
 
 
 def down() -> None:
@@ -77,13 +83,22 @@ def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _prefix() -> list[str]:
-    return ["docker", "compose", f"--file={COMPOSE_FILE}"]
+def _has_gpus() -> bool:
+    """Whether NVIDIA's container toolkit is set up: without it, compose refuses to ask for GPUs."""
+    answer = _docker("info", "--format={{range $name, $_ := .Runtimes}}{{$name}} {{end}}")
+    return answer.returncode == 0 and _GPU_RUNTIME in answer.stdout.split()
 
 
-def _compose(*arguments: str, settings: Mapping[str, str] | None = None) -> None:
+def _prefix(files: Sequence[str] = FILES) -> list[str]:
+    return ["docker", "compose", *(f"--file={FOLDER / name}" for name in files)]
+
+
+def _compose(
+    *arguments: str, settings: Mapping[str, str] | None = None, files: Sequence[str] = FILES
+) -> None:
     # Its progress, a download of several GB the first time, belongs on the user's terminal: stderr.
-    answer = subprocess.run([*_prefix(), *arguments], env={**os.environ, **(settings or {})}, check=False)
+    command = [*_prefix(files), *arguments]
+    answer = subprocess.run(command, env={**os.environ, **(settings or {})}, check=False)
     if answer.returncode != 0:
         raise ServerError(
             f"docker compose {arguments[0]} failed with {answer.returncode} (its message is above)"

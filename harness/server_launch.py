@@ -18,6 +18,7 @@ from pathlib import Path
 
 from harness.errors import ServerError
 from harness.paths import BACKENDS_DIR
+from harness.server_flags import EMBEDDED, flags
 from harness.supervisor import SHM_DIR
 
 logger = logging.getLogger(__name__)
@@ -35,22 +36,7 @@ REPOSITORY = "repository"
 
 _STUB = "triton_python_backend_stub"
 
-# Each stub starts with a region of its own for tensors, which grows when a batch needs more. Pages that are
-# never touched cost nothing.
-_SHM_DEFAULT_BYTES = 16 << 20
-_SHM_GROWTH_BYTES = 16 << 20
-
 _SHM_WANTED_BYTES = 256 << 20
-
-# Importing TensorFlow on a busy machine can take longer than Triton's default of 30 s.
-_STUB_TIMEOUT_S = 120
-
-# Request objects that stay allocated for reuse; each may hold a request's tensors (17 MB for a 1200x1200
-# image), hence not more. Triton's default is 8.
-_REQUEST_POOL = 64
-
-# On SIGTERM; unloading a model properly takes 2 to 3 s, and nobody is served by it.
-_EXIT_TIMEOUT_S = 1
 
 
 @dataclass(frozen=True)
@@ -195,20 +181,10 @@ def _any_free_port(host: str) -> int:
 def command(wheel: Wheel, host: str, ports: Ports, shm_prefix: str, *, auto_complete: bool) -> list[str]:
     """Command line of tritonserver; to be run in the state folder."""
     http, grpc, metrics = ports
-    python = {
-        "shm-region-prefix-name": shm_prefix,
-        "shm-default-byte-size": _SHM_DEFAULT_BYTES,
-        "shm-growth-byte-size": _SHM_GROWTH_BYTES,
-        "stub-timeout-seconds": _STUB_TIMEOUT_S,
-    }
     return [
         str(wheel.server),
         f"--model-repository={REPOSITORY}",
         f"--backend-directory={BACKENDS}",
-        "--model-control-mode=explicit",
-        # Auto-complete starts one more stub per load and waits for its end: 1.6 s instead of 0.3 s for a
-        # small ONNX model. Without it, the file is the truth.
-        *([] if auto_complete else ["--disable-auto-complete-config"]),
         # Triton's own default is every interface.
         f"--http-address={host}",
         f"--grpc-address={host}",
@@ -216,8 +192,6 @@ def command(wheel: Wheel, host: str, ports: Ports, shm_prefix: str, *, auto_comp
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
-        f"--grpc-infer-allocation-pool-size={_REQUEST_POOL}",
-        f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-        # Settings of the Python backend hold for the backends that are built on it, ours.
-        *(f"--backend-config=python,{key}={value}" for key, value in python.items()),
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+        *flags(EMBEDDED, len(os.sched_getaffinity(0)), auto_complete=auto_complete),
     ]

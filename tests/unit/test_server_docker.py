@@ -1,64 +1,53 @@
-"""docker/compose.yaml, and what becomes of `--engine docker` where Docker is absent or silent."""
+"""`--engine docker`: what compose is asked for, and what is said where Docker is absent or silent."""
 
 import os
-import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from harness import docker_engine
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def service() -> dict[str, Any]:
-    """The one service of compose.yaml."""
-    document = yaml.safe_load(docker_engine.COMPOSE_FILE.read_text())
-    assert set(document) == {"name", "services"}
-    assert set(document["services"]) == {"triton"}
-    return document["services"]["triton"]
+from tests.docker_files import ROOT, mounts, services
 
 
-def test_the_service_has_only_keys_of_the_compose_specification(service: dict[str, Any]) -> None:
-    assert set(service) == {
-        "image", "build", "command", "ports", "volumes", "ipc", "ulimits", "healthcheck",
-    }  # fmt: skip
-    assert service["image"] == docker_engine.IMAGE
-    assert service["command"][0] == "tritonserver"
-    assert all(isinstance(argument, str) for argument in service["command"])
-    assert all(isinstance(argument, str) for argument in service["healthcheck"]["test"])
-    assert service["healthcheck"]["test"][0] == "CMD"
+def test_the_servers_ports_are_published_on_this_machine_only() -> None:
+    triton = services("compose.host.yaml")["triton"]
+    assert triton["ports"] == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
+    assert "ports" not in services("compose.yaml")["triton"]
 
 
-def test_tritons_three_ports_are_published_on_this_machine_only(service: dict[str, Any]) -> None:
-    resolved = [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", port) for port in service["ports"]]
-    assert resolved == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
+def test_the_harness_outside_shares_the_hosts_memory_and_repository() -> None:
+    triton = services("compose.host.yaml")["triton"]
+    assert triton["ipc"] == "host"
+    assert mounts(triton) == {"/models": ("../model_repository", True)}
+    # In place of the volume that compose.yaml mounts there.
+    assert "/models" in mounts(services("compose.yaml")["triton"])
 
 
-def test_what_is_mounted_exists_and_is_where_triton_looks(service: dict[str, Any]) -> None:
-    mounts = dict(volume.removesuffix(":ro").rsplit(":", 1) for volume in service["volumes"])
-    repository, *backends = mounts
-    assert mounts.pop(repository) == "/models"
-    assert "--model-repository=/models" in service["command"]
-    assert (ROOT / "docker" / repository.removeprefix("${MODEL_REPOSITORY:-").rstrip("}")).is_dir()
-    for source in backends:
-        assert (ROOT / "docker" / source).exists()
-        assert mounts[source] == f"/opt/tritonserver/backends/{Path(source).name}"
+FAKE = """#!/bin/sh
+case "$1" in
+    info) echo "runc %s" ;;
+    compose) echo "$@" "$MODEL_REPOSITORY $TRITON_HOST $TRITON_GRPC_PORT" >>"%s" ;;
+esac
+"""
 
 
-def test_the_image_is_built_from_a_release_that_still_has_tensorflow(service: dict[str, Any]) -> None:
-    assert service["build"]["args"]["TRITON_TAG"] == "${TRITON_TAG:-25.02-py3}"
-    dockerfile = (ROOT / "docker" / service["build"]["context"] / "Dockerfile").read_text()
-    assert "FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}" in dockerfile
-    # The same LiteRT as outside.
-    (pin,) = re.findall(r"^ai-edge-litert==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
-    assert f'"ai-edge-litert=={pin}"' in dockerfile
+@pytest.mark.parametrize(("runtime", "has_gpus"), [("io.containerd.runc.v2", False), ("nvidia", True)])
+def test_only_the_server_is_started_and_with_the_gpus_that_the_engine_has(
+    runtime: str, has_gpus: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker, log = tmp_path / "docker", tmp_path / "log"
+    docker.write_text(FAKE % (runtime, log))
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    docker_engine.up(Path("/my/models"), "127.0.0.1", (1, 2, 3))
+    folder = ROOT / "docker"
+    files = [f"--file={folder / name}" for name in ("compose.yaml", "compose.host.yaml")]
+    files += [f"--file={folder}/compose.gpu.yaml"] if has_gpus else []
+    _asked, up = log.read_text().splitlines()
+    assert up == f"compose {' '.join(files)} up --detach --wait triton /my/models 127.0.0.1 2"
 
 
 def run_up(path: Path, state: Path) -> subprocess.CompletedProcess[str]:

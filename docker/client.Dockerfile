@@ -1,0 +1,17 @@
+# The harness and the converters: LoadGen, and the frameworks that make a model's files and check them.
+# Build it with the project's folder as context: docker build --file docker/client.Dockerfile .
+FROM python:3.11.14-slim-bookworm
+# PyTorch without CUDA, which only the server needs; PyPI's own build takes 5 GB more.
+ARG EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+WORKDIR /opt/mlperf
+COPY requirements.txt ./
+# All but the server, the framework that only it uses, and what is for tests.
+RUN sed -e '/^# tests and checks/,$d' -e '/^nvidia-pytriton==/d' -e '/^openvino==/d' requirements.txt > client.txt \
+    && pip install --no-cache-dir --extra-index-url="${EXTRA_INDEX_URL}" --requirement=client.txt \
+    && useradd --create-home --uid 1000 bench \
+    && install --directory --owner=bench results model_repository .state /weights
+COPY harness harness
+COPY converters converters
+USER 1000
+ENTRYPOINT ["python", "-m", "harness.container.client"]
+CMD ["--help"]

@@ -1,0 +1,15 @@
+# NVIDIA's own Triton, and those of our backends that it has no native one for.
+# Build it with the project's folder as context: docker build --file docker/server.Dockerfile .
+#
+# 25.02 is the last release with the native TensorFlow backend; in later ones ours takes its place.
+ARG TRITON_TAG=25.02-py3
+FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}
+WORKDIR /opt/mlperf
+COPY requirements.txt ./
+COPY backends backends
+COPY harness/__init__.py harness/server_flags.py harness/
+COPY harness/container harness/container
+# Newer releases are Ubuntu 24.04, whose pip refuses to add to the system's Python without the variable.
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m harness.container.backends backends /opt/tritonserver/backends requirements.txt
+# NVIDIA's entry point starts this as root; it becomes the user of harness/container/owner.py, then tritonserver.
+CMD ["python3", "-m", "harness.container.server", "serve", "--model-repository=/models", "--backend-directory=/opt/tritonserver/backends"]

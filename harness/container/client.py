@@ -1,0 +1,33 @@
+"""Inside the client's container: `OPTION ...` is the benchmark; `fetch`, `convert` as in run.sh."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from harness.container.owner import become_owner
+from harness.paths import MODEL_REPOSITORY, RESULTS_DIR, STATE_DIR, weights_dir
+
+_MODULES = {"fetch": "converters.fetch", "convert": "converters"}
+
+
+def command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """What python is to run, as `-m MODULE OPTION ...`.
+
+    The server's address and device are the compose files' to say, in $TRITON_URL and $TRITON_DEVICE; options
+    that are given come last, and count.
+    """
+    if arguments and arguments[0] in _MODULES:
+        return ["-m", _MODULES[arguments[0]], *arguments[1:]]
+    given = {"--url": environment.get("TRITON_URL"), "--device": environment.get("TRITON_DEVICE")}
+    options = [word for option, value in given.items() if value for word in (option, value)]
+    return ["-m", "harness", *options, *arguments]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Become the command, as the owner of the host's folder."""
+    become_owner([RESULTS_DIR, MODEL_REPOSITORY, STATE_DIR, weights_dir()])
+    os.execv(sys.executable, [sys.executable, *command_line(arguments, os.environ)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,118 @@
+"""What runs inside the images: whose it becomes, which backends it adds, which command it becomes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.container import backends, owner, server
+from harness.container.client import command_line
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE_25_02 = {"dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow"}
+
+
+@pytest.mark.parametrize(
+    ("present", "ours"),
+    [
+        (NATIVE_25_02, ["tflite"]),
+        (NATIVE_25_02 - {"tensorflow"}, ["tensorflow", "tflite"]),
+        ({"python", "pytorch"}, ["onnxruntime", "openvino", "tensorflow", "tflite"]),
+        ({"python"}, ["onnxruntime", "openvino", "pytorch", "tensorflow", "tflite"]),
+    ],
+)
+def test_the_server_gets_the_backends_that_its_image_lacks(present: set[str], ours: list[str]) -> None:
+    assert backends.lacking(present) == ours
+
+
+def test_every_backend_of_ours_can_be_added() -> None:
+    folders = {folder.name for folder in (ROOT / "backends").iterdir() if (folder / "model.py").is_file()}
+    assert set(backends.PACKAGES) == folders
+
+
+def test_packages_have_the_versions_of_the_requirements_file() -> None:
+    text = "numpy==1.26.4   # why\nai-edge-litert==2.3.0\ntritonclient[grpc]==2.73.0\nflatbuffers==25.12.19\n"
+    wanted = ["numpy==1.26.4", "ai-edge-litert==2.3.0", "flatbuffers==25.12.19"]
+    assert backends.pins(["tflite"], text) == wanted
+    with pytest.raises(ValueError, match="pins no torch"):
+        backends.pins(["tflite", "pytorch"], text)
+
+
+def test_the_real_requirements_pin_what_every_backend_needs() -> None:
+    assert len(backends.pins(backends.PACKAGES, (ROOT / "requirements.txt").read_text())) == 7
+
+
+def test_the_benchmark_is_told_the_server_and_the_device_and_options_count_last() -> None:
+    environment = {"TRITON_URL": "triton:8001", "TRITON_DEVICE": "gpu"}
+    assert command_line(["--model", "resnet50", "--device", "cpu"], environment) == [
+        "-m", "harness", "--url", "triton:8001", "--device", "gpu", "--model", "resnet50", "--device", "cpu",
+    ]  # fmt: skip
+    assert command_line(["--help"], {"TRITON_DEVICE": ""}) == ["-m", "harness", "--help"]
+
+
+def test_weights_are_fetched_and_models_converted_without_a_server() -> None:
+    environment = {"TRITON_URL": "triton:8001"}
+    assert command_line(["fetch", "resnet50"], environment) == ["-m", "converters.fetch", "resnet50"]
+    assert command_line(["convert", "--model", "mobilenet"], environment) == [
+        "-m", "converters", "--model", "mobilenet",
+    ]  # fmt: skip
+
+
+AS_OWNER = """
+import os, sys
+from pathlib import Path
+from harness.container.owner import become_owner
+become_owner([Path(folder) for folder in sys.argv[1:]])
+print(os.getuid(), os.getgid(), os.getgroups(), os.environ["HOME"])
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_root_becomes_the_owner_and_hands_over_what_docker_has_just_made(tmp_path: Path) -> None:
+    host, new, used = tmp_path / "host", tmp_path / "new", tmp_path / "used"
+    for folder in (host, new, used):
+        folder.mkdir()
+    os.chown(host, 1234, 5678)
+    (used / "file").touch()
+    became = subprocess.run(
+        [sys.executable, "-c", AS_OWNER, new, used],
+        cwd=ROOT,
+        env={**os.environ, owner.VARIABLE: str(host)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert became.stdout == "1234 5678 [] /tmp\n"
+    assert (new.stat().st_uid, new.stat().st_gid) == (1234, 5678)
+    assert used.stat().st_uid == 0
+
+
+def test_without_a_folder_to_go_by_nobody_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(owner.VARIABLE, raising=False)
+    before = os.getuid(), os.environ.get("HOME")
+    owner.become_owner([Path("/no such folder")])
+    assert (os.getuid(), os.environ.get("HOME")) == before
+
+
+@pytest.mark.parametrize("version", [None, "latest"])
+def test_an_image_without_tritons_version_is_refused_in_one_line(
+    version: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TRITON_SERVER_VERSION", raising=False)
+    if version:
+        monkeypatch.setenv("TRITON_SERVER_VERSION", version)
+    assert server.main(["serve", "--model-repository=/models"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_another_command_is_refused_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert server.main(["start"]) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def test_nothing_that_answers_is_not_healthy() -> None:
+    assert server.main(["health", "http://127.0.0.1:9/v2/health/ready"]) == 1
