@@ -11,7 +11,7 @@ import pytest
 
 from harness import docker_engine
 from harness.cli import parser
-from harness.config import resolve
+from harness.resolution import resolve
 from harness.models.spec import Platform
 from tests.docker_files import FOLDER, ROOT, instructions, mounts, services
 
