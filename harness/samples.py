@@ -192,9 +192,6 @@ class SampleLibrary:
         self._loaded = list(indices)
         self._row_of = {index: row for row, index in reversed(list(enumerate(indices)))}
 
-    def unload(self, indices: list[int]) -> None:
-        """Nothing to do: the next load takes the rows over."""
-
     def first_run(self, indices: Sequence[int], start: int, limit: int) -> tuple[int, int]:
         """Row of `indices[start]`, and how many samples from there on (up to `limit`) follow it."""
         row = self._row_of[indices[start]]

@@ -186,7 +186,7 @@ def _test(
         Path(job.log_dir),
         total_sample_count=total,
         load=load_and_test,
-        # The next load takes the memory over.
+        # The next load takes the rows over.
         unload=lambda _: None,
         issue=sut.issue,
         flush=sut.flush,
