@@ -196,7 +196,7 @@ class TritonClient:
         return not refusal
 
     def refusal_of_shared_memory(self, name: str, size: int) -> str:
-        """The same; why it cannot, or nothing."""
+        """Have the server map /dev/shm/`name`; why it cannot, or nothing."""
         try:
             self._control.register_system_shared_memory(
                 name, f"/{name}", size, client_timeout=_CONTROL_TIMEOUT_S
