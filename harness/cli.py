@@ -120,6 +120,7 @@ def _filed(config: RunConfig, results: Iterator[Result]) -> Iterator[Result]:
         collected.append(result)
         if config.output_file:
             result_file.write(config.output_file, config, collected)
+            logger.info("all scenarios so far: %s", config.output_file)
         yield result
 
 

@@ -411,3 +411,27 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
         for name in ("summary.txt", "detail.txt", "accuracy.json"):
             assert (folder / "accuracy" / f"mlperf_log_{name}").stat().st_size > 0
             assert (folder / "performance" / "run_1" / f"mlperf_log_{name}").exists()
+        settings = {setting["name"]: setting for setting in result["settings"]}
+        assert settings["scenario"]["origin"] == "command line"
+        assert settings["transport"] == {"name": "transport", "value": "grpc", "origin": "command line"}
+        assert settings["shortest duration, s"]["value"] == 2.0
+
+
+def test_each_bound_of_server_is_tried_and_one_that_is_not_kept_is_exit_code_1(
+    run_harness, repository_server, tmp_path: Path
+) -> None:
+    file = tmp_path / "results.json"
+    ended = run_harness(
+        *(*QUICK, "--scenario", "Server", "--qps", "1000", "--max-latency", "0.0001,0.0002"),
+        *("--url", repository_server.grpc_url, "--output", file, "--quiet"),
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "bound 0.10 ms" in ended.stdout
+    assert "bound 0.20 ms" in ended.stdout
+    assert "calibration" not in ended.stderr
+    together = json.loads(file.read_text())
+    assert {"runtime", "version", "time", "args", "cmdline"} < set(together)
+    for bound in ("0.0001", "0.0002"):
+        entry = together[f"TestScenario.Server-{bound}"]
+        assert (entry["verdict"], entry["count"]) == ("INVALID", 32)
+        shutil.rmtree(entry["folder"])
