@@ -7,7 +7,7 @@ from typing import Any
 
 from harness import bottleneck, results, timeline
 from harness.bottleneck import Evidence, Setup
-from harness.errors import ConfigError
+from harness.errors import ConfigError, InferenceError
 from harness.loadgen import PERCENTILE, Mode
 from harness.rounds import Scenario
 from harness.server_statistics import ServerStatistics
@@ -15,7 +15,6 @@ from harness.timeline import Recorded
 from harness.verdict import Metric
 
 RESULTS_NAME = "results.json"
-TIMELINE_NAME = "timeline.npz"
 _NEEDED = {
     "model": str,
     "platform": str,
@@ -88,7 +87,7 @@ class RecordedRun:
     @property
     def percentiles_ms(self) -> dict[float, float]:
         """LoadGen's latency by percentile (50.0, 99.9); empty where it measured none."""
-        return {float(name): value for name, value in self.entry.get("percentiles", {}).items()}
+        return {float(name): value * 1e3 for name, value in self.entry.get("percentiles", {}).items()}
 
     @property
     def ranked_percentile(self) -> float | None:
@@ -167,7 +166,15 @@ def read(path: Path) -> RecordedRun:
         raise ConfigError(f"{file} is damaged: {error}") from error
     _check(document, file)
     scenario = Scenario(document["scenario"])
-    return RecordedRun(file.absolute().parent, document, scenario, _timeline(file.parent, document))
+    run = RecordedRun(file.absolute().parent, document, scenario, _timeline(file.parent, document))
+    try:
+        # Whatever is wrong inside is found here, in one place, before anything is shown of it.
+        _ = run.metric, run.percentiles_ms, run.bound_ms, run.samples_per_s, run.evidence
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{file} is not a result of this harness, or of another version: {type(error).__name__}: {error}"
+        ) from error
+    return run
 
 
 def _check(document: Any, file: Path) -> None:
@@ -187,11 +194,11 @@ def _performance_mode(document: dict[str, Any]) -> Mode | None:
 
 def _timeline(folder: Path, document: dict[str, Any]) -> Recorded | None:
     mode = _performance_mode(document)
-    file = results.log_dir(folder, mode) / TIMELINE_NAME if mode else None
+    file = results.log_dir(folder, mode) / timeline.FILE_NAME if mode else None
     if file is None or not file.exists():
         return None
     try:
         recorded = timeline.load(file)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{file} is damaged: {error}") from error
+    except InferenceError as error:
+        raise ConfigError(str(error)) from error
     return recorded if len(recorded.issued_us) else None

@@ -90,7 +90,7 @@ def histogram(
 
 
 def percentiles(
-    curves: Sequence[tuple[str, Latencies]],
+    curves: Sequence[tuple[str, str, Latencies]],
     across: Scale,
     marks: Mapping[float, float],
     bound_ms: float | None,
@@ -101,14 +101,14 @@ def percentiles(
     """Draw the share that took at most so long, with as much room for the last percent as for all others.
 
     Args:
-        curves: style and latencies of each.
+        curves: style, label (or nothing) and latencies of each.
         across: of the latencies, in ms.
         marks: LoadGen's latency in ms by percentile, each a dot with its figure.
         bound_ms: a vertical line.
         what: queries or samples.
         name: of the picture within its page.
     """
-    most = max(len(latencies.ms) for _, latencies in curves)
+    most = max(len(latencies.ms) for _, _, latencies in curves)
     top = min(4.3, max(2.0, math.log10(max(most, 2)) + 0.05))
     up = Scale(0.0, top, BOTTOM, TOP)
     parts = axes.below(across, _title(across))
@@ -122,8 +122,13 @@ def percentiles(
             ]
     if bound_ms:
         parts += _bound(across, bound_ms)
-    for style, latencies in curves:
-        parts.append(svg.path(_curve(latencies, across, up), style))
+    for place, (style, label, latencies) in enumerate(curves, 1):
+        points = _curve(latencies, across, up)
+        parts.append(svg.path(points, style))
+        if label:
+            # Each label at a height of its own, so that none hides another.
+            x, y = points[max(0, len(points) - 1 - 14 * place)]
+            parts.append(svg.text((x + 6, y + 4), label, f"value halo {style.replace('series', 'ink')}"))
     for level, value in marks.items():
         if _nines(level / 100) > top:
             continue
@@ -164,32 +169,6 @@ def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
         for value, height in zip(latencies.ms[at].tolist(), heights.tolist(), strict=True)
         if height <= max(last, heights[1])
     ]
-
-
-def _title(across: Scale) -> str:
-    return "latency, ms (logarithmic)" if across.is_log else "latency, ms"
-
-
-def _nines(share: float) -> float:
-    """0 for none, 1 for 90 %, 2 for 99 %, and so on."""
-    return -math.log10(max(1.0 - share, 1e-9))
-
-
-def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
-    """Points evenly spaced along the vertical axis, of which the last is the largest latency."""
-    total = np.cumsum(latencies.weights)
-    heights = np.linspace(0.0, up.high, _POINTS)
-    shares = 1.0 - 10.0**-heights
-    at = np.minimum(np.searchsorted(total, shares * total[-1]), len(total) - 1)
-    points = [
-        (across(value), up(height))
-        for value, height in zip(latencies.ms[at].tolist(), heights.tolist(), strict=True)
-    ]
-    # Above the last query's percentile there is nothing to show.
-    last = _nines(1.0 - float(latencies.weights[-1]) / float(total[-1]))
-    return [
-        point for point, height in zip(points, heights.tolist(), strict=True) if height <= last
-    ] or points[:1]
 
 
 def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:

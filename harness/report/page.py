@@ -44,6 +44,14 @@ _MEANING_OF_BOUND = {
 }
 
 
+def _breakable(name: str) -> Markup:
+    """A name that may be cut after each underscore where it is too long for its line."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+_TEMPLATES.filters["breakable"] = _breakable
+
+
 @dataclass(frozen=True)
 class Plot:
     """A chart with its words."""
@@ -143,14 +151,9 @@ def _strip(run: RecordedRun) -> list[Cell]:
         cells.append(Cell("p99 bound", number(bound), "ms"))
     if run.accuracy:
         threshold = run.accuracy["threshold"]
-        cells.append(
-            Cell(
-                "Accuracy",
-                f"{run.accuracy['value']:.2%}",
-                f"of {threshold:.2%}" if threshold is not None else "",
-                "" if run.accuracy["is_met"] else "is-over",
-            )
-        )
+        wanted = f" (\N{GREATER-THAN OR EQUAL TO} {threshold:.2%})" if threshold is not None else ""
+        style = "" if run.accuracy["is_met"] else "is-over"
+        cells.append(Cell(f"Accuracy{wanted}", f"{run.accuracy['value']:.2%}", "", style))
     count = run.entry.get("count")
     if count is not None:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
@@ -189,7 +192,9 @@ def _plots(run: RecordedRun) -> list[Plot]:
             Plot(
                 "Latency by percentile",
                 f"Share of {what} answered within a time. Each step up is a tenth of those that are left.",
-                Markup(latency_charts.percentiles([("curve", latencies)], across, marks, run.bound_ms, what)),
+                Markup(
+                    latency_charts.percentiles([("curve", "", latencies)], across, marks, run.bound_ms, what)
+                ),
             ),
         ]
     over_time = run_charts.rates(recorded.completed_us, recorded.samples)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +28,7 @@ class Rates:
     span_s: float
 
 
-def rates(
-    completed_us: npt.NDArray[np.uint32], samples: npt.NDArray[np.uint32], bins: int | None = None
-) -> Rates:
+def rates(completed_us: npt.NDArray[Any], samples: npt.NDArray[Any], bins: int | None = None) -> Rates:
     """Count the samples answered in equal spans, as many as there are enough requests for."""
     end_us = float(completed_us.max())
     count = bins or int(min(_MOST_BINS, max(4, len(completed_us) // _REQUESTS_PER_BIN)))
@@ -63,13 +62,19 @@ def throughput(over_time: Rates, mean: float | None, offered: float | None) -> s
         words.append(f"mean {number(mean)}/s")
         parts += [
             svg.line((LEFT, up(mean)), (RIGHT, up(mean)), "mark"),
+            svg.line(
+                (RIGHT - len(words[-1]) * CHARACTER - 22, TOP - 10),
+                (RIGHT - len(words[-1]) * CHARACTER - 6, TOP - 10),
+                "mark",
+            ),
             svg.text((RIGHT, TOP - 6), words[-1], "value", anchor="end"),
         ]
     if offered:
         words.append(f"offered {number(offered)}/s")
         parts += [
             svg.line((LEFT, up(offered)), (RIGHT, up(offered)), "offer"),
-            svg.text((LEFT, TOP - 6), words[-1], "label"),
+            svg.line((LEFT, TOP - 10), (LEFT + 16, TOP - 10), "offer"),
+            svg.text((LEFT + 22, TOP - 6), words[-1], "label"),
         ]
     lowest = f"lowest {number(float(over_time.per_s.min()))}/s"
     return svg.figure(
