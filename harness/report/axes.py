@@ -6,8 +6,13 @@ from harness.report.scale import Scale, tick_labels
 WIDTH, HEIGHT = 360.0, 216.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 352.0, 26.0, 182.0
 """Of the area that figures are drawn in."""
-CHARACTER = 6.2
-"""Width of a character of a label, about."""
+_CHARACTER = 7.2
+"""Width of a character of a label in the widest of the fonts that a page may get, bold."""
+
+
+def width_of(words: str) -> float:
+    """Room that a label takes."""
+    return len(words) * _CHARACTER
 
 
 def below(scale: Scale, title: str) -> list[str]:
@@ -16,7 +21,7 @@ def below(scale: Scale, title: str) -> list[str]:
     parts = [svg.line((LEFT, BOTTOM), (RIGHT, BOTTOM), "axis")]
     for value, label in zip(values, tick_labels(values), strict=True):
         x = scale(value)
-        is_cut = x + len(label) * CHARACTER / 2 > WIDTH
+        is_cut = x + width_of(label) / 2 > WIDTH
         parts += [
             svg.line((x, BOTTOM), (x, BOTTOM + 4), "axis"),
             svg.text((x, BOTTOM + 16), label, anchor="end" if is_cut else "middle"),

@@ -35,6 +35,7 @@ _OPTIONS = (
     "--disable-dev-shm-usage",
     "--hide-scrollbars",
 )
+_DIED = "the browser has ended by itself; does it run headless by hand?"
 _FREE_DESCRIPTOR = 10
 """From here on no descriptor is 3 or 4, which are the browser's."""
 
@@ -65,7 +66,10 @@ class Tab:
         message = {"id": self._number, "method": method, "params": parameters}
         if self.session:
             message["sessionId"] = self.session
-        os.write(self.commands, json.dumps(message).encode() + b"\0")
+        try:
+            os.write(self.commands, json.dumps(message).encode() + b"\0")
+        except BrokenPipeError as error:
+            raise ConfigError(_DIED) from error
         deadline = time.monotonic() + _ANSWER_TIMEOUT_S
         while True:
             answer = self._next(deadline)
@@ -122,7 +126,7 @@ class Tab:
                 raise ConfigError(f"the browser does not answer within {_ANSWER_TIMEOUT_S:.0f} s")
             block = os.read(self.answers, 1 << 20)
             if not block:
-                raise ConfigError("the browser has ended by itself; does it run headless by hand?")
+                raise ConfigError(_DIED)
             self._received += block
         line, _, self._received = self._received.partition(b"\0")
         message: dict[str, Any] = json.loads(line)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.report import axes, svg
-from harness.report.axes import BOTTOM, CHARACTER, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
 from harness.report.scale import Scale, nice_end, nice_step, number
 
 _BINS = 52
@@ -16,6 +16,8 @@ _LONG_TAIL = 8.0
 """Largest latency over the median from which on a linear axis would show little but the tail."""
 _POINTS = 240
 """Of a curve: more than it has pixels to show."""
+_LINE = 14.0
+"""Height of a line of labels."""
 _LEVELS = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 
@@ -112,7 +114,8 @@ def percentiles(
     top = min(4.3, max(2.0, math.log10(max(most, 2)) + 0.05))
     up = Scale(0.0, top, BOTTOM, TOP)
     parts = axes.below(across, _title(across))
-    parts.append(svg.text((LEFT - 6, BOTTOM + 1), "0%", anchor="end"))
+    if BOTTOM - up(_nines(0.5)) > _LINE:
+        parts.append(svg.text((LEFT - 6, BOTTOM + 1), "0%", anchor="end"))
     for level in _LEVELS:
         if (height := _nines(level / 100)) <= top:
             y = up(height)
@@ -121,7 +124,7 @@ def percentiles(
                 svg.text((LEFT - 6, y + 4), f"{level:g}%", anchor="end"),
             ]
     if bound_ms:
-        parts += _bound(across, bound_ms)
+        parts += _bound(across, bound_ms, BOTTOM - 8)
     for place, (style, label, latencies) in enumerate(curves, 1):
         points = _curve(latencies, across, up)
         parts.append(svg.path(points, style))
@@ -135,7 +138,7 @@ def percentiles(
         at = across(value), up(_nines(level / 100))
         words = f"{number(value)} ms"
         # To the lower right of the curve there is nothing; at the right edge, the upper left is as empty.
-        fits = at[0] + 8 + len(words) * CHARACTER < RIGHT + 6
+        fits = at[0] + 8 + width_of(words) < WIDTH
         where = (at[0] + 8, at[1] + 11) if fits else (at[0] - 8, at[1] - 5)
         parts += [
             svg.circle(at, 3.2, "dot"),
@@ -173,31 +176,30 @@ def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
 
 def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:
     """Vertical lines with their names above, those that would meet one above the other."""
-    parts = _bound(across, bound_ms) if bound_ms else []
+    parts = _bound(across, bound_ms, TOP + 8) if bound_ms else []
     free = [-math.inf, -math.inf]
     for level, value in marks.items():
         x, words = across(value), f"p{level:g}"
-        half = len(words) * CHARACTER / 2
-        row = 0 if x - half > free[0] + 3 else 1
-        if x - half <= free[row] + 3:
+        left = min(x - width_of(words) / 2, WIDTH - width_of(words))
+        row = 0 if left > free[0] else 1
+        if left <= free[row]:
             continue
-        free[row] = x + half
+        free[row] = left + width_of(words)
         y = TOP - 4 - 11 * row
         parts += [
             svg.line((x, y + 3), (x, BOTTOM), "mark"),
-            svg.text((x, y), words, "value", anchor="end" if x + half > WIDTH else "middle"),
+            svg.text((left + width_of(words) / 2, y), words, "value", anchor="middle"),
         ]
     return parts
 
 
-def _bound(across: Scale, bound_ms: float) -> list[str]:
+def _bound(across: Scale, bound_ms: float, y: float) -> list[str]:
     """The line that must not be crossed; an arrow where it is far beyond what happened."""
-    words = f"bound {number(bound_ms)} ms"
-    y = BOTTOM - 8
+    words = f"bound {bound_ms:.4g} ms"
     if bound_ms > across.high:
         return [svg.text((RIGHT, y), f"{words} \N{RIGHTWARDS ARROW}", "value alarm-text halo", anchor="end")]
     x = across(bound_ms)
-    fits_right = x + 5 + len(words) * CHARACTER < RIGHT + 6
+    fits_right = x + 5 + width_of(words) < WIDTH
     return [
         svg.line((x, TOP - 4), (x, BOTTOM), "limit"),
         svg.text(

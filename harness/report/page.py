@@ -110,12 +110,18 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "pictures": pictures.embedded(run.folder),
         "min_score": drawing.MIN_SCORE,
         "most_boxes": drawing.MOST_BOXES,
-        "cmdline": document["cmdline"],
+        "command": _command(document["cmdline"]),
         "settings": facts.settings(run),
         "loadgen_settings": facts.loadgen_settings(run),
         "server_settings": facts.server_settings(run),
         "machine": facts.machine(run),
     }
+
+
+def _command(cmdline: str) -> str:
+    """As it is typed: sys.argv names the file of a module that was run by name."""
+    program, _, arguments = cmdline.partition(" ")
+    return f"python -m harness {arguments}" if program.endswith("harness/__main__.py") else cmdline
 
 
 def _metric(run: RecordedRun) -> dict[str, str] | None:
@@ -127,7 +133,7 @@ def _metric(run: RecordedRun) -> dict[str, str] | None:
     else:
         meaning = _MEANING[run.scenario]
     meaning = meaning.format(
-        samples_per_query=run.plan.get("samples_per_query", 1), bound=number(run.bound_ms or 0.0)
+        samples_per_query=run.plan.get("samples_per_query", 1), bound=f"{run.bound_ms or 0.0:.4g}"
     )
     return {"value": number(metric.value), "unit": metric.unit, "meaning": meaning}
 
@@ -148,12 +154,14 @@ def _strip(run: RecordedRun) -> list[Cell]:
                 styles.append("is-over")
             cells.append(Cell(f"p{level:g} latency", number(value), "ms", " ".join(styles)))
     if bound:
-        cells.append(Cell("p99 bound", number(bound), "ms"))
+        cells.append(Cell("p99 bound", f"{bound:.4g}", "ms"))
     if run.accuracy:
         threshold = run.accuracy["threshold"]
-        wanted = f" (\N{GREATER-THAN OR EQUAL TO} {threshold:.2%})" if threshold is not None else ""
-        style = "" if run.accuracy["is_met"] else "is-over"
-        cells.append(Cell(f"Accuracy{wanted}", f"{run.accuracy['value']:.2%}", "", style))
+        is_met = run.accuracy["is_met"]
+        missed = "" if is_met else f"below {threshold:.2%}"
+        cells.append(
+            Cell("Accuracy", f"{run.accuracy['value']:.2%}", missed, "" if is_met else "is-over is-stacked")
+        )
     count = run.entry.get("count")
     if count is not None:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))

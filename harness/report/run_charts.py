@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from harness.bottleneck import Verdict
 from harness.report import axes, svg
-from harness.report.axes import BOTTOM, CHARACTER, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
 from harness.report.scale import Scale, nice_end, number, tick_labels
 from harness.server_statistics import ServerStatistics
 
@@ -60,13 +60,10 @@ def throughput(over_time: Rates, mean: float | None, offered: float | None) -> s
     words = []
     if mean:
         words.append(f"mean {number(mean)}/s")
+        room = width_of(words[-1])
         parts += [
             svg.line((LEFT, up(mean)), (RIGHT, up(mean)), "mark"),
-            svg.line(
-                (RIGHT - len(words[-1]) * CHARACTER - 22, TOP - 10),
-                (RIGHT - len(words[-1]) * CHARACTER - 6, TOP - 10),
-                "mark",
-            ),
+            svg.line((RIGHT - room - 22, TOP - 10), (RIGHT - room - 6, TOP - 10), "mark"),
             svg.text((RIGHT, TOP - 6), words[-1], "value", anchor="end"),
         ]
     if offered:
@@ -164,7 +161,7 @@ def request_time(statistics: ServerStatistics, request_us: float | None) -> str:
         start, end = across(done), across(done + ms)
         style = "bar" if name == "batch: inference" else "bar soft"
         words = f"{number(ms)} ms, {_percent(100 * ms / total)}"
-        room = len(words) * CHARACTER + 6
+        room = width_of(words) + 6
         is_after = end + room < WIDTH
         if is_after:
             where = end + 6, y + 12
