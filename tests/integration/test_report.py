@@ -25,7 +25,11 @@ CHARTS = {
     "bottleneck": 3,
     "accuracy": 1,
 }
-DRAWN = "path, rect.bar, circle"
+DRAWN = """
+Object.fromEntries([...document.querySelectorAll("svg")].map(svg => [svg.id,
+    [...svg.querySelectorAll("path, rect.bar, circle")].map(e => e.getBoundingClientRect())
+        .filter(box => box.width * box.height > 1).length]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +40,10 @@ def runs(repository_server, tmp_path_factory: pytest.TempPathFactory) -> dict[st
         ("mobilenet", "SingleStream", ("--count", "32", "--time", "1")),
         ("ssd-mobilenet", "Offline", ("--count", "8")),
     ):
-        ended = subprocess.run(
-            [sys.executable, "-m", "harness", "--model", model, "--platform", "onnxruntime"]
-            + ["--weights", "seeded", "--dataset", "synthetic", "--scenario", scenario, "--accuracy", *length]
-            + ["--url", repository_server.grpc_url, "--output", str(output)],
-            cwd=paths.PROJECT_ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+        ended = module(
+            *("harness", "--model", model, "--platform", "onnxruntime", "--weights", "seeded"),
+            *("--dataset", "synthetic", "--scenario", scenario, "--accuracy", *length),
+            *("--url", repository_server.grpc_url, "--output", output),
         )
         assert ended.returncode in (0, 1), ended.stderr
         assert "no report.html" not in ended.stderr
@@ -87,10 +86,7 @@ def test_a_page_fits_and_each_chart_shows_something(
     opened(tab, runs[model] / "report.html", width_px=width_px, theme=theme)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
     assert wider_than_the_page(tab) == []
-    drawn = tab.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('svg')].map(svg => [svg.id, [...svg.querySelectorAll("
-        f"'{DRAWN}')].filter(e => e.getBoundingClientRect().width * e.getBoundingClientRect().height > 1).length]))"
-    )
+    drawn = tab.evaluate(DRAWN)
     assert set(drawn) == set(CHARTS)
     assert {name: count for name, count in drawn.items() if count < CHARTS[name]} == {}
     points = tab.evaluate(
@@ -135,9 +131,8 @@ def test_text_stands_out_from_its_ground(tab: Tab, runs: dict[str, Path], theme:
     """WCAG 2 AA: 4.5 to 1 for text, 3 to 1 for what is drawn."""
     opened(tab, runs["mobilenet"] / "report.html", theme=theme)
     names = ("ground", "ink", "muted", "accent", "alarm", *(f"series-{number}" for number in range(1, 7)))
-    values = tab.evaluate(
-        f"{json.dumps(names)}.map(n => getComputedStyle(document.documentElement).getPropertyValue('--' + n).trim())"
-    )
+    style = "getComputedStyle(document.documentElement)"
+    values = tab.evaluate(f"{json.dumps(names)}.map(n => {style}.getPropertyValue('--' + n).trim())")
     palette = dict(zip(names, values, strict=True))
     for name in names[1:5]:
         assert contrast(palette[name], palette["ground"]) >= 4.5, name
@@ -189,6 +184,6 @@ def module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         cwd=paths.PROJECT_ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
