@@ -147,7 +147,7 @@ def _run_scenario(
         "tuning": dataclasses.asdict(tuning),
     }
     path = results.write(result, server_details)
-    if result.accuracy and variant.detection and prepared.dataset.coco:
+    if result.accuracy and variant.detection:
         _save_images(prepared, folder)
     write_or_warn(folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
