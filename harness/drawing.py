@@ -15,9 +15,11 @@ from harness.datasets import Dataset
 from harness.errors import ConfigError
 from harness.preprocess import U8Image, decode
 
-_MIN_SCORE = 0.3
-_MAX_BOXES = 20
+MIN_SCORE = 0.3
+MOST_BOXES = 20
 """Per picture, those with the highest scores."""
+IN_EVERY_REPORT = 4
+"""Pictures of a run that did not ask for any."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SIDE_PER_SCALE_PX = 900
 """Short side of a picture on which text has the font's full size, 22 px."""
@@ -83,8 +85,8 @@ def save_pictures(
 def _marks(found: Boxes, index: int, annotations: Annotations) -> list[_Mark]:
     """What to draw on one picture, the best last: on top of the others."""
     names = dict(zip(annotations.category_ids, annotations.category_names, strict=True))
-    shown = np.flatnonzero((found.sample_indices == index) & (found.scores >= _MIN_SCORE))
-    best = shown[np.argsort(-found.scores[shown], kind="stable")[:_MAX_BOXES]]
+    shown = np.flatnonzero((found.sample_indices == index) & (found.scores >= MIN_SCORE))
+    best = shown[np.argsort(-found.scores[shown], kind="stable")[:MOST_BOXES]]
     marks = []
     for at in best[::-1].tolist():
         left, top, width, height = found.xywh_px[at].tolist()

@@ -22,6 +22,7 @@ from harness.loadgen import Mode, Plan
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
 from harness.processes import start_module
+from harness.report.write import write_or_warn
 from harness.results import Result, Unmeasured
 from harness.rounds import Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served, executed_precision
@@ -146,8 +147,9 @@ def _run_scenario(
         "tuning": dataclasses.asdict(tuning),
     }
     path = results.write(result, server_details)
-    if config.save_images and result.accuracy:
+    if result.accuracy and variant.detection:
         _save_images(prepared, folder)
+    write_or_warn(folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
 
@@ -183,7 +185,7 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
         folder / "pictures",
         prepared.dataset,
         payloads,
-        prepared.config.save_images,
+        prepared.config.save_images or drawing.IN_EVERY_REPORT,
         is_contiguous=detection.is_contiguous,
     )
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")

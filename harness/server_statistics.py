@@ -25,6 +25,11 @@ class ServerStatistics:
     """Time that instances spent on batches, each counted once, however many requests were in it."""
 
     @property
+    def compute_ns(self) -> int:
+        """Of all requests, in their batches: input, inference and output."""
+        return self.compute_input_ns + self.compute_infer_ns + self.compute_output_ns
+
+    @property
     def mean_batch_size(self) -> float:
         """Samples per executed batch."""
         return self.samples / self.executions if self.executions else 0.0

@@ -13,7 +13,7 @@ from harness.bench.limit import Limit
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
-from harness.bench.verdict import Evidence, Verdict, judge
+from harness.bottleneck import Evidence, Verdict, judge
 from harness.client import TritonClient
 from harness.config import cpu_count
 from harness.preparation import Prepared

@@ -12,7 +12,7 @@ from harness.bench.figures import Row, Unit
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
-from harness.bench.verdict import judge
+from harness.bottleneck import judge
 from harness.client import TritonClient
 from harness.rounds import Scenario
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import loadgen, paths, runner, server
 from harness.bench.plain import Job, PlainOutcome
-from harness.bench.verdict import Evidence
+from harness.bottleneck import Evidence, Setup, evidence_of
 from harness.client import TritonClient
 from harness.errors import InferenceError
 from harness.job import Outcome
@@ -199,6 +199,17 @@ def _ours(
     p50, p90, p99 = (figure(f"result_{p}.00_percentile_latency_ns") / 1e6 for p in (50, 90, 99))
     statistics = outcome.statistics
     samples = statistics.samples if statistics else 0
+    evidence = None
+    if statistics:
+        evidence = evidence_of(
+            statistics,
+            scenario,
+            Setup(tuning.in_flight, tuning.server.instances, processes),
+            samples_per_s=rate,
+            mean_latency_ns=mean_ns,
+            client_cpu_s=outcome.client_cpu_s,
+            test_s=outcome.test_s,
+        )
     return Ours(
         samples_per_s=rate,
         p50_ms=p50,
@@ -206,35 +217,7 @@ def _ours(
         p99_ms=p99,
         client_us_per_sample=outcome.client_cpu_s / samples * 1e6 if samples else 0.0,
         memory_bytes=outcome.peak_rss_bytes - loaded,
-        evidence=_evidence(outcome, scenario, tuning, processes, rate, mean_ns) if samples else None,
-    )
-
-
-def _evidence(
-    outcome: Outcome, scenario: Scenario, tuning: Tuning, processes: int, samples_per_s: float, mean_ns: float
-) -> Evidence:
-    statistics = outcome.statistics
-    assert statistics is not None
-    seconds = statistics.samples / samples_per_s
-    requests_per_s = statistics.requests / seconds
-    request_us = mean_ns / 1e3
-    if scenario in (Scenario.OFFLINE, Scenario.MULTI_STREAM):
-        # Of these, LoadGen's latency is that of many requests; but as many as may be are always under way.
-        request_us = tuning.in_flight / requests_per_s * 1e6
-    compute_ns = statistics.compute_input_ns + statistics.compute_infer_ns + statistics.compute_output_ns
-    instances = max(1, tuning.server.instances)
-    return Evidence(
-        request_us=request_us,
-        requests_per_s=requests_per_s,
-        in_flight_limit=tuning.in_flight,
-        client_us=outcome.client_cpu_s / statistics.requests * 1e6,
-        client_cores=outcome.client_cpu_s / outcome.test_s,
-        client_processes=processes,
-        queue_us=statistics.queue_ns / statistics.requests / 1e3,
-        compute_us=compute_ns / statistics.requests / 1e3,
-        instances_busy=min(1.0, statistics.executions_ns / instances / seconds / 1e9),
-        mean_batch_size=statistics.mean_batch_size,
-        executions_by_batch_size=statistics.executions_by_batch_size,
+        evidence=evidence,
     )
 
 

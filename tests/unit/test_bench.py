@@ -9,7 +9,7 @@ from harness.bench.frameworks import DoesNotFit, check
 from harness.bench.limit import Setup, setups
 from harness.bench.options import resolve
 from harness.bench.targets import Target
-from harness.bench.verdict import Bound, Evidence, judge
+from harness.bottleneck import Bound, Evidence, judge
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.spec import Platform

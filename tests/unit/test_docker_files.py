@@ -11,8 +11,8 @@ import pytest
 
 from harness import docker_engine
 from harness.cli import parser
-from harness.resolution import resolve
 from harness.models.spec import Platform
+from harness.resolution import resolve
 from tests.docker_files import FOLDER, ROOT, instructions, mounts, services
 
 DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))

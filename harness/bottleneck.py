@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.rounds import Scenario
+from harness.server_statistics import ServerStatistics
+
 _SATURATED = 0.9
 """Above, a share of one core, or of the instances' time, is all of it for practical purposes."""
 
@@ -64,6 +67,65 @@ class Verdict:
     transport_share: float
     reasons: tuple[str, ...]
     """The evidence, a line each."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a run was driven; of all servers together."""
+
+    in_flight: int
+    """Most requests under way."""
+    instances: int
+    """Of the model; 0, left to the server, counts as one."""
+    client_processes: int
+
+
+def evidence_of(
+    statistics: ServerStatistics,
+    scenario: Scenario,
+    setup: Setup,
+    *,
+    samples_per_s: float,
+    mean_latency_ns: float,
+    client_cpu_s: float,
+    test_s: float,
+) -> Evidence | None:
+    """Put a run's evidence together.
+
+    Args:
+        statistics: of all servers, over the test.
+        scenario: LoadGen's.
+        setup: how it was driven.
+        samples_per_s: LoadGen's.
+        mean_latency_ns: LoadGen's, of queries.
+        client_cpu_s: CPU time of all client processes.
+        test_s: wall time of the test.
+
+    Returns:
+        None where the server counted nothing, or LoadGen measured nothing.
+    """
+    if not statistics.requests or min(samples_per_s, mean_latency_ns, test_s) <= 0:
+        return None
+    seconds = statistics.samples / samples_per_s
+    requests_per_s = statistics.requests / seconds
+    request_us = mean_latency_ns / 1e3
+    if scenario in (Scenario.OFFLINE, Scenario.MULTI_STREAM):
+        # Of these, LoadGen's latency is that of many requests; but as many as may be are always under way.
+        request_us = setup.in_flight / requests_per_s * 1e6
+    instances = max(1, setup.instances)
+    return Evidence(
+        request_us=request_us,
+        requests_per_s=requests_per_s,
+        in_flight_limit=setup.in_flight,
+        client_us=client_cpu_s / statistics.requests * 1e6,
+        client_cores=client_cpu_s / test_s,
+        client_processes=setup.client_processes,
+        queue_us=statistics.queue_ns / statistics.requests / 1e3,
+        compute_us=statistics.compute_ns / statistics.requests / 1e3,
+        instances_busy=min(1.0, statistics.executions_ns / instances / seconds / 1e9),
+        mean_batch_size=statistics.mean_batch_size,
+        executions_by_batch_size=statistics.executions_by_batch_size,
+    )
 
 
 def judge(evidence: Evidence) -> Verdict:

@@ -1,0 +1,82 @@
+"""`python -m harness.compare RUN RUN …`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness import recorded_run
+from harness.cli import OneLineParser, one_line_errors
+from harness.compare import page
+from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
+from harness.errors import EXIT_INTERRUPTED
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    result = OneLineParser(
+        prog="python -m harness.compare",
+        description="Show finished runs side by side, each against the first: figures, ratios, whether a "
+        "difference is more than noise, and what else was not the same. Runs of different scenarios have no "
+        "ratio.",
+        epilog="Exit codes: 0 compared; 2 bad input.",
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("runs", metavar="RUN", type=Path, nargs="+", help="a results folder, or the results.json in it")
+    add(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        default=Path("compare.html"),
+        help="page with the curves (default %(default)s)",
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with one_line_errors() as ending:
+        options = parser().parse_args(arguments)
+        comparison = compare([recorded_run.read(path) for path in options.runs])
+        options.output.write_text(page.render(comparison), encoding="utf-8")
+        _show(comparison)
+        sys.stdout.write(f"Curves: {options.output}\n")
+    return ending.code
+
+
+def _show(comparison: Comparison) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for row in comparison.rows:
+        console.print(f"{row.label}: {title(row.run)} ({row.run.name})", markup=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("", "Result") else "right", no_wrap=True)
+    for row in comparison.rows:
+        table.add_row(*row.cells)
+    console.print(table)
+    console.print("Speed: by MLPerf's metric, against A; above 1 is faster.")
+    for sentence in (*comparison.conclusions, RULE):
+        console.print(sentence, markup=False)
+    if not comparison.differences:
+        console.print("Model, weights, data, settings, server, versions and machine are the same.")
+        return
+    console.print("\nNot the same:")
+    for one in comparison.differences:
+        values = ", ".join(
+            f"{row.label} {value}" for row, value in zip(comparison.rows, one.values, strict=True)
+        )
+        console.print(f"  {one.group}, {one.name}: {values}", markup=False)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the libraries were being imported
+        sys.exit(EXIT_INTERRUPTED)

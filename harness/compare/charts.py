@@ -1,0 +1,73 @@
+"""The curves of several runs in one picture, each with its letter."""
+
+from collections.abc import Sequence
+
+from harness.compare.noise import Deciding
+from harness.report import axes, latency_charts, run_charts, svg
+from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from harness.report.latency_charts import Latencies
+from harness.report.scale import Scale, nice_end, number
+from harness.timeline import Recorded
+
+_COLOURS = 6
+_SPANS = 24
+_ROOM = HEIGHT - 40
+
+
+def series(at: int) -> int:
+    """The number of a run's colour."""
+    return at % _COLOURS + 1
+
+
+def bars(figures: Sequence[tuple[int, str, Deciding]]) -> str:
+    """Draw the deciding figure of each run: position, letter, figure."""
+    unit = "ms" if figures[0][2].is_latency else "samples/s"
+    most = max(one.value * (1 + (one.noise or 0.0)) for _, _, one in figures)
+    left, right = 24.0, RIGHT - 74
+    across = Scale(0.0, most, left, right)
+    pitch = min(38.0, _ROOM / len(figures))
+    height = pitch * 0.5
+    parts = []
+    for row, (at, label, one) in enumerate(figures):
+        y = 16 + row * pitch
+        parts += [
+            svg.text((left - 8, y + height / 2 + 4), label, "value", anchor="end"),
+            svg.rect(left, y, across(one.value) - left, height, f"fill-{series(at)}"),
+        ]
+        end = across(one.value)
+        if one.noise is not None:
+            low, end = across(one.value * (1 - one.noise)), across(one.value * (1 + one.noise))
+            parts.append(svg.line((low, y + height / 2), (end, y + height / 2), "whisker"))
+        parts.append(svg.text((end + 6, y + height / 2 + 4), f"{number(one.value)} {unit}", "value"))
+    described = ", ".join(f"{label} {number(one.value)} {unit}" for _, label, one in figures)
+    return svg.figure("figures", WIDTH, HEIGHT, figures[0][2].name, f"{described}.", parts)
+
+
+def latencies(curves: Sequence[tuple[int, str, Latencies]]) -> str:
+    """Draw the percentiles of each run: position, letter, latencies."""
+    across = latency_charts.axis([one for _, _, one in curves])
+    return latency_charts.percentiles(
+        [(f"series-{series(at)}", label, one) for at, label, one in curves], across, {}, None, "queries"
+    )
+
+
+def throughputs(runs: Sequence[tuple[int, str, Recorded]]) -> str:
+    """Draw the rate of each run over its time: position, letter, requests."""
+    found = [
+        (at, label, run_charts.rates(recorded.completed_us, recorded.samples, _SPANS))
+        for at, label, recorded in runs
+    ]
+    seconds = max(one.span_s * _SPANS for _, _, one in found)
+    high = max(float(one.per_s.max()) for _, _, one in found)
+    across, up = Scale(0.0, seconds, LEFT, RIGHT - 12), Scale(0.0, nice_end(high, 3), BOTTOM, TOP)
+    parts = [*axes.below(across, "time, s"), *axes.beside(up)]
+    for at, label, one in found:
+        points = [
+            (across((span + 0.5) * one.span_s), up(rate)) for span, rate in enumerate(one.per_s.tolist())
+        ]
+        parts.append(svg.path(points, f"series-{series(at)}"))
+        parts.append(svg.text((points[-1][0] + 5, points[-1][1] + 4), label, f"value halo ink-{series(at)}"))
+    described = ", ".join(f"{label} {number(float(one.per_s.mean()))}/s" for _, label, one in found)
+    return svg.figure(
+        "throughput", WIDTH, HEIGHT, "Samples answered per second", f"Mean: {described}.", parts
+    )

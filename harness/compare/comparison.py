@@ -1,0 +1,98 @@
+"""Runs side by side: the rows of the table, and the sentences below it."""
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.compare.differences import Difference, differences
+from harness.compare.noise import PARTS, Deciding, conclusion, deciding, may_be_ranked, speed
+from harness.errors import ConfigError
+from harness.recorded_run import RecordedRun
+from harness.report.scale import number
+
+COLUMNS = ("", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result", "Speed")
+RULE = (
+    f"Noise: a run is cut into {PARTS} equal parts; the 95% interval of the mean of their figures (Student's "
+    "t) is its noise. Two runs differ where their ratio is beyond both intervals together. What changes from "
+    "run to run, no single run shows: repeat each to see it."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    label: str
+    """A letter."""
+    run: RecordedRun
+    cells: tuple[str, ...]
+    """In the order of `COLUMNS`."""
+    deciding: Deciding | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of it."""
+
+    rows: tuple[Row, ...]
+    conclusions: tuple[str, ...]
+    """What the figures mean, a sentence each."""
+    differences: tuple[Difference, ...]
+
+
+def compare(runs: Sequence[RecordedRun]) -> Comparison:
+    """Compare runs with the first of them.
+
+    Raises:
+        ConfigError: fewer than two, or more than there are letters for.
+    """
+    if not 2 <= len(runs) <= len(string.ascii_uppercase):
+        raise ConfigError(
+            f"{len(runs)} run{'s' if len(runs) != 1 else ''} given: a comparison takes 2 to "
+            f"{len(string.ascii_uppercase)} results folders"
+        )
+    first = runs[0]
+    rows = tuple(
+        Row(label, run, (label, *_cells(first, run)), deciding(run))
+        for label, run in zip(string.ascii_uppercase, runs, strict=False)
+    )
+    conclusions = [sentence for row in rows[1:] for sentence in _sentences(rows[0], row)]
+    return Comparison(rows, tuple(conclusions), tuple(differences(runs)))
+
+
+def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:
+    metric, accuracy, ratio = run.metric, run.accuracy, speed(first, run)
+    percentiles = run.percentiles_ms
+    return (
+        f"{number(metric.value)} {metric.unit}" if metric else "-",
+        *(number(percentiles[level]) if level in percentiles else "-" for level in (50.0, 90.0, 99.0)),
+        f"{accuracy['value']:.2%}" if accuracy else "-",
+        str(run.document["verdict"]),
+        f"{ratio:.3f}" if ratio is not None else "-",
+    )
+
+
+def _sentences(first: Row, other: Row) -> list[str]:
+    """What can be said of one run against the first."""
+    pair = f"{other.label} against {first.label}"
+    if first.run.scenario != other.run.scenario:
+        both = f"{other.run.scenario} and {first.run.scenario}"
+        return [f"{pair}: {both} measure different things, so there is no ratio."]
+    if not may_be_ranked(first.run, other.run):
+        return [f"{pair}: not both have the same metric, so there is no ratio."]
+    found = []
+    if first.deciding and other.deciding:
+        found.append(f"{pair}: {conclusion(first.deciding, other.deciding)}.")
+    found += [
+        f"{pair}: {row.label} is {row.run.document['verdict']}; its figures count for nothing."
+        for row in (first, other)
+        if row.run.document["verdict"] != "VALID"
+    ]
+    return found
+
+
+def title(run: RecordedRun) -> str:
+    """A run in words."""
+    precision = run.document.get("precision")
+    of = f" ({precision})" if precision else ""
+    return f"{run.document['model']} on {run.document['platform']}{of}, {run.scenario}"

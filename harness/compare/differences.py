@@ -1,0 +1,89 @@
+"""What two runs were not alike in, beside their figures."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.recorded_run import RecordedRun
+from harness.rounds import Scenario
+
+_NO_SETTING = frozenset(
+    ("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls")
+)
+"""Of results.json's args: shown elsewhere, or without influence on a figure."""
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing, and its value in each run."""
+
+    group: str
+    name: str
+    values: tuple[str, ...]
+
+
+def differences(runs: Sequence[RecordedRun]) -> list[Difference]:
+    """Everything that is not the same in all runs, in the order of a report."""
+    described = [_described(run) for run in runs]
+    keys = dict.fromkeys(key for one in described for key in one)
+    found = [Difference(*key, tuple(_text(one.get(key, MISSING)) for one in described)) for key in keys]
+    return [one for one in found if len(set(one.values)) > 1]
+
+
+def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
+    """By group and name."""
+    document = run.document
+    manifest, dataset, server, machine = (
+        document.get(key) or {} for key in ("manifest", "dataset", "server", "environment")
+    )
+    groups: dict[str, Mapping[str, Any]] = {
+        "model": {key: document.get(key) for key in ("model", "platform", "precision")},
+        "weights": {key: manifest.get(key) for key in ("weights", "graph_sha256")},
+        "data": {key: dataset.get(key) for key in ("name", "samples", "fingerprint")},
+        "LoadGen settings": {"scenario": run.scenario.value, "mode": run.mode, **_plan(run)},
+        "settings": {key: value for key, value in document["args"].items() if key not in _NO_SETTING},
+        "server": {
+            "settings": {
+                key: value for key, value in (server.get("tuning") or {}).items() if key != "origin"
+            },
+            "config": server.get("config"),
+            "client_processes": server.get("client_processes"),
+            "servers": len(server.get("urls") or ()),
+            "transport": run.test.get("transport"),
+        },
+        "versions": {
+            "Triton": server.get("version"),
+            "LoadGen": document.get("loadgen"),
+            "Python": machine.get("python"),
+            **(machine.get("packages") or {}),
+        },
+        "machine": {key: machine.get(key) for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
+    }
+    return {(group, name): value for group, values in groups.items() for name, value in _flat(values)}
+
+
+def _plan(run: RecordedRun) -> dict[str, Any]:
+    """Without the hints that are measured anew for each run; Server's is the rate that it is asked at."""
+    hints = {"expected_latency_ns", "scenario", "mode"}
+    if run.scenario != Scenario.SERVER:
+        hints.add("target_qps")
+    round_name = (run.document.get("rules") or {}).get("round")
+    return {"round": round_name, **{key: value for key, value in run.plan.items() if key not in hints}}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _text(value: Any) -> str:
+    if value is None or value == []:
+        return MISSING
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,68 @@
+"""`python -m harness.report RUN`: make a run's page again, and a picture of it."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.cli import OneLineParser, one_line_errors
+from harness.errors import EXIT_INTERRUPTED, ConfigError
+from harness.report import browser
+from harness.report.write import write
+
+_WIDTHS_PX = range(200, 4001)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    result = OneLineParser(
+        prog="python -m harness.report",
+        description="Write report.html into the folder of a run again, from its results.json and timeline.",
+        epilog="Exit codes: 0 written; 2 bad input, or no browser.",
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("run", metavar="RUN", type=Path, help="a results folder, or the results.json in it")
+    add("--screenshot", metavar="FILE.png", type=Path, help="also a picture of it, by headless Chromium")
+    add("--theme", choices=("light", "dark"), default="light", help="of the picture (default %(default)s)")
+    add("--width", metavar="PX", type=int, default=1280, help="of the picture (default %(default)s)")
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with one_line_errors() as ending:
+        options = parser().parse_args(arguments)
+        if options.width not in _WIDTHS_PX:
+            raise ConfigError(
+                f"--width {options.width} is impossible: it takes {_WIDTHS_PX[0]} to {_WIDTHS_PX[-1]} px"
+            )
+        chromium = _chromium() if options.screenshot else None
+        file = write(options.run)
+        sys.stdout.write(f"{file}\n")
+        if chromium:
+            with browser.tab(chromium) as page:
+                page.show_as(width_px=options.width, theme=options.theme)
+                page.open(file)
+                options.screenshot.write_bytes(page.picture())
+            sys.stdout.write(f"{options.screenshot}\n")
+    return ending.code
+
+
+def _chromium() -> str:
+    found = browser.find()
+    if found is None:
+        raise ConfigError(
+            f"--screenshot needs a browser on PATH ({', '.join(browser.NAMES)}); on Debian: "
+            "apt-get install chromium"
+        )
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while the libraries were being imported
+        sys.exit(EXIT_INTERRUPTED)

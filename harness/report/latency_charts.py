@@ -1,0 +1,211 @@
+"""How latencies are spread: a histogram, and the percentile of every latency."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.report import axes, svg
+from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
+from harness.report.scale import Scale, nice_end, nice_step, number
+
+_BINS = 52
+_LONG_TAIL = 8.0
+"""Largest latency over the median from which on a linear axis would show little but the tail."""
+_POINTS = 240
+"""Of a curve: more than it has pixels to show."""
+_LINE = 14.0
+"""Height of a line of labels."""
+_LEVELS = (50.0, 90.0, 99.0, 99.9, 99.99)
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Latencies in ms, ascending, and how much each counts; (n,) both."""
+
+    ms: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+
+    @staticmethod
+    def of(latencies_us: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> "Latencies":
+        """Sort what a timeline holds."""
+        order = np.argsort(latencies_us, kind="stable")
+        return Latencies(latencies_us[order] / 1e3, weights[order].astype(np.float64))
+
+    def at(self, share: float) -> float:
+        """The smallest latency that at least this share (0 to 1) of the weight does not exceed, in ms."""
+        total = np.cumsum(self.weights)
+        return float(self.ms[min(int(np.searchsorted(total, share * total[-1])), len(self.ms) - 1)])
+
+
+def axis(all_latencies: Sequence[Latencies], bound_ms: float | None = None) -> Scale:
+    """The common horizontal axis of latency charts, logarithmic where the tail is long."""
+    low = min(float(one.ms[0]) for one in all_latencies)
+    high = max(float(one.ms[-1]) for one in all_latencies)
+    median = min(one.at(0.5) for one in all_latencies)
+    if bound_ms and (bound_ms < 3 * high or bound_ms < _LONG_TAIL * median):
+        high = max(high, bound_ms * 1.04)
+    high = max(high, 1e-3)
+    if low > 0 and high / max(median, 1e-3) > _LONG_TAIL:
+        return Scale(low * 0.95, high * 1.05, LEFT, RIGHT, is_log=True)
+    step = nice_step(high - (low if low > 0.4 * high else 0.0), 5)
+    start = math.floor(low / step) * step if low > 0.4 * high else 0.0
+    return Scale(start, max(high * 1.01, start + step), LEFT, RIGHT)
+
+
+def histogram(
+    latencies: Latencies, across: Scale, marks: Mapping[float, float], bound_ms: float | None, what: str
+) -> str:
+    """Draw how many took how long.
+
+    Args:
+        latencies: to be counted.
+        across: of the latencies, in ms.
+        marks: LoadGen's latency in ms by percentile, each a vertical line.
+        bound_ms: what is above is drawn in the colour of alarm.
+        what: queries or samples.
+    """
+    edges = across.edges(_BINS)
+    counts, _ = np.histogram(latencies.ms, edges, weights=latencies.weights)
+    shares = counts / counts.sum() * 100
+    up = Scale(0.0, nice_end(float(shares.max()), 3), BOTTOM, TOP)
+    parts = [*axes.below(across, _title(across)), *axes.beside(up, "%")]
+    width = (RIGHT - LEFT) / _BINS
+    for at, (lower, share) in enumerate(zip(edges[:-1].tolist(), shares.tolist(), strict=True)):
+        if share:
+            top = min(up(share), BOTTOM - 0.7)
+            style = "bar alarm" if bound_ms and lower >= bound_ms else "bar"
+            parts.append(svg.rect(LEFT + at * width + 0.4, top, width - 0.8, BOTTOM - top, style))
+    parts += _marks(across, marks, bound_ms)
+    seen = ", ".join(f"p{level:g} {number(value)} ms" for level, value in marks.items())
+    kept = f"; bound {number(bound_ms)} ms" if bound_ms else ""
+    return svg.figure(
+        "latency-histogram",
+        WIDTH,
+        HEIGHT,
+        f"Histogram of the latency of {what}",
+        f"Share of {what} by latency: {seen}{kept}.",
+        parts,
+    )
+
+
+def percentiles(
+    curves: Sequence[tuple[str, str, Latencies]],
+    across: Scale,
+    marks: Mapping[float, float],
+    bound_ms: float | None,
+    what: str,
+    *,
+    name: str = "latency-percentiles",
+) -> str:
+    """Draw the share that took at most so long, with as much room for the last percent as for all others.
+
+    Args:
+        curves: style, label (or nothing) and latencies of each.
+        across: of the latencies, in ms.
+        marks: LoadGen's latency in ms by percentile, each a dot with its figure.
+        bound_ms: a vertical line.
+        what: queries or samples.
+        name: of the picture within its page.
+    """
+    most = max(len(latencies.ms) for _, _, latencies in curves)
+    top = min(4.3, max(2.0, math.log10(max(most, 2)) + 0.05))
+    up = Scale(0.0, top, BOTTOM, TOP)
+    parts = axes.below(across, _title(across))
+    if BOTTOM - up(_nines(0.5)) > _LINE:
+        parts.append(svg.text((LEFT - 6, BOTTOM + 1), "0%", anchor="end"))
+    for level in _LEVELS:
+        if (height := _nines(level / 100)) <= top:
+            y = up(height)
+            parts += [
+                svg.line((LEFT, y), (RIGHT, y), "grid"),
+                svg.text((LEFT - 6, y + 4), f"{level:g}%", anchor="end"),
+            ]
+    if bound_ms:
+        parts += _bound(across, bound_ms, BOTTOM - 8)
+    for place, (style, label, latencies) in enumerate(curves, 1):
+        points = _curve(latencies, across, up)
+        parts.append(svg.path(points, style))
+        if label:
+            # Each label at a height of its own, so that none hides another.
+            x, y = points[max(0, len(points) - 1 - 14 * place)]
+            parts.append(svg.text((x + 6, y + 4), label, f"value halo {style.replace('series', 'ink')}"))
+    for level, value in marks.items():
+        if _nines(level / 100) > top:
+            continue
+        at = across(value), up(_nines(level / 100))
+        words = f"{number(value)} ms"
+        # To the lower right of the curve there is nothing; at the right edge, the upper left is as empty.
+        fits = at[0] + 8 + width_of(words) < WIDTH
+        where = (at[0] + 8, at[1] + 11) if fits else (at[0] - 8, at[1] - 5)
+        parts += [
+            svg.circle(at, 3.2, "dot"),
+            svg.text(where, words, "value halo", anchor="start" if fits else "end"),
+        ]
+    seen = ", ".join(f"{level:g}% within {number(value)} ms" for level, value in marks.items())
+    return svg.figure(
+        name, WIDTH, HEIGHT, f"Cumulative distribution of the latency of {what}", f"{seen}.", parts
+    )
+
+
+def _title(across: Scale) -> str:
+    return "latency, ms (logarithmic)" if across.is_log else "latency, ms"
+
+
+def _nines(share: float) -> float:
+    """0 for none, 1 for 90 %, 2 for 99 %, and so on."""
+    return -math.log10(max(1.0 - share, 1e-9))
+
+
+def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
+    """Points evenly spaced along the vertical axis, of which the last is the largest latency."""
+    total = np.cumsum(latencies.weights)
+    heights = np.linspace(0.0, up.high, _POINTS)
+    shares = 1.0 - 10.0**-heights
+    at = np.minimum(np.searchsorted(total, shares * total[-1]), len(total) - 1)
+    # Above the last query's percentile there is nothing to show.
+    last = _nines(1.0 - float(latencies.weights[-1]) / float(total[-1]))
+    return [
+        (across(value), up(height))
+        for value, height in zip(latencies.ms[at].tolist(), heights.tolist(), strict=True)
+        if height <= max(last, heights[1])
+    ]
+
+
+def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:
+    """Vertical lines with their names above, those that would meet one above the other."""
+    parts = _bound(across, bound_ms, TOP + 8) if bound_ms else []
+    free = [-math.inf, -math.inf]
+    for level, value in marks.items():
+        x, words = across(value), f"p{level:g}"
+        left = min(x - width_of(words) / 2, WIDTH - width_of(words))
+        row = 0 if left > free[0] else 1
+        if left <= free[row]:
+            continue
+        free[row] = left + width_of(words)
+        y = TOP - 4 - 11 * row
+        parts += [
+            svg.line((x, y + 3), (x, BOTTOM), "mark"),
+            svg.text((left + width_of(words) / 2, y), words, "value", anchor="middle"),
+        ]
+    return parts
+
+
+def _bound(across: Scale, bound_ms: float, y: float) -> list[str]:
+    """The line that must not be crossed; an arrow where it is far beyond what happened."""
+    words = f"bound {bound_ms:.4g} ms"
+    if bound_ms > across.high:
+        return [svg.text((RIGHT, y), f"{words} \N{RIGHTWARDS ARROW}", "value alarm-text halo", anchor="end")]
+    x = across(bound_ms)
+    fits_right = x + 5 + width_of(words) < WIDTH
+    return [
+        svg.line((x, TOP - 4), (x, BOTTOM), "limit"),
+        svg.text(
+            (x + 5, y) if fits_right else (x - 5, y),
+            words,
+            "value alarm-text halo",
+            anchor="start" if fits_right else "end",
+        ),
+    ]

@@ -1,0 +1,276 @@
+"""A run's page: what is on it, in which words."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from harness import drawing, timeline
+from harness.bottleneck import Bound, judge
+from harness.loadgen import Mode
+from harness.models import MODELS
+from harness.recorded_run import RecordedRun
+from harness.report import facts, latency_charts, pictures, run_charts
+from harness.report.latency_charts import Latencies
+from harness.report.scale import number
+from harness.rounds import Scenario
+
+REPORT_NAME = "report.html"
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_MEANING = {
+    Scenario.SINGLE_STREAM: "90th percentile latency of a query of one sample, with the margin of LoadGen's "
+    "early stopping. Lower is better.",
+    Scenario.MULTI_STREAM: "99th percentile latency of a query of {samples_per_query} samples, with the "
+    "margin of LoadGen's early stopping. Lower is better.",
+    Scenario.SERVER: "Completed samples per second under Poisson arrivals; valid if 99% of the queries are "
+    "answered within {bound} ms.",
+    Scenario.OFFLINE: "Samples per second of one large query. Higher is better.",
+}
+_MEANING_OF_BOUND = {
+    Bound.SERVER: "A request spends most of its life in Triton: a faster model, more cores or other batches "
+    "help.",
+    Bound.CLIENT: "The client's CPU is the limit: more --client-processes, or shared memory, help.",
+    Bound.TRANSPORT: "Neither Triton nor the client works for most of a request's life: gRPC, the kernel and "
+    "waiting for a core do.",
+}
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may be cut after each underscore where it is too long for its line."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+_TEMPLATES.filters["breakable"] = _breakable
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart with its words."""
+
+    title: str
+    caption: str
+    picture: Markup
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of the strip below the headline."""
+
+    name: str
+    value: str
+    unit: str = ""
+    style: str = ""
+
+
+def render(run: RecordedRun) -> str:
+    """The page as HTML, complete in itself."""
+    return fill("report.html", **_content(run))
+
+
+def fill(template: str, **content: Any) -> str:
+    """Fill a template of this package in."""
+    return _TEMPLATES.get_template(template).render(**content)
+
+
+def _content(run: RecordedRun) -> dict[str, Any]:
+    document = run.document
+    spec = MODELS.get(document["model"])
+    model = spec.title if spec else document["model"]
+    precision = document.get("precision")
+    return {
+        "title": f"{model} on {document['platform']}, {run.scenario}: {document['verdict']}",
+        "model": model,
+        "platform": document["platform"] + (f" ({precision})" if precision else ""),
+        "scenario": run.scenario.value,
+        "time": time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime(document["time"])),
+        "time_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(document["time"])),
+        "verdict": document["verdict"],
+        "is_bad": document["verdict"] != "VALID",
+        "metric": _metric(run),
+        "metric_missing": _metric_missing(run),
+        "reasons": document["reasons"],
+        "is_official": document["kind"] == "official",
+        "round": (document.get("rules") or {}).get("round", "?"),
+        "deviations": _sentence("; ".join(document["deviations"])),
+        "strip": _strip(run),
+        "notes": _notes(run),
+        "plots": _plots(run),
+        "plots_of_server": _plots_of_server(run),
+        "bottleneck": _bottleneck(run),
+        "accuracy": _accuracy(run),
+        "pictures": pictures.embedded(run.folder),
+        "min_score": drawing.MIN_SCORE,
+        "most_boxes": drawing.MOST_BOXES,
+        "command": _command(document["cmdline"]),
+        "settings": facts.settings(run),
+        "loadgen_settings": facts.loadgen_settings(run),
+        "server_settings": facts.server_settings(run),
+        "machine": facts.machine(run),
+    }
+
+
+def _command(cmdline: str) -> str:
+    """As it is typed: sys.argv names the file of a module that was run by name."""
+    program, _, arguments = cmdline.partition(" ")
+    return f"python -m harness {arguments}" if program.endswith("harness/__main__.py") else cmdline
+
+
+def _metric(run: RecordedRun) -> dict[str, str] | None:
+    metric = run.metric
+    if metric is None:
+        return None
+    if run.mode == Mode.FIND_PEAK:
+        meaning = "The highest rate at which LoadGen's search found 99% of the queries within {bound} ms."
+    else:
+        meaning = _MEANING[run.scenario]
+    meaning = meaning.format(
+        samples_per_query=run.plan.get("samples_per_query", 1), bound=f"{run.bound_ms or 0.0:.4g}"
+    )
+    return {"value": number(metric.value), "unit": metric.unit, "meaning": meaning}
+
+
+def _metric_missing(run: RecordedRun) -> str:
+    if run.mode is None:
+        return "Only accuracy was tested; there is no performance figure."
+    return "LoadGen gave no figure for this scenario."
+
+
+def _strip(run: RecordedRun) -> list[Cell]:
+    cells = []
+    bound, ranked = run.bound_ms, run.ranked_percentile
+    for level, value in run.percentiles_ms.items():
+        if level in (50.0, 90.0, 99.0, 99.9):
+            styles = ["is-ranked"] if level == ranked else []
+            if level == ranked and bound and value > bound:
+                styles.append("is-over")
+            cells.append(Cell(f"p{level:g} latency", number(value), "ms", " ".join(styles)))
+    if bound:
+        cells.append(Cell("p99 bound", f"{bound:.4g}", "ms"))
+    if run.accuracy:
+        threshold = run.accuracy["threshold"]
+        is_met = run.accuracy["is_met"]
+        missed = "" if is_met else f"below {threshold:.2%}"
+        cells.append(
+            Cell("Accuracy", f"{run.accuracy['value']:.2%}", missed, "" if is_met else "is-over is-stacked")
+        )
+    count = run.entry.get("count")
+    if count is not None:
+        cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
+    if run.test:
+        cells.append(Cell("Duration", number(run.test["test_s"]), "s"))
+    return cells
+
+
+def _notes(run: RecordedRun) -> list[str]:
+    if run.mode is None:
+        return ["Only accuracy was tested."]
+    if run.recorded is None:
+        return ["This run left no record of its requests (timeline.npz), so nothing can be drawn over time."]
+    if run.mode == Mode.FIND_PEAK:
+        return ["A search tries many rates: its latencies belong to none of them, and are not drawn."]
+    return []
+
+
+def _plots(run: RecordedRun) -> list[Plot]:
+    recorded = run.recorded
+    if recorded is None:
+        return []
+    plots = []
+    if run.mode == Mode.PERFORMANCE:
+        latencies = Latencies.of(*timeline.query_latencies_us(recorded, run.scenario))
+        marks = {level: ms for level, ms in run.percentiles_ms.items() if level in (50.0, 90.0, 99.0, 99.9)}
+        what = "samples" if run.scenario == Scenario.OFFLINE else "queries"
+        across = latency_charts.axis([latencies], run.bound_ms)
+        since = " since the start of the one query" if run.scenario == Scenario.OFFLINE else ""
+        plots = [
+            Plot(
+                "Latency",
+                f"Share of {what} by latency{since}; the dotted lines are LoadGen's percentiles.",
+                Markup(latency_charts.histogram(latencies, across, marks, run.bound_ms, what)),
+            ),
+            Plot(
+                "Latency by percentile",
+                f"Share of {what} answered within a time. Each step up is a tenth of those that are left.",
+                Markup(
+                    latency_charts.percentiles([("curve", "", latencies)], across, marks, run.bound_ms, what)
+                ),
+            ),
+        ]
+    over_time = run_charts.rates(recorded.completed_us, recorded.samples)
+    is_one_rate = run.mode == Mode.PERFORMANCE
+    offered = run.plan["target_qps"] if run.scenario == Scenario.SERVER and is_one_rate else None
+    mean = run.samples_per_s if is_one_rate else None
+    plots.append(
+        Plot(
+            "Throughput",
+            f"Samples answered per second, in spans of {number(over_time.span_s)} s.",
+            Markup(run_charts.throughput(over_time, mean, offered)),
+        )
+    )
+    return plots
+
+
+def _plots_of_server(run: RecordedRun) -> list[Plot]:
+    statistics = run.statistics
+    if statistics is None or not statistics.requests or not statistics.executions_by_batch_size:
+        return []
+    evidence = run.evidence
+    return [
+        Plot(
+            "Executed batches",
+            f"Share of {statistics.executions:,} batches by size; on average "
+            f"{number(statistics.mean_batch_size)} samples.",
+            Markup(run_charts.batch_sizes(statistics.executions_by_batch_size)),
+        ),
+        Plot(
+            "Where the time goes",
+            "Mean time of a request, one step after the other; the batch is that which the request was in.",
+            Markup(run_charts.request_time(statistics, evidence.request_us if evidence else None)),
+        ),
+    ]
+
+
+def _bottleneck(run: RecordedRun) -> dict[str, Any] | None:
+    evidence = run.evidence
+    if evidence is None:
+        return None
+    verdict = judge(evidence)
+    return {
+        "bound": verdict.bound.value,
+        "meaning": _MEANING_OF_BOUND[verdict.bound],
+        "picture": Markup(run_charts.shares(verdict)),
+        "reasons": [_sentence(reason) for reason in verdict.reasons],
+    }
+
+
+def _accuracy(run: RecordedRun) -> dict[str, Any] | None:
+    found = run.accuracy
+    if found is None:
+        return None
+    right = f"{found['good']:,} of {found['total']:,} samples are right" if found["good"] is not None else ""
+    right = right or f"Over {found['total']:,} samples"
+    threshold = found["threshold"]
+    wanted = "nothing is prescribed" if threshold is None else f"{threshold:.2%} must be reached"
+    return {
+        "metric": found["metric"],
+        "value": f"{found['value']:.2%}",
+        "meaning": f"{right}, against the {found['truth']}; {wanted}.",
+        "picture": Markup(run_charts.target(found["value"], threshold)),
+        "figures": [
+            (name, "no such object" if value < 0 else f"{value:.2%}")
+            for name, value in found["figures"].items()
+        ],
+    }
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""

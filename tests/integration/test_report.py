@@ -1,0 +1,189 @@
+"""The reports of real runs, in a real browser: complete, readable on a telephone, and nothing is fetched."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import paths
+from harness.report import browser
+from harness.report.browser import Tab
+
+PHONE_PX, DESKTOP_PX = 390, 1280
+CHARTS = {
+    # name: fewest elements that are drawn of figures.
+    "latency-histogram": 3,
+    "latency-percentiles": 1,
+    "throughput": 2,
+    "batch-sizes": 1,
+    "request-time": 3,
+    "bottleneck": 3,
+    "accuracy": 1,
+}
+DRAWN = """
+Object.fromEntries([...document.querySelectorAll("svg")].map(svg => [svg.id,
+    [...svg.querySelectorAll("path, rect.bar, circle")].map(e => e.getBoundingClientRect())
+        .filter(box => box.width * box.height > 1).length]))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(repository_server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of short runs, by model: a classifier in SingleStream, a detector in Offline."""
+    output = tmp_path_factory.mktemp("reported")
+    for model, scenario, length in (
+        ("mobilenet", "SingleStream", ("--count", "32", "--time", "1")),
+        ("ssd-mobilenet", "Offline", ("--count", "8")),
+    ):
+        ended = module(
+            *("harness", "--model", model, "--platform", "onnxruntime", "--weights", "seeded"),
+            *("--dataset", "synthetic", "--scenario", scenario, "--accuracy", *length),
+            *("--url", repository_server.grpc_url, "--output", output),
+        )
+        assert ended.returncode in (0, 1), ended.stderr
+        assert "no report.html" not in ended.stderr
+    return {model: next(output.glob(f"*_{model}_onnxruntime_*")) for model in ("mobilenet", "ssd-mobilenet")}
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Tab]:
+    found = browser.find()
+    if found is None:
+        pytest.skip(f"no browser on PATH ({', '.join(browser.NAMES)}): apt-get install chromium")
+    with browser.tab(found) as one:
+        yield one
+
+
+def opened(tab: Tab, file: Path, **shown: object) -> None:
+    """Open a page; nothing may be complained of, and nothing but the page itself may be asked for."""
+    tab.show_as(**{"width_px": DESKTOP_PX, **shown})
+    tab.open(file)
+    asked = [event["request"]["url"] for method, event in tab.events if method == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith("data:")] == [file.as_uri()]
+    complaints = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+    assert [event for method, event in tab.events if method in complaints] == []
+
+
+def wider_than_the_page(tab: Tab) -> list[str]:
+    """What reaches beyond the right edge, but for tables that scroll by themselves."""
+    return tab.evaluate(
+        "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && "
+        "e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)"
+        ".map(e => e.tagName + ' ' + (e.textContent || '').slice(0, 40))"
+    )
+
+
+@pytest.mark.parametrize("model", ["mobilenet", "ssd-mobilenet"])
+@pytest.mark.parametrize(("width_px", "theme"), [(PHONE_PX, "dark"), (DESKTOP_PX, "light")])
+def test_a_page_fits_and_each_chart_shows_something(
+    tab: Tab, runs: dict[str, Path], model: str, width_px: int, theme: str
+) -> None:
+    opened(tab, runs[model] / "report.html", width_px=width_px, theme=theme)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
+    assert wider_than_the_page(tab) == []
+    drawn = tab.evaluate(DRAWN)
+    assert set(drawn) == set(CHARTS)
+    assert {name: count for name, count in drawn.items() if count < CHARTS[name]} == {}
+    points = tab.evaluate(
+        "document.querySelector('#throughput path.curve').getAttribute('d').split('L').length"
+    )
+    assert points >= 8
+    letters = tab.evaluate(
+        "Math.min(...[...document.querySelectorAll('svg text')].map(e => e.getBoundingClientRect().height))"
+    )
+    assert letters > 10, "labels are too small to be read"
+
+
+def test_a_detectors_page_shows_what_it_found(tab: Tab, runs: dict[str, Path]) -> None:
+    opened(tab, runs["ssd-mobilenet"] / "report.html")
+    widths = tab.evaluate("[...document.querySelectorAll('.pictures img')].map(e => e.naturalWidth)")
+    assert len(widths) == 4
+    assert min(widths) > 0
+
+
+def test_the_themes_differ_and_print_is_black_on_white_in_both(tab: Tab, runs: dict[str, Path]) -> None:
+    colours = "(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))"
+    file = runs["mobilenet"] / "report.html"
+    seen = {}
+    for theme in ("light", "dark"):
+        for medium in ("screen", "print"):
+            opened(tab, file, theme=theme, medium=medium)
+            seen[theme, medium] = tab.evaluate(colours)
+    assert luma(seen["light", "screen"][0]) > 230
+    assert luma(seen["dark", "screen"][0]) < 40
+    assert luma(seen["dark", "screen"][1]) > 200
+    for theme in ("light", "dark"):
+        assert seen[theme, "print"] == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]
+
+
+def luma(colour: str) -> float:
+    red, green, blue = map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(tab: Tab, runs: dict[str, Path], theme: str) -> None:
+    """WCAG 2 AA: 4.5 to 1 for text, 3 to 1 for what is drawn."""
+    opened(tab, runs["mobilenet"] / "report.html", theme=theme)
+    names = ("ground", "ink", "muted", "accent", "alarm", *(f"series-{number}" for number in range(1, 7)))
+    style = "getComputedStyle(document.documentElement)"
+    values = tab.evaluate(f"{json.dumps(names)}.map(n => {style}.getPropertyValue('--' + n).trim())")
+    palette = dict(zip(names, values, strict=True))
+    for name in names[1:5]:
+        assert contrast(palette[name], palette["ground"]) >= 4.5, name
+    for name in names[5:]:
+        assert contrast(palette[name], palette["ground"]) >= 3.0, name
+
+
+def contrast(one: str, other: str) -> float:
+    """https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio"""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)])
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_comparison_fits_a_telephone_and_has_a_curve_for_each_run(
+    tab: Tab, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(runs["mobilenet"], tmp_path / "again")
+    file = tmp_path / "compare.html"
+    ended = module("harness.compare", runs["mobilenet"], copy, "--output", file)
+    assert ended.returncode == 0, ended.stderr
+    assert "1.000" in ended.stdout
+    opened(tab, file, width_px=PHONE_PX)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE_PX
+    assert wider_than_the_page(tab) == []
+    assert tab.evaluate("document.querySelectorAll('path.series-1, path.series-2').length") == 4
+
+
+def test_a_screenshot_is_as_wide_as_asked_for_and_as_long_as_the_page(
+    tab: Tab, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    picture = tmp_path / "page.png"
+    ended = module("harness.report", runs["mobilenet"], "--screenshot", picture, "--width", 800)
+    assert ended.returncode == 0, ended.stderr
+    header = picture.read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    assert int.from_bytes(header[16:20], "big") == 800
+    assert int.from_bytes(header[20:24], "big") > 1500
+
+
+def module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", name, *map(str, arguments)],
+        cwd=paths.PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

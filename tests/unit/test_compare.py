@@ -1,0 +1,126 @@
+"""harness.compare: ratios, noise, and what was not the same."""
+
+import numpy as np
+import pytest
+
+from harness import recorded_run
+from harness.compare import __main__ as command
+from harness.compare.comparison import compare
+from harness.compare.noise import conclusion, deciding
+
+STEADY_US = np.tile(np.linspace(20_000, 180_000, 50), 40)
+"""40 times the same 50 queries: no noise at all between the parts of the run."""
+
+
+def single_stream(write_run, name: str, metric_ms: float, **changes):
+    entry = {"percentiles": {"50.0": 0.01, "90.0": metric_ms / 1e3}, "qps": 70.0, "mean": 0.012}
+    return write_run(
+        name,
+        scenario="SingleStream",
+        metric={"name": "90th percentile latency", "value": metric_ms, "unit": "ms"},
+        **{"TestScenario.SingleStream": entry, **changes},
+    )
+
+
+def test_speed_is_above_1_where_latency_is_lower(write_run) -> None:
+    runs = [recorded_run.read(single_stream(write_run, name, ms)) for name, ms in (("a", 20.0), ("b", 10.0))]
+    assert [row.cells[-1] for row in compare(runs).rows] == ["1.000", "2.000"]
+
+
+def test_other_scenarios_have_no_ratio_and_the_reason_is_said(write_run) -> None:
+    runs = [recorded_run.read(single_stream(write_run, "a", 20.0)), recorded_run.read(write_run("b"))]
+    found = compare(runs)
+    assert found.rows[1].cells[-1] == "-"
+    assert "Server and SingleStream measure different things" in found.conclusions[0]
+
+
+@pytest.mark.parametrize(
+    ("spread", "p90_ms", "expected"),
+    [
+        (0.0, 21.0, "worse, beyond the noise"),
+        (0.0, 19.0, "better, beyond the noise"),
+        (0.3, 21.0, "within the noise"),
+    ],
+)
+def test_a_difference_is_told_from_noise(write_run, spread: float, p90_ms: float, expected: str) -> None:
+    drift = 1 + spread * np.sin(np.arange(2000) / 100)
+    first, other = (
+        recorded_run.read(single_stream(write_run, name, ms, latencies_us=STEADY_US * drift))
+        for name, ms in (("a", 20.0), ("b", p90_ms))
+    )
+    assert expected in conclusion(deciding(first), deciding(other))
+
+
+def test_the_noise_is_the_interval_of_the_mean_of_the_parts(write_run) -> None:
+    # Eight parts of 20 equal latencies each: 10 and 12 ms in turns. Their mean is 11, their standard
+    # deviation 1.0690; 2.365 * 1.0690 / sqrt(8) = 0.8939, of 11 that is 0.0813.
+    latencies = np.repeat([10_000, 12_000] * 4, 20)
+    run = recorded_run.read(single_stream(write_run, "a", 12.0, latencies_us=latencies))
+    assert deciding(run).noise == pytest.approx(0.0813, abs=1e-4)
+
+
+def test_a_run_that_is_too_short_to_tell_says_so(write_run) -> None:
+    short = recorded_run.read(single_stream(write_run, "a", 20.0, latencies_us=STEADY_US[:100]))
+    none = recorded_run.read(single_stream(write_run, "b", 20.0))
+    assert "100 queries are too few to tell a p90 apart, 160 are needed" in conclusion(
+        deciding(short), deciding(short)
+    )
+    assert "no record of its requests" in conclusion(deciding(none), deciding(short))
+
+
+def test_what_is_not_the_same_is_listed_with_both_values(write_run) -> None:
+    other = write_run(
+        "b",
+        args={"time_s": 30.0, "output": "/elsewhere"},
+        manifest={"weights": "official"},
+        server={
+            "tuning": {"server": {"threads": 4}},
+            "config": {"dynamic_batching": {"max_queue_delay_microseconds": "9"}},
+        },
+        environment={"packages": {"numpy": "2.0.0"}, "cpu": "another"},
+        tests={"PerformanceOnly": {"plan": {"target_qps": 50.0}, "transport": "grpc"}},
+    )
+    found = compare([recorded_run.read(write_run("a")), recorded_run.read(other)]).differences
+    assert {(one.group, one.name): one.values for one in found} == {
+        ("settings", "time_s"): ("8", "30"),
+        ("weights", "weights"): ("seeded", "official"),
+        ("LoadGen settings", "target_qps"): ("39.5", "50"),
+        ("server", "settings.server.threads"): ("2", "4"),
+        ("server", "config.dynamic_batching.max_queue_delay_microseconds"): ("0", "9"),
+        ("server", "transport"): ("shm", "grpc"),
+        ("versions", "numpy"): ("1.26.4", "2.0.0"),
+        ("machine", "cpu"): ("a CPU", "another"),
+    }
+
+
+def test_a_run_that_is_not_valid_is_pointed_out(write_run) -> None:
+    runs = [
+        recorded_run.read(write_run(name, verdict=verdict))
+        for name, verdict in (("a", "VALID"), ("b", "FAILED"))
+    ]
+    assert "B against A: B is FAILED; its figures count for nothing." in compare(runs).conclusions
+
+
+def test_the_page_has_a_curve_for_each_run(write_run, tmp_path, capsys) -> None:
+    folders = [str(write_run(name, latencies_us=STEADY_US)) for name in "abc"]
+    file = tmp_path / "c.html"
+    assert command.main([*folders, "--output", str(file)]) == 0
+    page = file.read_text(encoding="utf-8")
+    for number in (1, 2, 3):
+        assert page.count(f'<path class="series-{number}"') == 2
+    assert "http" not in page.replace("http-equiv", "")
+    printed = capsys.readouterr().out
+    assert "Model, weights, data, settings, server, versions and machine are the same." in printed
+
+
+@pytest.mark.parametrize("given", [["a"], ["a", "nothing"], ["a", "."]])
+def test_bad_input_is_one_line_and_exit_code_2(
+    write_run, tmp_path, monkeypatch, capsys, given: list[str]
+) -> None:
+    write_run("a")
+    monkeypatch.chdir(tmp_path)
+    assert command.main(given) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert not (tmp_path / "compare.html").exists()

@@ -1,0 +1,165 @@
+"""report.html: what is said of a run, and what is made of a folder that is none."""
+
+import json
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from harness import recorded_run
+from harness.errors import ConfigError
+from harness.report import __main__ as command
+from harness.report import browser, facts, pictures
+from harness.report.write import write, write_or_warn
+
+LATENCIES_US = np.linspace(20_000, 180_000, 800)
+
+
+def page_of(folder: Path) -> str:
+    return write(folder).read_text(encoding="utf-8")
+
+
+def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
+    page = page_of(write_run("a", latencies_us=LATENCIES_US))
+    for words in (
+        "INVALID",
+        "40.00<small>samples/s",
+        "lower --qps below 40.0 &lt;&amp;&gt;",
+        "not an official MLPerf result",
+        "Seeded weights; 8 s instead of 600 s.",
+        "252 of 256 samples are right",
+        "server-bound",
+        "python -m harness --model mobilenet",
+    ):
+        assert words in page, words
+    assert page.count("<svg") == 7
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_percentiles_are_loadgens_whatever_the_timeline_says(write_run) -> None:
+    page = page_of(write_run("a", latencies_us=LATENCIES_US / 2))
+    assert "p99 latency</dt><dd>180.0 <small>ms" in page
+
+
+def test_a_run_without_a_timeline_says_that_plots_are_missing(write_run) -> None:
+    page = page_of(write_run("a"))
+    assert "no record of its requests" in page
+    assert 'id="batch-sizes"' in page
+    assert 'id="latency-histogram"' not in page
+
+
+def test_a_run_of_accuracy_only_has_a_page(write_run) -> None:
+    folder = write_run("a", metric=None, **{"TestScenario.Server": {}})
+    run = recorded_run.read(folder)
+    run.document["tests"]["AccuracyOnly"] = run.document["tests"].pop("PerformanceOnly")
+    (folder / "results.json").write_text(json.dumps(run.document))
+    page = page_of(folder)
+    assert "Only accuracy was tested" in page
+    assert "98.44%" in page
+
+
+def test_a_failed_run_has_a_page(write_run) -> None:
+    broken = {"PerformanceOnly": {"plan": None, "statistics": None, "error": "the server is gone"}}
+    changes = {
+        "verdict": "FAILED",
+        "metric": None,
+        "accuracy": None,
+        "TestScenario.Server": {"percentiles": {}},
+    }
+    page = page_of(write_run("a", tests=broken, **changes))
+    assert "Why it is FAILED" in page
+
+
+def test_each_setting_has_an_origin(write_run) -> None:
+    run = recorded_run.read(write_run("a"))
+    origins = {row.name: row.origin for row in facts.settings(run)}
+    assert origins["time_s"] == origins["scenarios"] == "command line"
+    assert origins["in_flight"] == "model"
+    loadgen = {row.name: row.origin for row in facts.loadgen_settings(run)}
+    assert loadgen["qsl_seed"] == "round v6.1"
+    assert loadgen["target_qps"] == "calibrated"
+    assert loadgen["min_duration_ms"] == "command line (shortened)"
+    assert {row.name: row.value for row in facts.server_settings(run)}["parameter spin"] == "0"
+
+
+def test_settings_that_say_where_they_are_from_are_shown_as_they_are(write_run) -> None:
+    rows = [{"name": "--qps", "value": 12, "origin": "run.toml:3"}]
+    run = recorded_run.read(write_run("a", settings=rows))
+    assert [(row.name, row.value, row.origin) for row in facts.settings(run)] == [
+        ("--qps", "12", "run.toml:3")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is not a result"),
+        ('{"model": "x"}', "has no 'platform'"),
+    ],
+)
+def test_a_broken_results_json_is_one_line_and_exit_code_2(
+    tmp_path, capsys, text: str, complaint: str
+) -> None:
+    (tmp_path / "results.json").write_text(text)
+    assert command.main([str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert complaint in lines[0]
+
+
+def test_damage_deep_inside_is_found_too(write_run) -> None:
+    with pytest.raises(ConfigError, match="not a result of this harness, or of another version"):
+        recorded_run.read(write_run("a", tests={"PerformanceOnly": {"statistics": {"requests": "many"}}}))
+    with pytest.raises(ConfigError, match="not a result of this harness, or of another version"):
+        recorded_run.read(write_run("b", tests={"PerformanceOnly": 3}))
+
+
+def test_a_damaged_timeline_is_named(write_run) -> None:
+    folder = write_run("a")
+    (folder / "performance" / "run_1" / "timeline.npz").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match="timeline"):
+        recorded_run.read(folder)
+
+
+def test_a_report_that_cannot_be_made_is_a_warning(tmp_path, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        write_or_warn(tmp_path)
+    assert len(caplog.records) == 1
+    assert "no report.html" in caplog.text
+
+
+def test_pictures_are_scaled_down_and_bounded(tmp_path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number in (10, 9):
+        noise = np.random.default_rng(number).integers(0, 255, (600, 960, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / "pictures" / f"{number}_image_{number}.jpg"), noise)
+    found = pictures.embedded(tmp_path)
+    assert [(one.name, one.width_px, one.height_px) for one in found] == [
+        ("image_9", 480, 300),
+        ("image_10", 480, 300),
+    ]
+    assert sum(len(one.uri) for one in found) < 700_000
+    assert all(one.uri.startswith("data:image/jpeg;base64,") for one in found)
+
+
+def test_no_browser_is_one_line_and_exit_code_2(write_run, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert browser.find() is None
+    folder = write_run("a")
+    assert command.main([str(folder), "--screenshot", str(folder / "a.png")]) == 2
+    assert "apt-get install chromium" in capsys.readouterr().err
+    assert not (folder / "report.html").exists()
+
+
+def test_a_browser_that_dies_is_an_error_and_no_endless_wait(tmp_path) -> None:
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ConfigError, match="ended by itself"), browser.tab(str(program)):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors

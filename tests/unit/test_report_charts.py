@@ -1,0 +1,176 @@
+"""Charts: what is drawn is what was measured."""
+
+import itertools
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from harness.bottleneck import Bound, Verdict
+from harness.report import latency_charts, run_charts, scale, svg
+from harness.report.axes import BOTTOM, LEFT, RIGHT, TOP
+from harness.report.latency_charts import Latencies
+from harness.report.scale import Scale
+from harness.server_statistics import ServerStatistics
+
+
+def of(values: list[int] | np.ndarray, weights: list[int] | None = None) -> Latencies:
+    return Latencies.of(np.array(values, np.int64), np.array(weights or [1] * len(values), np.int64))
+
+
+def parts(picture: str, tag: str, style: str) -> list[ElementTree.Element]:
+    return [e for e in ElementTree.fromstring(picture).iter(tag) if e.get("class") == style]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 10, [0, 2, 4, 6, 8, 10]),
+        (0, 0.47, [0, 0.1, 0.2, 0.3, 0.4]),
+        (13.2, 61, [20, 30, 40, 50, 60]),
+        (0, 1_000_000, [0, 200_000, 400_000, 600_000, 800_000, 1_000_000]),
+    ],
+)
+def test_ticks_are_round_and_within(low: float, high: float, expected: list[float]) -> None:
+    assert scale.ticks(low, high) == pytest.approx(expected)
+
+
+def test_logarithmic_ticks_are_1_2_5_or_powers_of_ten() -> None:
+    assert scale.log_ticks(8.8, 260) == pytest.approx([10, 20, 50, 100, 200])
+    assert scale.log_ticks(0.5, 2e5) == pytest.approx([1, 10, 100, 1000, 10_000, 100_000])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04217, "0.0422"),
+        (0.5, "0.500"),
+        (3.14159, "3.14"),
+        (99.97, "100.0"),
+        (12345.6, "12,346"),
+        (0, "0.000"),
+    ],
+)
+def test_figures_have_the_digits_that_mean_something(value: float, text: str) -> None:
+    assert scale.number(value) == text
+
+
+def test_text_from_outside_cannot_end_an_element() -> None:
+    picture = svg.figure("a", 1, 1, "<b>", '"&', [svg.text((0, 0), "<script>")])
+    assert "<script>" not in picture
+    assert [e.text for e in ElementTree.fromstring(picture)] == ["<b>", '"&', "<script>"]
+
+
+def test_percentiles_of_weighted_latencies() -> None:
+    one = of([3000, 1000, 2000], [1, 98, 1])
+    assert one.at(0.5) == 1.0
+    assert one.at(0.99) == 2.0
+    assert one.at(1.0) == 3.0
+
+
+def test_a_long_tail_gets_a_logarithmic_axis_and_a_short_one_does_not() -> None:
+    assert latency_charts.axis([of([1000] * 99 + [100_000])]).is_log
+    assert not latency_charts.axis([of([1000, 1500, 2000])]).is_log
+
+
+def test_a_bound_nearby_is_on_the_axis_and_one_far_away_does_not_squeeze_it() -> None:
+    assert latency_charts.axis([of([9000, 10_000])], 15.0).high >= 15
+    assert latency_charts.axis([of([9000, 10_000])], 500.0).high < 15
+
+
+def test_a_histogram_has_every_query_once_and_alarms_above_the_bound() -> None:
+    latencies = of([10_000] * 60 + [20_000] * 30 + [30_000] * 10)
+    across = latency_charts.axis([latencies], 25.0)
+    picture = latency_charts.histogram(latencies, across, {50.0: 10.0}, 25.0, "queries")
+    heights = {
+        style: [float(e.get("height")) for e in parts(picture, "rect", style)]
+        for style in ("bar", "bar alarm")
+    }
+    assert len(heights["bar"]) == 2
+    assert len(heights["bar alarm"]) == 1
+    first, second, third = *heights["bar"], *heights["bar alarm"]
+    assert (second / first, third / first) == pytest.approx((0.5, 1 / 6), rel=0.01)
+    assert "p50 10.00 ms" in picture
+
+
+def test_marks_that_would_hide_each_other_are_in_two_rows() -> None:
+    latencies = of(list(range(1000, 2000)))
+    across = latency_charts.axis([latencies])
+    picture = latency_charts.histogram(latencies, across, {50.0: 1.5, 90.0: 1.52}, None, "queries")
+    rows = {e.text: float(e.get("y")) for e in parts(picture, "text", "value")}
+    assert rows["p90"] < rows["p50"]
+
+
+def test_a_percentile_curve_rises_to_the_largest_latency() -> None:
+    latencies = of(np.arange(1, 1001) * 100)
+    across = latency_charts.axis([latencies])
+    picture = latency_charts.percentiles([("curve", "", latencies)], across, {99.0: 99.0}, None, "queries")
+    (curve,) = parts(picture, "path", "curve")
+    points = [tuple(map(float, pair.split())) for pair in curve.get("d").removeprefix("M").split(" L")]
+    assert len(points) > 100
+    assert points == sorted(points, key=lambda point: (point[0], -point[1]))
+    assert points[0] == pytest.approx((across(0.1), BOTTOM), abs=0.1)
+    assert points[-1][0] == pytest.approx(across(100.0), abs=1.0)
+    (dot,) = parts(picture, "circle", "dot")
+    nearest = min(points, key=lambda point: abs(point[0] - float(dot.get("cx"))))
+    assert float(dot.get("cy")) == pytest.approx(nearest[1], abs=2.0)
+
+
+def test_one_query_is_drawn() -> None:
+    latencies = of([5000])
+    across = latency_charts.axis([latencies])
+    assert "NaN" not in latency_charts.histogram(latencies, across, {}, None, "queries").replace("nan", "NaN")
+    assert latency_charts.percentiles([("curve", "", latencies)], across, {}, None, "queries")
+
+
+def test_rates_count_every_sample() -> None:
+    completed_us = np.array([100_000, 600_000, 1_100_000, 2_000_000])
+    found = run_charts.rates(completed_us, np.array([1, 2, 3, 4]), 4)
+    assert found.span_s == pytest.approx(0.5)
+    assert found.per_s.tolist() == pytest.approx([2, 4, 6, 8])
+
+
+def test_batches_are_labelled_with_their_share() -> None:
+    picture = run_charts.batch_sizes({1: 75, 8: 25})
+    labels = [e.text for e in ElementTree.fromstring(picture).iter("text")]
+    assert {"75%", "25%", "1", "8"} <= set(labels)
+
+
+def test_many_batch_sizes_have_an_axis_instead() -> None:
+    picture = run_charts.batch_sizes({size: size for size in range(1, 33)})
+    bars = parts(picture, "rect", "bar")
+    assert len(bars) == 32
+    edges = [(float(e.get("x")), float(e.get("x")) + float(e.get("width"))) for e in bars]
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(edges))
+    assert edges[0][0] >= LEFT
+    assert edges[-1][1] <= RIGHT
+
+
+def test_the_time_of_a_request_ends_where_the_request_ends() -> None:
+    statistics = ServerStatistics(10, 0, 10, 10, 10_000_000, 0, 20_000_000, 0, {1: 10})
+    picture = run_charts.request_time(statistics, 4000.0)
+    assert re.search(r"mean of a request: 4\.00 ms", picture)
+    bars = [*parts(picture, "rect", "bar soft"), *parts(picture, "rect", "bar")]
+    ends = [float(e.get("x")) + float(e.get("width")) for e in bars]
+    assert max(ends) == pytest.approx(RIGHT - 2, abs=1.5)
+    assert "client, transport 1.00 ms" in picture
+
+
+def test_the_culprit_is_the_dark_bar() -> None:
+    picture = run_charts.shares(Verdict(Bound.CLIENT, 0.2, 0.7, 0.1, ()))
+    (bar,) = parts(picture, "rect", "bar")
+    tracks = parts(picture, "rect", "track")
+    assert float(bar.get("width")) == pytest.approx(0.7 * float(tracks[0].get("width")), abs=0.1)
+
+
+def test_a_missed_target_alarms() -> None:
+    assert parts(run_charts.target(0.5, 0.9), "rect", "bar alarm")
+    assert not parts(run_charts.target(0.95, 0.9), "rect", "bar alarm")
+    assert not parts(run_charts.target(0.1, None), "line", "goal")
+
+
+def test_a_scale_keeps_what_is_beyond_its_ends_within() -> None:
+    across = Scale(1.0, 100.0, 0.0, 200.0, is_log=True)
+    assert (across(10.0), across(0.1), across(1e6)) == (pytest.approx(100.0), 0.0, 200.0)
+    assert TOP < BOTTOM
