@@ -22,7 +22,7 @@ CHARTS = {
     "throughput": 2,
     "batch-sizes": 1,
     "request-time": 3,
-    "bottleneck": 3,
+    "bottleneck": 1,
     "accuracy": 1,
 }
 DRAWN = """
