@@ -40,7 +40,7 @@ def bars(figures: Sequence[tuple[int, str, Deciding]]) -> str:
             parts.append(svg.line((low, y + height / 2), (end, y + height / 2), "whisker"))
         parts.append(svg.text((end + 6, y + height / 2 + 4), f"{number(one.value)} {unit}", "value"))
     described = ", ".join(f"{label} {number(one.value)} {unit}" for _, label, one in figures)
-    return svg.figure("figures", WIDTH, HEIGHT, figures[0][2].name, f"{described}.", parts)
+    return svg.figure("figures", WIDTH, 16 + len(figures) * pitch, figures[0][2].name, f"{described}.", parts)
 
 
 def latencies(curves: Sequence[tuple[int, str, Latencies]]) -> str:

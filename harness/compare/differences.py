@@ -1,5 +1,6 @@
 """What two runs were not alike in, beside their figures."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ _NO_SETTING = frozenset(
 )
 """Of results.json's args: shown elsewhere, or without influence on a figure."""
 MISSING = "-"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -86,4 +88,6 @@ def _text(value: Any) -> str:
         return MISSING
     if isinstance(value, list):
         return ", ".join(map(_text, value))
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value[:16]
     return f"{value:.6g}" if isinstance(value, float) else str(value)

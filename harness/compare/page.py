@@ -47,7 +47,7 @@ def _plots(comparison: Comparison) -> list[Plot]:
     if first.deciding and len(alike) > 1:
         plots.append(
             Plot(
-                first.deciding.name.capitalize(),
+                first.deciding.name,
                 "What decides in this scenario. A thin line is a run's noise, where that can be told.",
                 Markup(charts.bars(alike)),
             )

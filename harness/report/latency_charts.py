@@ -160,23 +160,20 @@ def _nines(share: float) -> float:
 
 
 def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
-    """Points evenly spaced along the vertical axis, of which the last is the largest latency."""
+    """Points evenly spaced along the vertical axis; from the last query's percentile on, straight up."""
     total = np.cumsum(latencies.weights)
     heights = np.linspace(0.0, up.high, _POINTS)
     shares = 1.0 - 10.0**-heights
     at = np.minimum(np.searchsorted(total, shares * total[-1]), len(total) - 1)
-    # Above the last query's percentile there is nothing to show.
-    last = _nines(1.0 - float(latencies.weights[-1]) / float(total[-1]))
     return [
         (across(value), up(height))
         for value, height in zip(latencies.ms[at].tolist(), heights.tolist(), strict=True)
-        if height <= max(last, heights[1])
     ]
 
 
 def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:
     """Vertical lines with their names above, those that would meet one above the other."""
-    parts = _bound(across, bound_ms, TOP + 8) if bound_ms else []
+    parts: list[str] = []
     free = [-math.inf, -math.inf]
     for level, value in marks.items():
         x, words = across(value), f"p{level:g}"
@@ -190,7 +187,8 @@ def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) 
             svg.line((x, y + 3), (x, BOTTOM), "mark"),
             svg.text((left + width_of(words) / 2, y), words, "value", anchor="middle"),
         ]
-    return parts
+    # Last, so that its words are in front of the lines.
+    return parts + (_bound(across, bound_ms, TOP + 12) if bound_ms else [])
 
 
 def _bound(across: Scale, bound_ms: float, y: float) -> list[str]:

@@ -88,7 +88,7 @@ def batch_sizes(executions: Mapping[int, int]) -> str:
     """Draw how often Triton executed a batch of which size."""
     total = sum(executions.values())
     shares = {size: 100 * count / total for size, count in sorted(executions.items())}
-    up = Scale(0.0, nice_end(max(shares.values()) * 1.02, 3), BOTTOM, TOP)
+    up = Scale(0.0, min(100.0, nice_end(max(shares.values()), 3)), BOTTOM, TOP)
     parts = [*axes.beside(up, "%"), svg.line((LEFT, BOTTOM), (RIGHT, BOTTOM), "axis")]
     is_sparse = len(shares) <= _BARS_WITH_LABELS
     if is_sparse:

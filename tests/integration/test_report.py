@@ -22,7 +22,7 @@ CHARTS = {
     "throughput": 2,
     "batch-sizes": 1,
     "request-time": 3,
-    "bottleneck": 3,
+    "bottleneck": 1,
     "accuracy": 1,
 }
 DRAWN = """
@@ -38,7 +38,7 @@ def runs(repository_server, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     output = tmp_path_factory.mktemp("reported")
     for model, scenario, length in (
         ("mobilenet", "SingleStream", ("--count", "32", "--time", "1")),
-        ("ssd-mobilenet", "Offline", ("--count", "8")),
+        ("ssd-mobilenet", "Offline", ("--count", "8", "--time", "2")),
     ):
         ended = module(
             *("harness", "--model", model, "--platform", "onnxruntime", "--weights", "seeded"),
