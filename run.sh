@@ -18,6 +18,8 @@ usage: ./run.sh COMMAND [OPTIONS]
                               resnet50 mobilenet ssd-mobilenet ssd-resnet34   (resnet50)
                               cpu gpu                                         (cpu)
   docker [WORDS] [OPTIONS]  the same in containers, as its run_and_time.sh: NVIDIA's Triton and a client
+  report RUN                a finished run's page again, or a picture of it
+  compare RUN RUN ...       finished runs side by side
   fetch MODEL|DATA          download a model's published weights, or a data set: coco2017, imagenet (labels)
   convert MODEL [PLATFORM]  build a model repository entry (every platform of the model if none is named)
   tritonserver-up           start the Triton server and leave it running
@@ -183,6 +185,7 @@ main() {
         bench) run_python -m harness "$@" ;;
         local) run_local "$@" ;;
         docker) run_docker "$@" ;;
+        report | compare) run_python -m "harness.$command" "$@" ;;
         fetch) run_python -m converters.fetch "$@" ;;
         convert) convert "$@" ;;
         tritonserver-up | tritonserver-status | tritonserver-logs | tritonserver-down)

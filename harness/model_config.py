@@ -19,6 +19,9 @@ _THREAD_PARAMETER = {
 
 DEVICES = ("auto", "cpu", "gpu")
 
+_CPU_ONLY = (Platform.OPENVINO, Platform.TFLITE)
+"""OpenVINO's native backend and our TFLite one refuse every other kind."""
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -54,8 +57,8 @@ def model_config(
     for output in variant.outputs:
         _declare(config.output.add(), output, has_batch_axis)
     kind = f"KIND_{settings.device.upper()}"
-    if variant.platform == Platform.OPENVINO and settings.device == "auto":
-        # Its native backend refuses every other kind; Triton would turn "auto" into a GPU where it sees one.
+    if variant.platform in _CPU_ONLY and settings.device == "auto":
+        # Triton would turn "auto" into a GPU where it sees one.
         kind = "KIND_CPU"
     config.instance_group.add(
         count=settings.instances, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(kind)

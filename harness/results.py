@@ -290,7 +290,12 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         notes.append(
             "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
         )
-    return [*precisions, *accuracies, *notes, f"Results: {collected[0].folder.parent}"]
+    return [
+        *precisions,
+        *accuracies,
+        *notes,
+        f"Results, and report.html in each: {collected[0].folder.parent}",
+    ]
 
 
 def _cell(value: float | None) -> str:

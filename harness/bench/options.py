@@ -1,7 +1,6 @@
 """What `python -m harness.bench` can be asked for."""
 
 import argparse
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +102,7 @@ def _config(model: str, platform: str, scenario: str) -> RunConfig:
     variant = get_variant(spec, get_platform(platform))
     fitting = max(_MIN_SAMPLES, _MAX_SAMPLE_BYTES // sample_bytes(variant.input))
     count = min(spec.performance_sample_count, _MAX_SAMPLES, fitting)
-    resolved = resolution.resolve(
+    return resolution.resolve(
         {
             "model": model,
             "platform": platform,
@@ -112,7 +111,6 @@ def _config(model: str, platform: str, scenario: str) -> RunConfig:
             "dataset": config.SYNTHETIC,
         }
     )
-    return dataclasses.replace(resolved, provenance={})
 
 
 def _words(option: str, text: str | None, default: str) -> list[str]:

@@ -122,7 +122,9 @@ class Session:
         Raises:
             InferenceError: a request failed.
         """
-        config = dataclasses.replace(self._prepared.config, time_s=seconds, qps=rate)
+        asked = self._prepared.config
+        origins = {**asked.provenance, "time": "harness.bench", "qps": "harness.bench"}
+        config = dataclasses.replace(asked, time_s=seconds, qps=rate, provenance=origins)
         prepared = dataclasses.replace(self._prepared, config=config)
         rule = rules(config.round, config.spec, scenario)
         plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
