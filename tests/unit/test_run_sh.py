@@ -32,10 +32,11 @@ except KeyboardInterrupt:
 
 def make_project(folder: Path) -> Path:
     """Returns its run.sh."""
-    for module in ("harness/__main__.py", "harness/demo.py", "harness/server.py"):
-        (folder / module).parent.mkdir(parents=True, exist_ok=True)
-        (folder / module).write_text(RECORDER)
-    for module in ("converters/__main__.py", "converters/fetch.py"):
+    for module in (
+        *("harness/__main__.py", "harness/demo.py", "harness/server.py"),
+        *("harness/report/__main__.py", "harness/compare/__main__.py"),
+        *("converters/__main__.py", "converters/fetch.py"),
+    ):
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         (folder / module).write_text(RECORDER)
     (folder / "requirements.txt").write_text("# nothing to install\n")
@@ -108,6 +109,8 @@ def test_a_second_setup_takes_under_two_seconds_and_says_nothing(script: Path) -
         (["convert", "--help"], "converters.__main__", ["--help"]),
         (["tritonserver-up", "--host", "::1"], "harness.server", ["up", "--host", "::1"]),
         (["tritonserver-logs"], "harness.server", ["logs"]),
+        (["report", "results/a"], "harness.report.__main__", ["results/a"]),
+        (["compare", "a", "b"], "harness.compare.__main__", ["a", "b"]),
     ],
 )
 def test_a_command_runs_its_module_in_the_users_folder_and_passes_the_exit_code_on(
@@ -126,7 +129,7 @@ def test_help_lists_every_command(script: Path) -> None:
     assert done.returncode == 0
     listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
     assert listed == {
-        "setup", "demo", "bench", "local", "docker", "fetch", "convert", "test", "help",
+        "setup", "demo", "bench", "local", "docker", "report", "compare", "fetch", "convert", "test", "help",
         "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
     }  # fmt: skip
 
