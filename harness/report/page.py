@@ -111,9 +111,8 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "min_score": drawing.MIN_SCORE,
         "most_boxes": drawing.MOST_BOXES,
         "command": _command(document["cmdline"]),
-        "settings": facts.settings(run),
-        "loadgen_settings": facts.loadgen_settings(run),
-        "server_settings": facts.server_settings(run),
+        "options": facts.options(run),
+        "of_test": facts.of_test(run),
         "machine": facts.machine(run),
     }
 

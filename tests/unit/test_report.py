@@ -73,24 +73,18 @@ def test_a_failed_run_has_a_page(write_run) -> None:
     assert "Why it is FAILED" in page
 
 
-def test_each_setting_has_an_origin(write_run) -> None:
-    run = recorded_run.read(write_run("a"))
-    origins = {row.name: row.origin for row in facts.settings(run)}
-    assert origins["time_s"] == origins["scenarios"] == "command line"
-    assert origins["in_flight"] == "model"
-    loadgen = {row.name: row.origin for row in facts.loadgen_settings(run)}
-    assert loadgen["qsl_seed"] == "round v6.1"
-    assert loadgen["target_qps"] == "calibrated"
-    assert loadgen["min_duration_ms"] == "command line (shortened)"
-    assert {row.name: row.value for row in facts.server_settings(run)}["parameter spin"] == "0"
-
-
-def test_settings_that_say_where_they_are_from_are_shown_as_they_are(write_run) -> None:
-    rows = [{"name": "--qps", "value": 12, "origin": "run.toml:3"}]
-    run = recorded_run.read(write_run("a", settings=rows))
-    assert [(row.name, row.value, row.origin) for row in facts.settings(run)] == [
-        ("--qps", "12", "run.toml:3")
+def test_settings_are_shown_with_their_origin_once_each(write_run) -> None:
+    rows = [
+        {"name": "max-latency", "value": [0.1], "origin": "run.toml"},
+        {"name": "server: instances", "value": 2, "origin": "rule"},
     ]
+    folder = write_run("a", settings=rows)
+    run = recorded_run.read(folder)
+    assert facts.options(run) == [facts.Setting("max-latency", "0.1", "run.toml")]
+    assert facts.of_test(run) == [facts.Setting("server: instances", "2", "rule")]
+    page = page_of(folder)
+    assert page.count("run.toml") == 1
+    assert page.count("server: instances") == 1
 
 
 @pytest.mark.parametrize(
