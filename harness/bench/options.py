@@ -12,6 +12,7 @@ from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.spec import Platform
+from harness.option_values import positive
 from harness.rounds import Scenario
 from harness.wire import sample_bytes
 
@@ -80,8 +81,11 @@ def resolve(given: Mapping[str, Any]) -> Options:
         ConfigError: an unknown word, an impossible value, or options that exclude each other.
     """
     is_quick = bool(given.get("quick"))
-    rounds = _number("rounds", given.get("rounds"), int, _QUICK_ROUNDS if is_quick else _ROUNDS, _MOST_ROUNDS)
-    seconds = _number("time", given.get("time"), float, _QUICK_SECONDS if is_quick else _SECONDS, 3600)
+    rounds = positive("rounds", given.get("rounds"), int, _MOST_ROUNDS)
+    seconds = positive("time", given.get("time"), float, 3600)
+    # Neither can be 0.
+    rounds = rounds or (_QUICK_ROUNDS if is_quick else _ROUNDS)
+    seconds = seconds or (_QUICK_SECONDS if is_quick else _SECONDS)
     if given.get("output") == "":
         raise ConfigError("--output is empty; leave it out, or give it a value")
     output = Path(given.get("output") or paths.RESULTS_DIR).expanduser().absolute()
@@ -89,12 +93,12 @@ def resolve(given: Mapping[str, Any]) -> Options:
         for name in ("model", "platform", "scenario"):
             if given.get(name) is not None:
                 raise ConfigError(f"--null-only measures no model and takes no --{name}")
-        return Options((), int(rounds), seconds, is_quick, output)
+        return Options((), rounds, seconds, is_quick, output)
     models = _words("model", given.get("model"), _QUICK_MODELS if is_quick else _MODELS)
     platforms = _words("platform", given.get("platform"), Platform.ONNXRUNTIME.value)
     scenario = ",".join(Scenario) if given.get("scenario") is None else given["scenario"]
     configs = tuple(_config(model, platform, scenario) for model in models for platform in platforms)
-    return Options(configs, int(rounds), seconds, is_quick, output)
+    return Options(configs, rounds, seconds, is_quick, output)
 
 
 def _config(model: str, platform: str, scenario: str) -> RunConfig:
@@ -118,16 +122,3 @@ def _words(option: str, text: str | None, default: str) -> list[str]:
     if not words:
         raise ConfigError(f"--{option} is empty; leave it out, or give it a value")
     return list(dict.fromkeys(words))
-
-
-def _number(option: str, text: str | None, kind: type[float], default: float, most: float) -> float:
-    if text is None:
-        return default
-    try:
-        number = kind(text)
-    except ValueError:
-        number = kind(0)
-    if not 0 < number <= most:
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"--{option} {text} is impossible: it takes {what} above 0, and up to {most:g}")
-    return number

@@ -17,8 +17,7 @@ from harness.report.browser import Tab
 PHONE_PX, DESKTOP_PX = 390, 1280
 CHARTS = {
     # name: fewest elements that are drawn of figures.
-    # A large batch may be all that a short run of a slow model is answered with.
-    "latency-histogram": 1,
+    "latency-histogram": 3,
     "latency-percentiles": 1,
     "throughput": 2,
     "batch-sizes": 1,
@@ -89,7 +88,9 @@ def test_a_page_fits_and_each_chart_shows_something(
     assert wider_than_the_page(tab) == []
     drawn = tab.evaluate(DRAWN)
     assert set(drawn) == set(CHARTS)
-    assert {name: count for name, count in drawn.items() if count < CHARTS[name]} == {}
+    # The detector's short run is answered in one batch or two.
+    fewest = CHARTS | ({"latency-histogram": 1} if model == "ssd-mobilenet" else {})
+    assert {name: count for name, count in drawn.items() if count < fewest[name]} == {}
     points = tab.evaluate(
         "document.querySelector('#throughput path.curve').getAttribute('d').split('L').length"
     )
