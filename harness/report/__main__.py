@@ -12,6 +12,7 @@ from harness.report import browser
 from harness.report.write import write
 
 _WIDTHS_PX = range(200, 4001)
+_HEIGHTS_PX = range(100, 20001)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     add("--screenshot", metavar="FILE.png", type=Path, help="also a picture of it, by headless Chromium")
     add("--theme", choices=("light", "dark"), default="light", help="of the picture (default %(default)s)")
     add("--width", metavar="PX", type=int, default=1280, help="of the picture (default %(default)s)")
+    add("--height", metavar="PX", type=int, help="so much of the page, from its top (default: all of it)")
     return result
 
 
@@ -35,10 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors() as ending:
         options = parser().parse_args(arguments)
-        if options.width not in _WIDTHS_PX:
-            raise ConfigError(
-                f"--width {options.width} is impossible: it takes {_WIDTHS_PX[0]} to {_WIDTHS_PX[-1]} px"
-            )
+        _check("width", options.width, _WIDTHS_PX)
+        if options.height is not None:
+            _check("height", options.height, _HEIGHTS_PX)
         chromium = _chromium() if options.screenshot else None
         file = write(options.run)
         sys.stdout.write(f"{file}\n")
@@ -46,9 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with browser.tab(chromium) as page:
                 page.show_as(width_px=options.width, theme=options.theme)
                 page.open(file)
-                options.screenshot.write_bytes(page.picture())
+                options.screenshot.write_bytes(page.picture(options.height))
             sys.stdout.write(f"{options.screenshot}\n")
     return ending.code
+
+
+def _check(name: str, given: int, possible: range) -> None:
+    if given not in possible:
+        raise ConfigError(f"--{name} {given} is impossible: it takes {possible[0]} to {possible[-1]} px")
 
 
 def _chromium() -> str:

@@ -107,10 +107,11 @@ class Tab:
         features = [{"name": "prefers-color-scheme", "value": theme}]
         self.call("Emulation.setEmulatedMedia", media=medium, features=features)
 
-    def picture(self) -> bytes:
-        """The whole page as PNG, however long it is."""
+    def picture(self, height_px: int | None = None) -> bytes:
+        """The page as PNG: the whole of it, however long, or no more than so much from its top."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        height = min(size["height"], height_px or size["height"])
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": height, "scale": 1}
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         return base64.b64decode(answer["data"])
 

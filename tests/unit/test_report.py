@@ -149,6 +149,12 @@ def test_no_browser_is_one_line_and_exit_code_2(write_run, monkeypatch, capsys) 
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.parametrize("option", ["--width", "--height"])
+def test_an_impossible_picture_is_one_line_and_exit_code_2(write_run, capsys, option) -> None:
+    assert command.main([str(write_run("a")), option, "5"]) == 2
+    assert f"error: {option} 5 is impossible" in capsys.readouterr().err
+
+
 def test_a_browser_that_dies_is_an_error_and_no_endless_wait(tmp_path) -> None:
     program = tmp_path / "chromium"
     program.write_text("#!/bin/sh\nexit 1\n")
