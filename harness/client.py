@@ -1,7 +1,7 @@
-"""A Triton server as this harness sees it. The only module that imports tritonclient and grpc.
+"""A Triton server as this harness sees it. The only module that imports tritonclient's client.
 
 Control (metadata, loading, statistics, shared memory) goes through tritonclient; inferences are ready-made
-bytes on bare gRPC calls, which cost the client a fraction of what tritonclient's own do.
+bytes on connections of our own (harness.channel), which cost a fraction of what gRPC's do.
 """
 
 import contextlib
@@ -14,11 +14,12 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 from google.protobuf import json_format
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
-from harness.errors import InferenceError, ServerError
+from harness.channel import BlockingChannel
+from harness.errors import ServerError
+from harness.http2 import Message
 from harness.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ _CONTROL_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _STATISTICS_READINGS = 20
 _STATISTICS_REST_S = 0.03
-_INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
 # And gRPC would send even this machine's own traffic through $http_proxy.
 _CHANNEL_OPTIONS = (
@@ -35,15 +35,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
-_DEAD_SERVER_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
-
-
-class RequestFailed(InferenceError):
-    """One inference was refused or lost; `is_fatal` where no later one can succeed either."""
-
-    def __init__(self, message: str, *, is_fatal: bool) -> None:
-        super().__init__(message)
-        self.is_fatal = is_fatal
 
 
 @functools.cache
@@ -77,8 +68,7 @@ class TritonClient:
     def __init__(self, url: str) -> None:
         self.url = url
         self._control = InferenceServerClient(url, channel_args=_CHANNEL_OPTIONS)
-        self._channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
-        self._infer = self._channel.unary_unary(_INFER_METHOD)
+        self._channel = BlockingChannel(url)
 
     def __enter__(self) -> Self:
         return self
@@ -89,20 +79,17 @@ class TritonClient:
         self.close()
 
     def close(self) -> None:
-        """Close both connections; inferences under way end as cancelled."""
+        """Close both connections."""
         self._channel.close()
         self._control.close()
 
-    def infer_now(self, request: bytes, timeout_s: float = 300.0) -> bytes:
-        """Send one inference, as a serialised ModelInferRequest, and wait for its serialised response.
+    def infer_now(self, request: Message, timeout_s: float = 300.0) -> bytes:
+        """Send a ModelInferRequest, made by harness.wire, and wait for its serialised response.
 
         Raises:
             RequestFailed: it was refused or lost.
         """
-        try:
-            return self._infer(request, timeout=timeout_s)  # type: ignore[no-any-return]
-        except grpc.RpcError as error:
-            raise _failed(error) from error
+        return self._channel.infer(request, timeout_s)
 
     def check_is_triton(self) -> dict[str, Any]:
         """Metadata of a server that is up, live and a Triton.
@@ -211,30 +198,6 @@ class TritonClient:
             self._control.unregister_system_shared_memory(name, client_timeout=_CONTROL_TIMEOUT_S)
         except InferenceServerException as error:
             logger.debug("could not unregister %s: %s", name, _reason(error))
-
-
-class InferenceChannel:
-    """Inferences of one server on an event loop, which this must be made on."""
-
-    def __init__(self, url: str) -> None:
-        self._channel = grpc.aio.insecure_channel(url, options=_CHANNEL_OPTIONS)
-        self._infer = self._channel.unary_unary(_INFER_METHOD)
-
-    async def infer(self, request: bytes, timeout_s: float) -> bytes:
-        """As `TritonClient.infer_now`."""
-        try:
-            return await self._infer(request, timeout=timeout_s)  # type: ignore[no-any-return]
-        except grpc.RpcError as error:
-            raise _failed(error) from error
-
-    async def close(self) -> None:
-        """Close the connection; inferences under way end as cancelled."""
-        await self._channel.close()
-
-
-def _failed(error: grpc.RpcError) -> RequestFailed:
-    code = error.code()
-    return RequestFailed(f"{code.name}: {error.details()}", is_fatal=code in _DEAD_SERVER_CODES)
 
 
 def _reason(error: InferenceServerException) -> str:

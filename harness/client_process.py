@@ -23,7 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from harness import manifest
-from harness.client import InferenceChannel, RequestFailed, TritonClient
+from harness.channel import Channel
+from harness.client import TritonClient
+from harness.errors import RequestFailed
 from harness.postprocess import decoder, payload_floats
 from harness.processes import start_module
 from harness.sample_file import SampleFile
@@ -203,7 +205,7 @@ class ProcessStore:
 class _Client:
     """The client process's side."""
 
-    def __init__(self, assignment: Assignment, client: TritonClient) -> None:
+    def __init__(self, assignment: Assignment, client: TritonClient, channel: Channel) -> None:
         variant = manifest.load(Path(assignment.entry_dir)).variant
         self._samples = SampleFile(Path(assignment.samples))
         entry, batch = assignment.entry, assignment.batch
@@ -213,7 +215,7 @@ class _Client:
             requests = SharedMemoryRequests(entry, variant, assignment.segment, assignment.rows, batch)
         self._endpoint = ServerEndpoint(
             client,
-            InferenceChannel(assignment.url),
+            channel,
             requests,
             ResponseReader(variant.requested_outputs),
             decoder(variant),
@@ -264,7 +266,7 @@ class _Client:
 
 async def _serve(assignment: Assignment, connection: socket.socket) -> None:
     with TritonClient(assignment.url) as client:
-        served = _Client(assignment, client)
+        served = _Client(assignment, client, await Channel.open(assignment.url, assignment.timeout_s))
         await asyncio.get_running_loop().create_connection(lambda: served.frames, sock=connection)
         await served.has_ended.wait()
 
@@ -272,7 +274,10 @@ async def _serve(assignment: Assignment, connection: socket.socket) -> None:
 def main() -> None:
     """Serve the process that started this one until it closes the connection."""
     assignment = Assignment(**json.loads(sys.argv[1]))
-    asyncio.run(_serve(assignment, socket.socket(fileno=int(sys.argv[2]))))
+    try:
+        asyncio.run(_serve(assignment, socket.socket(fileno=int(sys.argv[2]))))
+    except RequestFailed as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.client import InferenceChannel, TritonClient
+from harness.channel import Channel
+from harness.client import TritonClient
 from harness.client_process import Assignment, ProcessEndpoint, ProcessStore
 from harness.job import Job
 from harness.models.spec import Variant
@@ -90,8 +91,8 @@ def _own_endpoints(
     variant: Variant,
     store: SharedMemoryStore | MessageStore,
 ) -> Iterator[list[ServerEndpoint]]:
-    async def connect() -> list[InferenceChannel]:
-        return [InferenceChannel(client.url) for client in clients]
+    async def connect() -> list[Channel]:
+        return [await Channel.open(client.url, job.timeout_s) for client in clients]
 
     async def close() -> None:
         for channel in channels:

@@ -38,3 +38,11 @@ class InferenceError(HarnessError):
     """The server accepted requests and then failed, lost or malformed them."""
 
     exit_code = EXIT_SERVER
+
+
+class RequestFailed(InferenceError):
+    """One inference was refused or lost; `is_fatal` where no later one can succeed either."""
+
+    def __init__(self, message: str, *, is_fatal: bool) -> None:
+        super().__init__(message)
+        self.is_fatal = is_fatal

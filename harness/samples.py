@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from harness.client import TritonClient
 from harness.errors import ServerError
+from harness.http2 import Message
 from harness.models.spec import Variant
 from harness.shared_memory import Segment
 from harness.wire import message_request_header, sample_bytes, shared_memory_request
@@ -30,7 +31,7 @@ class Samples(Protocol):
 class Requests(Protocol):
     """Ready-made requests for loaded samples."""
 
-    def request(self, first_row: int, batch: int) -> bytes:
+    def request(self, first_row: int, batch: int) -> Message:
         """The request for rows `first_row` to `first_row + batch`."""
 
 
@@ -56,14 +57,14 @@ class SharedMemoryRequests:
             (row, size): self._make(row, size) for size in {1, batch} for row in range(rows - size + 1)
         }
 
-    def request(self, first_row: int, batch: int) -> bytes:
+    def request(self, first_row: int, batch: int) -> Message:
         """The request for these rows, made beforehand but for odd batch sizes."""
         ready = self._ready.get((first_row, batch))
         if ready is None:
             ready = self._ready[first_row, batch] = self._make(first_row, batch)
         return ready
 
-    def _make(self, row: int, batch: int) -> bytes:
+    def _make(self, row: int, batch: int) -> Message:
         variant = self._variant
         return shared_memory_request(
             self._entry, variant.input, variant.requested_outputs, self._segment, row, batch
@@ -113,7 +114,7 @@ class MessageStore:
         self._rows.clear()
         self._rows.extend(prefix + np.ascontiguousarray(samples[index]).tobytes() for index in indices)
 
-    def request(self, first_row: int, batch: int) -> bytes:
+    def request(self, first_row: int, batch: int) -> Message:
         """The request for these rows."""
         if self._batch == 1:
             return self._rows[first_row]

@@ -24,7 +24,9 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.client import InferenceChannel, RequestFailed, TritonClient
+from harness.channel import Channel
+from harness.client import TritonClient
+from harness.errors import RequestFailed
 from harness.postprocess import Decoder
 from harness.samples import Requests, SampleLibrary
 from harness.wire import ResponseReader
@@ -83,13 +85,13 @@ class ServerEndpoint:
     def __init__(
         self,
         client: TritonClient,
-        channel: InferenceChannel,
+        channel: Channel,
         requests: Requests,
         reader: ResponseReader,
         decode: Decoder,
         timeout_s: float,
     ) -> None:
-        """`timeout_s`: after which a request counts as lost."""
+        """`timeout_s`: after which a request that blocks counts as lost."""
         self._infer_now, self._infer = client.infer_now, channel.infer
         self._requests, self._reader, self._decode = requests, reader, decode
         self._timeout_s = timeout_s
@@ -97,7 +99,7 @@ class ServerEndpoint:
     async def answer(self, slot: Slot) -> Sequence[int]:
         """See `Endpoint`."""
         request = self._requests.request(slot.row, len(slot.indices))
-        return self._read(slot, await self._infer(request, self._timeout_s))
+        return self._read(slot, await self._infer(request))
 
     def answer_now(self, slot: Slot) -> Sequence[int]:
         """The same, blocking the calling thread."""

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError
+from harness.http2 import Message, message_prefix
 from harness.models.spec import TensorSpec
 
 _RAW_INPUT_TAG = b"\x3a"
@@ -44,7 +45,7 @@ def _request(
 
 def shared_memory_request(
     entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], region: str, first_row: int, batch: int
-) -> bytes:
+) -> Message:
     """Serialise a request for `batch` consecutive samples of a registered region."""
     request = _request(entry, source, outputs, batch)
     parameters = request.inputs[0].parameters
@@ -52,24 +53,25 @@ def shared_memory_request(
     parameters["shared_memory_byte_size"].int64_param = batch * sample_bytes(source)
     if first_row:
         parameters["shared_memory_offset"].int64_param = first_row * sample_bytes(source)
-    return bytes(request.SerializeToString())
+    return _message(request)
 
 
 def message_request_header(
     entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
 ) -> bytes:
     """Serialise all of a request but the samples, whose raw bytes must follow to complete it."""
-    size = batch * sample_bytes(source)
+    size = rest = batch * sample_bytes(source)
     length = bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
+    while rest > 0x7F:
+        length.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    length.append(rest)
     request = _request(entry, source, outputs, batch)
-    return bytes(request.SerializeToString()) + _RAW_INPUT_TAG + bytes(length)
+    header = bytes(request.SerializeToString()) + _RAW_INPUT_TAG + bytes(length)
+    return message_prefix(len(header) + size) + header
 
 
-def description_request(entry: str, source: TensorSpec, outputs: Sequence[TensorSpec]) -> bytes:
+def description_request(entry: str, source: TensorSpec, outputs: Sequence[TensorSpec]) -> Message:
     """Serialise a request that has our backends say how they execute a model.
 
     It holds a sample of zeros, since other backends take it for an inference.
@@ -77,7 +79,12 @@ def description_request(entry: str, source: TensorSpec, outputs: Sequence[Tensor
     request = _request(entry, source, outputs, 1)
     request.parameters[_DESCRIBE].bool_param = True
     request.raw_input_contents.append(bytes(sample_bytes(source)))
-    return bytes(request.SerializeToString())
+    return _message(request)
+
+
+def _message(request: service_pb2.ModelInferRequest) -> Message:
+    body = bytes(request.SerializeToString())
+    return message_prefix(len(body)) + body
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def class_response(*classes: int) -> bytes:
 def test_a_message_request_is_what_protobuf_reads_back() -> None:
     samples = np.arange(2 * 60, dtype=np.float32).reshape(2, 3, 4, 5)
     message = service_pb2.ModelInferRequest.FromString(
-        message_request_header("resnet", IMAGE, [CLASS], 2) + samples.tobytes()
+        (message_request_header("resnet", IMAGE, [CLASS], 2) + samples.tobytes())[5:]
     )
     assert message.model_name == "resnet"
     assert [(i.name, i.datatype, list(i.shape)) for i in message.inputs] == [
@@ -38,7 +38,7 @@ def test_a_message_request_is_what_protobuf_reads_back() -> None:
 
 def test_a_shared_memory_request_points_at_its_rows() -> None:
     message = service_pb2.ModelInferRequest.FromString(
-        shared_memory_request("resnet", IMAGE, [CLASS], "region", 7, 2)
+        shared_memory_request("resnet", IMAGE, [CLASS], "region", 7, 2)[5:]
     )
     parameters = message.inputs[0].parameters
     assert parameters["shared_memory_region"].string_param == "region"

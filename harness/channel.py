@@ -1,0 +1,244 @@
+"""Inferences over the wire: serialised requests to serialised responses, one at a time or many at once."""
+
+import asyncio
+import functools
+import socket
+import struct
+import time
+from typing import Self
+
+from harness.errors import InferenceError
+from harness.http2 import Buffer, Connection, Message, NotProcessed, ProtocolError, Status, failed
+
+_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_CONNECT_TIMEOUT_S = 20.0
+_EXPIRY_INTERVAL_S = 0.5
+_RECEIVE_BYTES = 1 << 18
+_MOST_PARTS = 512
+"""Of one system call; Linux takes no more than 1024."""
+_TIMEOUT = struct.Struct("ll")
+"""Seconds and microseconds, as SO_RCVTIMEO and SO_SNDTIMEO take them."""
+
+
+def _connect(url: str) -> socket.socket:
+    """Connect to host:port; an IPv6 address in brackets.
+
+    Raises:
+        RequestFailed: nothing listens there.
+    """
+    host, _, port = url.rpartition(":")
+    try:
+        connected = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S)
+    except OSError as error:
+        raise failed(Status.UNAVAILABLE, f"cannot connect to {url}: {error.strerror or error}") from error
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
+
+
+def _send(connected: socket.socket, unsent: list[Buffer]) -> None:
+    """Send parts without joining them; what the socket has no room for stays in the list."""
+    while unsent:
+        sent = connected.sendmsg(unsent[:_MOST_PARTS])
+        whole = 0
+        while whole < len(unsent) and len(unsent[whole]) <= sent:
+            sent -= len(unsent[whole])
+            whole += 1
+        del unsent[:whole]
+        if sent:
+            unsent[0] = memoryview(unsent[0])[sent:]
+
+
+def _lost(error: OSError | None) -> InferenceError:
+    reason = (error.strerror or str(error)) if error else "closed by the server"
+    return failed(Status.UNAVAILABLE, f"the connection is lost: {reason}")
+
+
+class BlockingChannel:
+    """One server, asked by one thread, which waits for each answer. It connects with the first request."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._socket: socket.socket | None = None
+        self._connection = Connection(url, _METHOD)
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        self._timeout_s = 0.0
+
+    def infer(self, request: Message, timeout_s: float) -> bytes:
+        """Send a ModelInferRequest, made by harness.wire; its serialised response.
+
+        Raises:
+            RequestFailed: it was refused or lost.
+            InferenceError: what answers is no gRPC server.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            outcome = self._outcome(request, timeout_s, deadline)
+            if isinstance(outcome, bytes):
+                return outcome
+            if not isinstance(outcome, NotProcessed) or time.monotonic() >= deadline:
+                raise outcome
+
+    def _outcome(self, request: Message, timeout_s: float, deadline: float) -> bytes | InferenceError:
+        if self._socket is None or self._connection.is_closing:
+            self.close()
+            self._socket = _connect(self._url)
+            self._connection = Connection(self._url, _METHOD)
+            self._timeout_s = 0.0
+        if timeout_s != self._timeout_s:
+            # The kernel's own timeouts: Python's would cost every call another system call.
+            timeout = _TIMEOUT.pack(int(timeout_s), int(timeout_s % 1 * 1e6))
+            self._socket.settimeout(None)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            self._timeout_s = timeout_s
+        connection, outcomes = self._connection, list[bytes | InferenceError]()
+        connection.call(request, outcomes.append)
+        while not outcomes:
+            try:
+                _send(self._socket, connection.unsent)
+                count = self._socket.recv_into(self._buffer)
+                if not count:
+                    connection.fail(_lost(None))
+                connection.receive(self._buffer[:count])
+            except BlockingIOError:
+                connection.expire(deadline)
+            except OSError as error:
+                connection.fail(_lost(error))
+            except ProtocolError as error:
+                connection.fail(error)
+            if not outcomes and time.monotonic() >= deadline:
+                connection.expire(deadline)
+        return outcomes[0]
+
+    def close(self) -> None:
+        """Close the connection; the next request would open another."""
+        if self._socket:
+            self._socket.close()
+        self._socket = None
+
+
+class _Line:
+    """A connection on an event loop."""
+
+    def __init__(self, connected: socket.socket, url: str) -> None:
+        connected.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._socket = connected
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
+        self._is_flush_due = self._is_full = False
+        self.connection = Connection(url, _METHOD)
+        self._loop.add_reader(connected, self._read)
+
+    def call(self, request: Message) -> asyncio.Future[bytes]:
+        """Send a request, together with all others of this turn of the event loop."""
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self.connection.call(request, functools.partial(_settle, future))
+        self.flush_soon()
+        return future
+
+    def flush_soon(self) -> None:
+        """Send what is unsent after this turn of the event loop."""
+        if not self._is_flush_due and not self._is_full:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        try:
+            _send(self._socket, self.connection.unsent)
+        except BlockingIOError:
+            if not self._is_full:
+                self._is_full = True
+                self._loop.add_writer(self._socket, self._flush)
+            return
+        except OSError as error:
+            self._end(_lost(error))
+            return
+        if self._is_full:
+            self._is_full = False
+            self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            count = self._socket.recv_into(self._buffer)
+            if not count:
+                self._end(_lost(None))
+                return
+            self.connection.receive(self._buffer[:count])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(_lost(error))
+            return
+        except ProtocolError as error:
+            self._end(error)
+            return
+        if self.connection.unsent:
+            self.flush_soon()
+        if self.connection.is_closing and self.connection.is_idle:
+            self._end(_lost(None))
+
+    def _end(self, error: InferenceError) -> None:
+        self.close()
+        self.connection.fail(error)
+
+    def close(self) -> None:
+        """Let go of the socket; calls under way never end."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket.close()
+
+
+def _settle(future: asyncio.Future[bytes], outcome: bytes | InferenceError) -> None:
+    if future.done():
+        return  # its task was cancelled
+    if isinstance(outcome, bytes):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)
+
+
+class Channel:
+    """One server, asked many things at once on the event loop that this was opened on."""
+
+    def __init__(self, url: str, timeout_s: float, line: _Line) -> None:
+        self._url, self._timeout_s, self._line = url, timeout_s, line
+        self._reconnecting = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
+
+    @classmethod
+    async def open(cls, url: str, timeout_s: float) -> Self:
+        """Connect to host:port; requests fail that have no answer after `timeout_s`.
+
+        Raises:
+            RequestFailed: nothing listens there.
+        """
+        return cls(url, timeout_s, await cls._new_line(url))
+
+    @staticmethod
+    async def _new_line(url: str) -> _Line:
+        return _Line(await asyncio.to_thread(_connect, url), url)
+
+    async def infer(self, request: Message) -> bytes:
+        """As `BlockingChannel.infer`."""
+        while True:
+            if self._line.connection.is_closing:
+                async with self._reconnecting:
+                    if self._line.connection.is_closing:
+                        self._line = await self._new_line(self._url)
+            try:
+                return await self._line.call(request)
+            except NotProcessed:
+                continue
+
+    def _expire(self) -> None:
+        self._line.connection.expire(time.monotonic() - self._timeout_s)
+        self._line.flush_soon()
+        self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
+
+    async def close(self) -> None:
+        """Close the connection; inferences under way never end."""
+        self._expiry.cancel()
+        self._line.close()

@@ -1,0 +1,470 @@
+"""Unary gRPC calls of ready-made bytes on one HTTP/2 connection: what to send and what came, without I/O.
+
+gRPC's own Python client costs several times the CPU of all else that the harness does for a query. Here a
+call is two frames put together from ready parts, and its answer three frames: one method, no metadata, no
+compression, no TLS, which is all that Triton needs to be asked.
+
+Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK, by the `hpack` package), and gRPC's PROTOCOL-HTTP2.md.
+"""
+
+import enum
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from urllib.parse import unquote
+
+import hpack
+
+from harness.errors import InferenceError, RequestFailed
+
+Buffer = bytes | memoryview
+Message = bytes
+"""Of gRPC, with its prefix: see `message_prefix`."""
+Done = Callable[[bytes | InferenceError], None]
+"""Is told the serialised response, or why there is none."""
+
+
+class Status(enum.IntEnum):
+    """Of a gRPC call."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+_STATUS = {str(status.value): status for status in Status}
+
+
+class _Frame(enum.IntEnum):
+    """Types that are looked at; others are passed over, as RFC 9113 wants."""
+
+    DATA = 0
+    HEADERS = 1
+    RST_STREAM = 3
+    SETTINGS = 4
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+class _Setting(enum.IntEnum):
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+
+
+_END_STREAM = _ACK = 0x1
+_END_HEADERS = 0x4
+_PADDED = 0x8
+_PRIORITY = 0x20
+
+_REFUSED = 0x7
+_CANCEL = 0x8
+_RESET_STATUS = {
+    _CANCEL: Status.CANCELLED,
+    0xB: Status.RESOURCE_EXHAUSTED,
+    0xC: Status.PERMISSION_DENIED,
+}
+"""By HTTP/2's error code, as PROTOCOL-HTTP2.md maps them; all others are INTERNAL."""
+_HTTP_STATUS = {
+    "400": Status.INTERNAL,
+    "401": Status.UNAUTHENTICATED,
+    "403": Status.PERMISSION_DENIED,
+    "404": Status.UNIMPLEMENTED,
+    "429": Status.UNAVAILABLE,
+    "502": Status.UNAVAILABLE,
+    "503": Status.UNAVAILABLE,
+    "504": Status.UNAVAILABLE,
+}
+"""For answers of what is no gRPC server, as gRPC's http-grpc-status-mapping.md; all others are UNKNOWN."""
+_FATAL = (Status.UNAVAILABLE, Status.NOT_FOUND, Status.UNIMPLEMENTED)
+"""No later request can succeed either."""
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HEAD = struct.Struct(">BHBBI")
+"""Of a frame: length (24 bits), type, flags, stream."""
+_WORD = struct.Struct(">I")
+_SETTING = struct.Struct(">HI")
+_MESSAGE_HEAD = struct.Struct(">BI")
+"""Of a gRPC message: whether it is compressed, length."""
+_DEFAULT_WINDOW = 65_535
+_LARGEST_WINDOW = 2**31 - 1
+_DEFAULT_FRAME = 16_384
+_OUR_FRAME = 1 << 20
+_RENEW_AT = 1 << 30
+"""Bytes received until the server is told that it may send as many more."""
+_LAST_STREAM = 2**31 - 1
+_TOO_SHORT = "the server sent a frame that is too short"
+
+
+class ProtocolError(InferenceError):
+    """What came is not HTTP/2; the connection is of no more use."""
+
+
+class NotProcessed(InferenceError):
+    """The server has not looked at the request, which may be sent again (RFC 9113, 8.7)."""
+
+
+def failed(status: Status, details: str) -> RequestFailed:
+    """The error that a call ended with."""
+    return RequestFailed(f"{status.name}: {details}", is_fatal=status in _FATAL)
+
+
+class _Call:
+    """A call under way."""
+
+    __slots__ = ("began", "data", "done", "http_status")
+
+    def __init__(self, done: Done, began: float) -> None:
+        self.done = done
+        self.began = began
+        self.data = b""
+        self.http_status = ""
+
+
+class _Upload:
+    """What is left to be sent of a request that is longer than a frame or the server's window."""
+
+    __slots__ = ("rest", "window")
+
+    def __init__(self, rest: memoryview, window: int) -> None:
+        self.rest = rest
+        self.window = window
+
+
+class Connection:
+    """One connection's state. `unsent` is what must be sent next, in order; its owner empties it."""
+
+    def __init__(self, authority: str, path: str) -> None:
+        """`authority`: the server, as host:port; `path`: the method, as /package.Service/Method."""
+        self._header_fields = (
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", authority),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        )
+        self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
+        self._latest_block = self._block = b""
+        self._known: dict[bytes, dict[str, str]] = {}
+        """Header blocks that only point into the decoder's table, as it is now."""
+        self._received = bytearray()
+        self._headers_of: tuple[int, int, bytes] | None = None
+        """Stream, flags and fragments of a header block that goes on in the next frame."""
+        self._calls: dict[int, _Call] = {}
+        self._waiting: deque[tuple[Message, _Call]] = deque()
+        self._uploads: dict[int, _Upload] = {}
+        self._latest_stream = -1
+        self._most_streams = 0
+        """At once, as the server allows it; none before its first settings say so."""
+        self._has_settings = False
+        self._largest_frame = _DEFAULT_FRAME
+        self._window, self._first_window = _DEFAULT_WINDOW, _DEFAULT_WINDOW
+        self._unrenewed = 0
+        self.is_closing = False
+        """No new call may be made on it."""
+        settings = (
+            (_Setting.ENABLE_PUSH, 0),
+            (_Setting.INITIAL_WINDOW_SIZE, _LARGEST_WINDOW),
+            (_Setting.MAX_FRAME_SIZE, _OUR_FRAME),
+        )
+        self.unsent: list[Buffer] = [
+            _PREFACE,
+            _frame(_Frame.SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in settings)),
+            _frame(_Frame.WINDOW_UPDATE, 0, 0, _WORD.pack(_LARGEST_WINDOW - _DEFAULT_WINDOW)),
+        ]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way."""
+        return not self._calls and not self._waiting
+
+    def call(self, message: Message, done: Done) -> None:
+        """Make a call: `done` hears of its end, when `fail` is called at the latest."""
+        call = _Call(done, time.monotonic())
+        if len(self._calls) < self._most_streams:
+            self._start(message, call)
+        else:
+            self._waiting.append((message, call))
+
+    def receive(self, data: Buffer) -> None:
+        """Take what the server sent, in pieces of any size.
+
+        Raises:
+            ProtocolError: it is not HTTP/2.
+        """
+        received = self._received
+        received += data
+        start, available = 0, len(received)
+        while available - start >= _HEAD.size:
+            high, low, kind, flags, stream = _HEAD.unpack_from(received, start)
+            length = high << 16 | low
+            if length > _OUR_FRAME:
+                raise ProtocolError("the server does not speak HTTP/2 (is this its gRPC port?)")
+            begin = start + _HEAD.size
+            end = begin + length
+            if end > available:
+                break
+            self._take(kind, flags, stream, bytes(received[begin:end]))
+            start = end
+        del received[:start]
+
+    def expire(self, began_before: float) -> None:
+        """Fail the calls that began before a time of the monotonic clock."""
+        error = failed(Status.DEADLINE_EXCEEDED, "no answer in time")
+        # In the order in which they began.
+        for stream, call in list(self._calls.items()):
+            if call.began >= began_before:
+                break
+            self._drop(stream)
+            self._end(stream, error)
+        while self._waiting and self._waiting[0][1].began < began_before:
+            self._waiting.popleft()[1].done(error)
+
+    def fail(self, error: InferenceError) -> None:
+        """End all calls: the connection is lost."""
+        self.is_closing = True
+        calls = [*self._calls.values(), *(call for _, call in self._waiting)]
+        self._calls.clear()
+        self._waiting.clear()
+        self._uploads.clear()
+        for call in calls:
+            call.done(error)
+
+    def _start(self, message: Message, call: _Call) -> None:
+        self._latest_stream += 2
+        stream = self._latest_stream
+        # Stream numbers do not come again: the next call needs a new connection.
+        self.is_closing |= stream + 2 > _LAST_STREAM
+        self._calls[stream] = call
+        block = self._block or self._encoded()
+        head = _head(_Frame.HEADERS, _END_HEADERS, stream, len(block)) + block
+        length = len(message)
+        if length <= self._largest_frame and length <= self._window and length <= self._first_window:
+            self._window -= length
+            self.unsent += (head + _head(_Frame.DATA, _END_STREAM, stream, length), message)
+        else:
+            self.unsent.append(head)
+            self._uploads[stream] = _Upload(memoryview(message), self._first_window)
+            self._upload(stream)
+
+    def _encoded(self) -> bytes:
+        """The header block of a call; ready for all calls once it only points into the server's table."""
+        block = self._encoder.encode(self._header_fields)
+        if block == self._latest_block:
+            self._block = block
+        self._latest_block = block
+        return block
+
+    def _upload(self, stream: int) -> None:
+        """Send as much of a request as the server has room for."""
+        upload = self._uploads[stream]
+        while (length := min(len(upload.rest), self._largest_frame, self._window, upload.window)) > 0:
+            flags = _END_STREAM if length == len(upload.rest) else 0
+            self.unsent += (_head(_Frame.DATA, flags, stream, length), upload.rest[:length])
+            upload.rest = upload.rest[length:]
+            self._window -= length
+            upload.window -= length
+        if not upload.rest:
+            del self._uploads[stream]
+
+    def _upload_all(self) -> None:
+        for stream in list(self._uploads):
+            if self._window <= 0:
+                break
+            self._upload(stream)
+
+    def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _Frame.DATA:
+            self._take_data(flags, stream, payload)
+        elif kind == _Frame.HEADERS:
+            payload = _unpadded(flags, payload)
+            if flags & _PRIORITY:
+                payload = payload[5:]
+            self._take_block(flags, stream, payload)
+        elif kind == _Frame.CONTINUATION and self._headers_of:
+            stream, first_flags, fragments = self._headers_of
+            self._take_block(first_flags | flags, stream, fragments + payload)
+        elif kind == _Frame.SETTINGS and not flags & _ACK:
+            self._take_settings(payload)
+        elif kind == _Frame.PING and not flags & _ACK:
+            self.unsent.append(_frame(_Frame.PING, _ACK, 0, payload))
+        elif kind == _Frame.WINDOW_UPDATE:
+            self._widen(stream, _word(payload))
+        elif kind == _Frame.RST_STREAM:
+            self._uploads.pop(stream, None)
+            self._end(stream, _reset(_word(payload)))
+        elif kind == _Frame.GOAWAY:
+            self._go_away(_word(payload))
+
+    def _take_settings(self, payload: bytes) -> None:
+        if not self._has_settings:
+            self._has_settings, self._most_streams = True, _LAST_STREAM
+        if len(payload) % _SETTING.size:
+            raise ProtocolError(_TOO_SHORT)
+        for setting, value in _SETTING.iter_unpack(payload):
+            self._take_setting(setting, value)
+        self.unsent.append(_frame(_Frame.SETTINGS, _ACK, 0))
+        self._upload_all()
+        self._start_waiting()
+
+    def _take_setting(self, setting: int, value: int) -> None:
+        if setting == _Setting.HEADER_TABLE_SIZE:
+            self._encoder.header_table_size = value
+            self._latest_block = self._block = b""
+        elif setting == _Setting.MAX_CONCURRENT_STREAMS:
+            self._most_streams = value
+        elif setting == _Setting.INITIAL_WINDOW_SIZE:
+            for upload in self._uploads.values():
+                upload.window += value - self._first_window
+            self._first_window = value
+        elif setting == _Setting.MAX_FRAME_SIZE:
+            self._largest_frame = value
+
+    def _widen(self, stream: int, more: int) -> None:
+        """The server has room for more: on the connection, or of one call."""
+        if not stream:
+            self._window += more
+            self._upload_all()
+        elif upload := self._uploads.get(stream):
+            upload.window += more
+            self._upload(stream)
+
+    def _go_away(self, last_stream: int) -> None:
+        self.is_closing = True
+        unseen = [self._calls.pop(stream) for stream in list(self._calls) if stream > last_stream]
+        unseen += [call for _, call in self._waiting]
+        self._waiting.clear()
+        for call in unseen:
+            call.done(NotProcessed("the server closes the connection"))
+
+    def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
+        self._unrenewed += len(payload)
+        if self._unrenewed >= _RENEW_AT:
+            self.unsent.append(_frame(_Frame.WINDOW_UPDATE, 0, 0, _WORD.pack(self._unrenewed)))
+            self._unrenewed = 0
+        call = self._calls.get(stream)
+        if call is None:
+            return
+        data = _unpadded(flags, payload)
+        call.data = call.data + data if call.data else data
+        if flags & _END_STREAM:
+            self._end(stream, failed(Status.UNKNOWN, "the response has no status"))
+
+    def _take_block(self, flags: int, stream: int, block: bytes) -> None:
+        if not flags & _END_HEADERS:
+            self._headers_of = stream, flags, block
+            return
+        self._headers_of = None
+        # Decoded in any case: every block may change the table that later ones refer to.
+        fields = self._known.get(block) or self._decoded(block)
+        call = self._calls.get(stream)
+        if call is None:
+            return
+        http_status = fields.get(":status")
+        # 1xx is not the answer yet.
+        if http_status is not None and not http_status.startswith("1"):
+            call.http_status = http_status
+        if flags & _END_STREAM:
+            self._end(stream, _outcome(call, fields))
+
+    def _decoded(self, block: bytes) -> dict[str, str]:
+        try:
+            fields = {str(name): str(value) for name, value in self._decoder.decode(block)}
+        except hpack.HPACKError as error:
+            raise ProtocolError(f"the server sent malformed headers: {error}") from error
+        # RFC 7541, 6.1: bytes with the high bit set are fields of the table, and do not change it.
+        if min(block, default=0) >= 0x80:
+            self._known[block] = fields
+        else:
+            self._known.clear()
+        return fields
+
+    def _end(self, stream: int, outcome: bytes | InferenceError) -> None:
+        call = self._calls.pop(stream, None)
+        if call is None:
+            return
+        if stream in self._uploads:
+            self._drop(stream)
+        call.done(outcome)
+        if self._waiting:
+            self._start_waiting()
+
+    def _drop(self, stream: int) -> None:
+        """Tell the server that a call is of no more interest."""
+        self._uploads.pop(stream, None)
+        self.unsent.append(_frame(_Frame.RST_STREAM, 0, stream, _WORD.pack(_CANCEL)))
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._calls) < self._most_streams:
+            self._start(*self._waiting.popleft())
+
+
+def message_prefix(length: int) -> bytes:
+    """What comes before the `length` bytes of a gRPC message."""
+    return _MESSAGE_HEAD.pack(0, length)
+
+
+def _reset(code: int) -> InferenceError:
+    """Why the server reset a stream, by HTTP/2's error code."""
+    if code == _REFUSED:
+        return NotProcessed("the server refused the stream")
+    status = _RESET_STATUS.get(code, Status.INTERNAL)
+    return failed(status, f"the server reset the stream (HTTP/2 error {code})")
+
+
+def _outcome(call: _Call, trailers: dict[str, str]) -> bytes | RequestFailed:
+    """The response, or the error, of a call that has ended."""
+    code = trailers.get("grpc-status")
+    if code is None:
+        status = _HTTP_STATUS.get(call.http_status, Status.UNKNOWN)
+        return failed(status, f"no gRPC server answered, but something with HTTP status {call.http_status}")
+    if code != "0":
+        status = _STATUS.get(code, Status.UNKNOWN)
+        return failed(status, unquote(trailers.get("grpc-message", "")))
+    data = call.data
+    if len(data) < _MESSAGE_HEAD.size:
+        return failed(Status.INTERNAL, "the response has no message")
+    is_compressed, length = _MESSAGE_HEAD.unpack_from(data)
+    if is_compressed or length != len(data) - _MESSAGE_HEAD.size:
+        return failed(Status.INTERNAL, "the response is compressed, or not of the length that it states")
+    return data[_MESSAGE_HEAD.size :]
+
+
+def _head(kind: int, flags: int, stream: int, length: int) -> bytes:
+    return _HEAD.pack(length >> 16, length & 0xFFFF, kind, flags, stream)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return _head(kind, flags, stream, len(payload)) + payload
+
+
+def _word(payload: bytes) -> int:
+    """The first 31 bits."""
+    if len(payload) < _WORD.size:
+        raise ProtocolError(_TOO_SHORT)
+    number: int = _WORD.unpack_from(payload)[0]
+    return number & 0x7FFFFFFF
+
+
+def _unpadded(flags: int, payload: bytes) -> bytes:
+    return payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload
