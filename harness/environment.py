@@ -10,6 +10,7 @@ _PACKAGES = (
     "nvidia-pytriton",
     "tritonclient",
     "grpcio",
+    "hpack",
     "mlcommons-loadgen",
     "numpy",
     "opencv-python-headless",

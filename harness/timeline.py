@@ -2,7 +2,7 @@
 
 LoadGen stays the only clock that figures are quoted from; it keeps percentiles and no course of time. A test
 compares the two. All of it, clocks and counters included, takes the client half a microsecond for each query,
-of the hundred that a query to a null model takes it.
+of the thirty that a query to a null model takes it.
 """
 
 import mmap
