@@ -1,7 +1,7 @@
 """Find the best settings of this machine: `python -m harness.tune --model M --platform P`.
 
-Every candidate is loaded and asked for a few seconds, all of them in turn and then again; the best median is
-written to this machine's table, which later runs take their settings from.
+Every candidate is loaded and asked for a few seconds, all of them in turn and then again those that are not
+far behind; the best median is written to this machine's table, which later runs take their settings from.
 """
 
 import argparse
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 _ROUNDS = 3
 _SERVER_LOAD = 0.7
 """Of the rate that the first candidate reaches with requests one after the other and two in flight."""
+_HOPELESS = 1.3
+"""A candidate that is so much worse than the best one is not tried again: noise is less."""
 _CLEAR = 0.95
 """A candidate must be this much better than the rule's choice: less is noise."""
 
@@ -81,10 +83,15 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     loader = ModelLoader(client, prepared.manifest.entry)
     rate = _server_rate(prepared, loader, choices[0], threads) if scenario == Scenario.SERVER else 1.0
     figures: list[list[float]] = [[] for _ in choices]
-    trials = [*zip(choices, figures, strict=True)] * (_ROUNDS if len(choices) > 1 else 1)
-    for choice, found in progress.track(trials, f"{scenario}: trying settings", len(trials)):
-        found.append(_measure(prepared, loader, scenario, choice, threads, rate))
-    medians = [statistics.median(found) for found in figures]
+    tried = list(range(len(choices)))
+    for number in range(_ROUNDS if len(choices) > 1 else 1):
+        title = f"{scenario}: trying settings, round {number + 1} of up to {_ROUNDS}"
+        for one in progress.track(tried, title, len(tried)):
+            figures[one].append(_measure(prepared, loader, scenario, choices[one], threads, rate))
+        medians = [statistics.median(found) for found in figures]
+        tried = [one for one in tried if medians[one] <= min(medians) * _HOPELESS]
+        if len(tried) == 1:
+            break
     best = min(range(len(choices)), key=medians.__getitem__)
     if medians[best] > medians[0] * _CLEAR:
         best = 0
