@@ -41,7 +41,7 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
     )
     groups: dict[str, Mapping[str, Any]] = {
         "model": {key: document.get(key) for key in ("model", "platform", "precision")},
-        "weights": {key: manifest.get(key) for key in ("weights", "graph_sha256")},
+        "weights": {key: manifest.get(key) for key in ("weights", "weights_sha256")},
         "data": {key: dataset.get(key) for key in ("name", "samples", "fingerprint")},
         "LoadGen settings": {"scenario": run.scenario.value, "mode": run.mode, **_plan(run)},
         "settings": {key: value for key, value in document["args"].items() if key not in _NO_SETTING},

@@ -107,7 +107,11 @@ SERVER_RUN: dict[str, Any] = {
         },
     },
     "rules": {"round": "v6.1", "min_duration_ms": 600_000, "qsl_seed": 2085463073848966840},
-    "manifest": {"weights": "seeded", "graph_sha256": "7aa7ed86656d7f38"},
+    "manifest": {
+        "weights": "seeded",
+        "graph_sha256": "7aa7ed86656d7f38",
+        "weights_sha256": "37e2f158267b9cfe",
+    },
     "dataset": {"name": "synthetic", "samples": 256, "fingerprint": "d07c59da533742bd"},
     "loadgen": "6.0.17",
     "environment": {"cpu": "a CPU", "cpus_usable": 2, "memory_bytes": 2**34, "packages": {"numpy": "1.26.4"}},
