@@ -6,6 +6,7 @@ import pytest
 from harness import recorded_run
 from harness.compare import __main__ as command
 from harness.compare.comparison import compare
+from harness.compare.differences import differences
 from harness.compare.noise import conclusion, deciding
 
 STEADY_US = np.tile(np.linspace(20_000, 180_000, 50), 40)
@@ -124,3 +125,18 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert not (tmp_path / "compare.html").exists()
+
+
+def test_another_export_of_the_same_weights_is_no_difference(write_run) -> None:
+    same, other = (
+        {"weights": "seeded", "weights_sha256": weights, "graph_sha256": graph}
+        for weights, graph in (("a" * 16, "1" * 16), ("b" * 16, "2" * 16))
+    )
+    first, again, different = (
+        recorded_run.read(single_stream(write_run, name, 20.0, manifest=manifest))
+        for name, manifest in (("a", same), ("b", same | {"graph_sha256": "3" * 16}), ("c", other))
+    )
+    assert differences([first, again]) == []
+    assert [(one.group, one.name) for one in differences([first, different])] == [
+        ("weights", "weights_sha256")
+    ]
