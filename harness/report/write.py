@@ -19,7 +19,9 @@ def write(path: Path) -> Path:
     run = recorded_run.read(path)
     file = run.folder / page.REPORT_NAME
     partial = file.with_suffix(".partial")
-    partial.write_text(page.render(run), encoding="utf-8")
+    with recorded_run.understood(run.folder / recorded_run.RESULTS_NAME):
+        content = page.render(run)
+    partial.write_text(content, encoding="utf-8")
     partial.rename(file)
     return file
 
