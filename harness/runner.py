@@ -101,7 +101,12 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
             server.stop(state_dir=leftover)
             shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
+    try:
+        info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
+    except KeyboardInterrupt:
+        # A server that fails leaves its log there, which the error names.
+        shutil.rmtree(state_dir, ignore_errors=True)
+        raise
     try:
         yield (info.grpc_url,), True
     finally:

@@ -21,7 +21,8 @@ def write(path: Path) -> Path:
     partial = file.with_suffix(".partial")
     with recorded_run.understood(run.folder / recorded_run.RESULTS_NAME):
         content = page.render(run)
-    partial.write_text(content, encoding="utf-8")
+    # File names may hold what UTF-8 does not.
+    partial.write_text(content, encoding="utf-8", errors="replace")
     partial.rename(file)
     return file
 
