@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from harness import recorded_run
+from harness import output_files, recorded_run
 from harness.report import page
 
 logger = logging.getLogger(__name__)
@@ -13,17 +13,13 @@ def write(path: Path) -> Path:
     """Write report.html into the folder of a run, and return it.
 
     Raises:
-        ConfigError: that is no run (see `recorded_run.read`).
-        OSError: it cannot be written.
+        ConfigError: that is no run (see `recorded_run.read`), or the page cannot be written.
     """
     run = recorded_run.read(path)
     file = run.folder / page.REPORT_NAME
-    partial = file.with_suffix(".partial")
     with recorded_run.understood(run.folder / recorded_run.RESULTS_NAME):
         content = page.render(run)
-    # File names may hold what UTF-8 does not.
-    partial.write_text(content, encoding="utf-8", errors="replace")
-    partial.rename(file)
+    output_files.write(file, content)
     return file
 
 
