@@ -14,7 +14,7 @@ from harness.manifest import OFFICIAL, SEEDED, Manifest
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.recipes import RECIPES
 from harness.models.spec import ModelSpec, Nms, Platform
-from harness.paths import MODEL_REPOSITORY
+from harness.paths import MODEL_REPOSITORY, absolute
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def _platforms_for(spec: ModelSpec, weights: str) -> list[Platform]:
     """Every platform of the model, or those that a user's file is of use to."""
     if weights in (AUTO, SEEDED, OFFICIAL):
         return list(spec.variants)
-    path = Path(weights).expanduser()
+    path = absolute(weights)
     platforms = [platform for platform in spec.variants if accepts(spec, platform, path)]
     if not platforms:
         raise ConfigError(

@@ -11,7 +11,7 @@ from harness import file_lock, manifest, progress
 from harness.errors import ConfigError, ConversionError
 from harness.manifest import OFFICIAL, SEEDED, USER_FILE
 from harness.models.spec import ModelSpec, Platform, Variant, Weights
-from harness.paths import weights_dir
+from harness.paths import absolute, weights_dir
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def own_file(path: Path, spec: ModelSpec, platform: Platform) -> SourceFile:
     Raises:
         ConfigError: no such file, or none that `platform` can be served from.
     """
-    path = path.expanduser().absolute()
+    path = absolute(path)
     if not path.exists():
         raise ConfigError(f"{path} does not exist; --weights takes auto, seeded, official or a file")
     if not accepts(spec, platform, path):

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
-from harness import dry_run, result_file, runner
+from harness import dry_run, output_files, result_file, runner
 from harness.config import RunConfig
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
 from harness.option_values import nearest
@@ -115,7 +115,7 @@ def _filed(config: RunConfig, results: Iterator[Result]) -> Iterator[Result]:
     """Keep --output FILE.json up to date with what was measured."""
     collected: list[Result] = []
     if config.output_file:
-        result_file.check_writable(config.output_file)
+        output_files.check_writable(config.output_file.parent)
     for result in results:
         collected.append(result)
         if config.output_file:

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from harness import paths
 from harness.errors import ConfigError
 from harness.option_values import nearest
 from harness.options import OPTIONS, Kind
@@ -27,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read --config {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, no TOML, or brackets in thousands of brackets
         raise ConfigError(f"--config {path} is not TOML: {error}") from error
     found: dict[str, Any] = {}
     for key, value in document.items():
@@ -68,4 +69,4 @@ def _located(folder: Path, key: str, kind: Kind, value: str) -> str:
     if kind == Kind.FILE_OR_WORD:
         is_file = is_model_file(value) if key == "model" else value not in _WORDS_FOR_WEIGHTS
     # "" is refused where all empty options are.
-    return str(folder / Path(value).expanduser()) if is_file and value else value
+    return str(paths.absolute(value, folder)) if is_file and value else value

@@ -33,7 +33,7 @@ def fingerprint(files: Sequence[tuple[Path, int | None]]) -> str:
         for (path, label), (edges, defect) in zip(files, checked, strict=True):
             if defect:
                 bad.append(f"{path} {defect}")
-            digest.update(f"{path.name}\0{label}\0".encode() + edges)
+            digest.update(os.fsencode(path.name) + f"\0{label}\0".encode() + edges)
     if bad:
         raise DatasetError(
             f"{bad[0]} ({len(bad)} of {len(files)} images cannot be used); none is skipped: complete the "
@@ -54,6 +54,8 @@ def _probe(path: Path) -> tuple[bytes, str]:
         return b"", "is missing"
     except OSError as error:
         return b"", f"cannot be read ({error.strerror})"
+    except ValueError:  # a null character, from a list
+        return b"", "cannot be the name of a file"
     edges = hashlib.sha256(b"%d\0" % size + head + tail).digest()
     if not head:
         return edges, "is empty"

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InferenceError
+from harness import output_files
+from harness.errors import ConfigError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.rounds import Scenario
 from harness.server_statistics import ServerStatistics
 from harness.sut import Failures
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,8 @@ def _plan(fields: dict[str, Any]) -> Plan:
 
 
 def write_outcome(job: Job, outcome: Outcome) -> None:
-    """Write the outcome file of a job, all of it or nothing."""
-    path = Path(job.outcome)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(outcome), indent=2), encoding="utf-8")
-    partial.rename(path)
+    """Write the outcome file of a job; where that fails, the log says why there is none."""
+    try:
+        output_files.write(Path(job.outcome), json.dumps(dataclasses.asdict(outcome), indent=2))
+    except ConfigError as error:
+        logger.error("%s", error)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness import paths
 from harness.errors import ConfigError
 from harness.rounds import Scenario
 
@@ -66,12 +67,14 @@ def scenarios(text: str) -> tuple[Scenario, ...]:
 
 
 def latencies(text: str | None) -> tuple[float, ...]:
-    """A list of bounds in seconds.
+    """A list of bounds in seconds; one that is given twice counts once.
 
     Raises:
         ConfigError: one is not a number above 0.
     """
-    return () if text is None else tuple(positive("max-latency", part, float) for part in text.split(","))
+    if text is None:
+        return ()
+    return tuple(dict.fromkeys(positive("max-latency", part, float) for part in text.split(",")))
 
 
 def names(text: str | None) -> tuple[str, ...]:
@@ -104,5 +107,9 @@ def urls(text: str | None) -> tuple[str, ...]:
 
 
 def path(value: Any) -> Path | None:
-    """An absolute path; None stays None."""
-    return Path(value).expanduser().absolute() if value is not None else None
+    """An absolute path; None stays None.
+
+    Raises:
+        ConfigError: it can be none (see `paths.absolute`).
+    """
+    return paths.absolute(value) if value is not None else None

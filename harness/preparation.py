@@ -214,10 +214,22 @@ def _source_answers(prepared: Prepared, *, wants_scores: bool = False) -> Path:
     options = ["--scores"] if wants_scores else []
     key += "_scores" if wants_scores else ""
     path = prepared.config.cache / "source-labels" / f"{key}.npy"
-    if not path.exists():
+    if not _is_readable(path):
         manifest.check_unchanged(facts, prepared.entry_dir)
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))
         path.parent.mkdir(parents=True, exist_ok=True)
         options += ["--entry", str(prepared.entry_dir), "--samples", str(prepared.samples)]
         _run_converter("converters.source", *options, "--output", str(path))
     return path
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether the array is there and whole; a disk that was full may have cut it."""
+    try:
+        np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        return False
+    except (OSError, EOFError, ValueError) as error:
+        logger.warning("%s is damaged (%s): it will be made again", path, error)
+        return False
+    return True

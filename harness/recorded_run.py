@@ -1,6 +1,8 @@
 """A finished run, read back from its folder: results.json, and the timeline of its requests if it has one."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,19 +164,31 @@ def read(path: Path) -> RecordedRun:
         raise ConfigError(
             f"{path} is no run: {error.strerror} ({file.name}); name a folder below results/"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged: {error}") from error
     _check(document, file)
     scenario = Scenario(document["scenario"])
     run = RecordedRun(file.absolute().parent, document, scenario, _timeline(file.parent, document))
-    try:
-        # Whatever is wrong inside is found here, in one place, before anything is shown of it.
+    with understood(file):
+        # Most of what is wrong inside is found here, before anything is shown of it.
         _ = run.metric, run.percentiles_ms, run.bound_ms, run.samples_per_s, run.evidence
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{file} is not a result of this harness, or of another version: {type(error).__name__}: {error}"
-        ) from error
     return run
+
+
+@contextmanager
+def understood(*sources: Path) -> Iterator[None]:
+    """Take a failure of the block for what it is: documents of other makers hold other values.
+
+    Raises:
+        ConfigError: instead of whatever a missing or odd value led to.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(
+            f"{' or '.join(map(str, sources))} is not a result of this harness, or of another version: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _check(document: Any, file: Path) -> None:

@@ -138,7 +138,7 @@ def _given(given: Mapping[str, Any]) -> _Layers:
     if given.get("config") == "":
         raise ConfigError("--config is empty; leave it out, or name a file")
     if given.get("config") is not None:
-        file = Path(given["config"]).expanduser().absolute()
+        file = paths.absolute(given["config"])
         layers.append(_Layer(file.name, config_file.read(file)))
     found = _Layers(tuple(layers))
     for option in OPTIONS.values():
@@ -305,7 +305,7 @@ def _weights(layers: _Layers, target: _Target) -> str:
 def _weights_word(option: str, value: str) -> str:
     if value in (AUTO, SEEDED, OFFICIAL):
         return value
-    path = Path(value).expanduser().absolute()
+    path = paths.absolute(value)
     if not path.exists():
         names = f" (nor one of {AUTO}, {SEEDED}, {OFFICIAL})" if option == "weights" else ""
         raise ConfigError(f"--{option} {value}: no such file{names}")
@@ -365,7 +365,7 @@ def _server(layers: _Layers) -> dict[str, Any]:
 
 
 def _output(layers: _Layers) -> dict[str, Any]:
-    output = Path(layers.take("output", paths.RESULTS_DIR)).expanduser().absolute()
+    output = paths.absolute(layers.take("output", paths.RESULTS_DIR))
     # The reference of 2019 wrote a file, today's a folder.
     is_file = output.suffix == ".json" and not output.is_dir()
     is_debug, is_quiet = layers.take("debug", False), layers.take("quiet", False)

@@ -4,13 +4,12 @@ Written again after each scenario, so that an interrupted invocation leaves what
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import output_files
 from harness.config import RunConfig
-from harness.errors import ConfigError
 from harness.results import Result
 from harness.rounds import Scenario
 
@@ -18,23 +17,12 @@ _COMMON = ("runtime", "version", "time", "args", "cmdline")
 """Keys of the reference that are not of one scenario."""
 
 
-def check_writable(file: Path) -> None:
-    """Find out before anything is run whether the file can be written.
+def write(file: Path, config: RunConfig, results: Sequence[Result]) -> None:
+    """Write what was measured so far, from each result's own results.json.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it cannot be written.
     """
-    probe = file.with_name(f".probe-{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write --output {file}: {error.strerror}") from error
-
-
-def write(file: Path, config: RunConfig, results: Sequence[Result]) -> None:
-    """Write what was measured so far, from each result's own results.json."""
     merged: dict[str, Any] = {}
     bounds = iter(config.max_latency_s if len(config.max_latency_s) > 1 else ())
     for result in results:
@@ -46,6 +34,4 @@ def write(file: Path, config: RunConfig, results: Sequence[Result]) -> None:
         # Several bounds are told apart as the reference of 2019 did, which took a list of them.
         bound = next(bounds, None) if result.scenario == Scenario.SERVER else None
         merged[key if bound is None else f"{key}-{bound:g}"] = entry
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
-    partial.rename(file)
+    output_files.write(file, json.dumps(merged, indent=2) + "\n")

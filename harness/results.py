@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness import output_files
 from harness.accuracy import Accuracy
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
 from harness.job import Outcome
@@ -144,7 +145,11 @@ def log_dir(folder: Path, mode: Mode) -> Path:
 
 
 def write(result: Result, server_details: dict[str, Any]) -> Path:
-    """Write results.json into the result's folder: the reference's keys first, then ours."""
+    """Write results.json into the result's folder: the reference's keys first, then ours.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     path = result.folder / "results.json"
     document = {
         "runtime": "triton",
@@ -167,9 +172,7 @@ def write(result: Result, server_details: dict[str, Any]) -> Path:
         "server": server_details,
         **result.details,
     }
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    partial.rename(path)
+    output_files.write(path, json.dumps(document, indent=2) + "\n")
     return path
 
 

@@ -12,7 +12,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import drawing, loadgen, manifest, paths, planning, results, run_progress, run_status, server
+from harness import (
+    drawing,
+    loadgen,
+    manifest,
+    output_files,
+    paths,
+    planning,
+    results,
+    run_progress,
+    run_status,
+    server,
+)
 from harness.client import TritonClient
 from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
@@ -48,7 +59,7 @@ def run(config: RunConfig) -> Iterator[Result]:
     Raises:
         HarnessError: the next scenario could not be measured.
     """
-    _check_writable(config.output)
+    output_files.check_writable(config.output)
     prepared = prepare(config)
     with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
@@ -65,7 +76,7 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     Raises:
         HarnessError: no server.
     """
-    _check_writable(configs[0].output)
+    output_files.check_writable(configs[0].output)
     with servers(configs[0]) as (urls, _):
         for config in configs:
             try:
@@ -101,7 +112,12 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
             server.stop(state_dir=leftover)
             shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
+    try:
+        info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
+    except KeyboardInterrupt:
+        # A server that fails leaves its log there, which the error names.
+        shutil.rmtree(state_dir, ignore_errors=True)
+        raise
     try:
         yield (info.grpc_url,), True
     finally:
@@ -251,7 +267,7 @@ def run_test(
     """Run LoadGen in a process of its own, which ends with this one."""
     job = job_of(prepared, clients, plan, tuning, log_dir, precision)
     job_file = log_dir / "job.json"
-    job_file.write_text(json.dumps(dataclasses.asdict(job), indent=2), encoding="utf-8")
+    output_files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
     reading, writing = os.pipe()
     statuses = os.fdopen(reading, encoding="utf-8")
@@ -281,17 +297,6 @@ def run_test(
         return read_outcome(Path(job.outcome))
     except InferenceError as error:
         return Outcome(error=str(error))
-
-
-def _check_writable(folder: Path) -> None:
-    """Find out now, not after ten minutes, whether results can be written."""
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write results to {folder}: {error.strerror}; see --output") from error
 
 
 def _new_folder(config: RunConfig, entry: str, scenario: Scenario) -> Path:

@@ -7,6 +7,7 @@ state file, log, backend directory, and a link to the model repository.
 
 import argparse
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -42,6 +43,9 @@ _LOG_FILE = "server.log"
 
 _LOCAL = "local"
 _DOCKER = "docker"
+_STATE_KEYS = {"engine", "repository", "host", "ports"}
+_LOCAL_KEYS = {"pid", "started", "supervisor", "supervisor_started", "shm_prefix"}
+_SHM_PREFIX = "triton_python_backend_"
 
 # Without the proxy of $http_proxy, which knows nothing of this machine's ports.
 _http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -149,7 +153,7 @@ def _prepare(
     link.unlink(missing_ok=True)
     link.symlink_to(repository, target_is_directory=True)
     # Unlike Triton's own, a prefix that no other server has: what carries it is ours to remove.
-    shm_prefix = f"triton_python_backend_{uuid.uuid4().hex[:12]}_"
+    shm_prefix = f"{_SHM_PREFIX}{uuid.uuid4().hex[:12]}_"
     plan = {
         "command": server_launch.command(wheel, host, ports, shm_prefix, auto_complete=auto_complete),
         "folder": str(state_dir),
@@ -208,7 +212,7 @@ def is_ready(info: ServerInfo) -> bool:
     try:
         with _http.open(f"{info.http_url}/v2/health/ready", timeout=5) as answer:
             return bool(answer.status == 200)
-    except OSError:  # URLError is one
+    except (OSError, http.client.HTTPException):  # nothing there, or something that is no web server
         return False
 
 
@@ -234,9 +238,20 @@ def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
 
 def _read_state(state_dir: Path) -> dict[str, Any] | None:
     try:
-        return dict(json.loads((state_dir / _STATE_FILE).read_text(encoding="utf-8")))
+        state = json.loads((state_dir / _STATE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+    return state if _is_state(state) else None
+
+
+def _is_state(state: Any) -> bool:
+    """Whether a document is a state that this version writes; of another one we leave everything alone."""
+    if not isinstance(state, dict) or not _STATE_KEYS.issubset(state):
+        return False
+    if state["engine"] != _LOCAL:
+        return True
+    # What carries the prefix is killed and removed.
+    return _LOCAL_KEYS.issubset(state) and str(state["shm_prefix"]).startswith(_SHM_PREFIX)
 
 
 def _is_alive(state: dict[str, Any], pid: str, started: str) -> bool:
@@ -392,7 +407,7 @@ def _models(info: ServerInfo) -> list[str]:
     try:
         with _http.open(request, timeout=5) as answer:
             index = json.loads(answer.read())
-    except (OSError, ValueError):
+    except (OSError, http.client.HTTPException, ValueError):
         return []
     return [f"{entry['name']}: {entry['state']}" for entry in index if entry.get("state")]
 

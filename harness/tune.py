@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import progress, runner, tuning
+from harness import paths, progress, runner, tuning
 from harness.cli import OneLineParser, one_line_errors
 from harness.client import TritonClient
 from harness.config import SYNTHETIC, cpu_count
@@ -175,7 +175,7 @@ def _table(given: str | None) -> Path:
     Raises:
         ConfigError: no file can be written there, or it is no table.
     """
-    file = tuning.OWN_FILE if given is None else Path(given).expanduser().absolute()
+    file = tuning.OWN_FILE if given is None else paths.absolute(given)
     if given == "" or file.is_dir():
         raise ConfigError(f"--table {given!r} is not a file to write to")
     tuning.read(file)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import paths
+from harness import output_files, paths
 from harness.errors import ConfigError
 from harness.model_config import ServerSettings
 from harness.models.spec import ModelSpec, Variant
@@ -177,11 +177,13 @@ def read(file: Path) -> tuple[Measured, ...]:
 
 
 def add(file: Path, new: Measured) -> None:
-    """Put a line into a table, in place of the one for the same case."""
+    """Put a line into a table, in place of the one for the same case.
+
+    Raises:
+        ConfigError: the table is damaged, or cannot be written.
+    """
     lines = {(line.model, line.platform, line.scenario, line.threads): line for line in (*read(file), new)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
     text = ",\n".join(json.dumps(dataclasses.asdict(lines[key])) for key in sorted(lines))
-    partial.write_text(f"[\n{text}\n]\n", encoding="utf-8")
-    partial.rename(file)
+    output_files.write(file, f"[\n{text}\n]\n")
     read.cache_clear()

@@ -44,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with one_line_errors() as ending:
         options = parser().parse_args(arguments)
-        comparison = compare([recorded_run.read(path) for path in options.runs])
-        options.output.write_text(page.render(comparison), encoding="utf-8")
+        runs = [recorded_run.read(path) for path in options.runs]
+        with recorded_run.understood(*options.runs):
+            comparison = compare(runs)
+            content = page.render(comparison)
+        options.output.write_text(content, encoding="utf-8")
         _show(comparison)
         sys.stdout.write(f"Curves: {options.output}\n")
     return ending.code

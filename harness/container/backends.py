@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 PACKAGES = {
@@ -44,8 +44,14 @@ def pins(names: Iterable[str], requirements: str) -> list[str]:
     return [f"{package}=={found[package]}" for package in packages]
 
 
-def main(source: Path, target: Path, requirements: Path) -> None:
-    """Copy what is lacking, and install what it imports."""
+def add(source: Path, target: Path, requirements: Path) -> None:
+    """Copy what is lacking, and install what it imports.
+
+    Raises:
+        OSError: a folder is missing or cannot be written.
+        ValueError: a package is not pinned.
+        CalledProcessError: pip failed, and said why.
+    """
     names = lacking({folder.name for folder in target.iterdir()})
     sys.stdout.write(f"backends of ours: {', '.join(names) or 'none'}\n")
     sys.stdout.flush()
@@ -56,5 +62,19 @@ def main(source: Path, target: Path, requirements: Path) -> None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--no-cache-dir", *packages], check=True)
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Carry out the command line; returns the exit code."""
+    if len(arguments) != 3:
+        sys.stderr.write("usage: python3 -m harness.container.backends SOURCE TARGET REQUIREMENTS\n")
+        return 2
+    source, target, requirements = map(Path, arguments)
+    try:
+        add(source, target, requirements)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main(*(Path(argument) for argument in sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

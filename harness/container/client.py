@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from harness.container.owner import become_owner
+from harness.errors import EXIT_USAGE, HarnessError
 from harness.paths import MODEL_REPOSITORY, RESULTS_DIR, STATE_DIR, weights_dir
 
 _MODULES = {"fetch": "converters.fetch", "convert": "converters"}
@@ -23,11 +24,15 @@ def command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> li
     return ["-m", "harness", *options, *arguments]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Become the command, as the owner of the host's folder."""
-    become_owner([RESULTS_DIR, MODEL_REPOSITORY, STATE_DIR, weights_dir()])
-    os.execv(sys.executable, [sys.executable, *command_line(arguments, os.environ)])
+def main(arguments: Sequence[str]) -> int:
+    """Become the command, as the owner of the host's folder; returns an exit code only where that fails."""
+    try:
+        become_owner([RESULTS_DIR, MODEL_REPOSITORY, STATE_DIR, weights_dir()])
+        os.execv(sys.executable, [sys.executable, *command_line(arguments, os.environ)])
+    except (OSError, HarnessError) as error:
+        sys.stderr.write(f"error: {error}\n")
+    return EXIT_USAGE
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

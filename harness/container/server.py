@@ -1,5 +1,6 @@
 """Inside the server's container: `serve FLAG ...` becomes tritonserver; `health URL`: is it ready?"""
 
+import http.client
 import os
 import sys
 import urllib.request
@@ -29,7 +30,7 @@ def is_healthy(url: str) -> bool:
     try:
         with opener.open(url, timeout=_ANSWER_TIMEOUT_S) as answer:
             return bool(answer.status == 200)
-    except OSError:  # URLError is one
+    except (OSError, http.client.HTTPException, ValueError):  # nothing there, no web server, no address
         return False
 
 

@@ -28,8 +28,9 @@ def embedded(folder: Path) -> list[Picture]:
     """Scale the first pictures of a results folder down to `data:` URIs; leaves out what cannot be read."""
     found: list[Picture] = []
     room = _MOST_BYTES
-    files = (folder / PICTURES_NAME).glob("*.jpg")
-    for file in sorted(files, key=lambda file: int(file.name.partition("_")[0]))[:_MOST]:
+    # By sample index; what else somebody put there is none of the run's.
+    files = [(file.name.partition("_")[0], file) for file in (folder / PICTURES_NAME).glob("*.jpg")]
+    for _, file in sorted((int(number), file) for number, file in files if number.isdecimal())[:_MOST]:
         image = cv2.imread(str(file))
         if image is None:
             continue

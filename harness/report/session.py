@@ -12,6 +12,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from harness.errors import EXIT_USAGE
+
 _COLUMNS = 112
 _FROM_ELSEWHERE = re.compile(r"<!--.*?-->\s*|@font-face \{\{.*?\}\}\s*", re.DOTALL)
 """In rich's picture: a link, and fonts that would be fetched."""
@@ -29,15 +31,20 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line; the exit code is the command's."""
     if len(arguments) < 2:
         sys.stderr.write("usage: python -m harness.report.session FILE.svg COMMAND [ARGUMENT ...]\n")
-        return 2
+        return EXIT_USAGE
     file, *command = arguments
     lines = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            sys.stdout.write(line)
-            lines.append(line)
-    Path(file).write_text(picture(command, "".join(lines)), encoding="utf-8")
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                sys.stdout.write(line)
+                lines.append(line)
+        Path(file).write_text(picture(command, "".join(lines)), encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE
     return process.returncode
 
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from harness import recorded_run
+from harness import output_files, recorded_run
 from harness.report import page
 
 logger = logging.getLogger(__name__)
@@ -13,14 +13,13 @@ def write(path: Path) -> Path:
     """Write report.html into the folder of a run, and return it.
 
     Raises:
-        ConfigError: that is no run (see `recorded_run.read`).
-        OSError: it cannot be written.
+        ConfigError: that is no run (see `recorded_run.read`), or the page cannot be written.
     """
     run = recorded_run.read(path)
     file = run.folder / page.REPORT_NAME
-    partial = file.with_suffix(".partial")
-    partial.write_text(page.render(run), encoding="utf-8")
-    partial.rename(file)
+    with recorded_run.understood(run.folder / recorded_run.RESULTS_NAME):
+        content = page.render(run)
+    output_files.write(file, content)
     return file
 
 

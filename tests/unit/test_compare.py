@@ -102,6 +102,17 @@ def test_a_run_that_is_not_valid_is_pointed_out(write_run) -> None:
     assert "B against A: B is FAILED; its figures count for nothing." in compare(runs).conclusions
 
 
+def test_a_result_of_another_kind_is_one_line(write_run, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run("a")
+    write_run("b", environment={"packages": ["numpy"]})
+    assert command.main(["a", "b"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: a or b is not a result of this harness, or of another version: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "compare.html").exists()
+
+
 def test_the_page_has_a_curve_for_each_run(write_run, tmp_path, capsys) -> None:
     folders = [str(write_run(name, latencies_us=STEADY_US)) for name in "abc"]
     file = tmp_path / "c.html"

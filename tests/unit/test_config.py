@@ -41,7 +41,7 @@ def test_a_scenario_named_twice_runs_once() -> None:
 
 def test_several_latency_bounds_are_kept_in_order() -> None:
     server = {**MINIMAL, "scenario": "Server"}
-    assert resolve({**server, "max_latency": "0.2,0.05"}).max_latency_s == (0.2, 0.05)
+    assert resolve({**server, "max_latency": "0.2,0.05,0.20"}).max_latency_s == (0.2, 0.05)
 
 
 def test_what_has_no_effect_on_the_scenarios_is_said_and_not_refused() -> None:

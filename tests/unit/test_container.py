@@ -1,13 +1,15 @@
 """What runs inside the images: whose it becomes, which backends it adds, which command it becomes."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from harness.container import backends, owner, server
+from harness.container import backends, client, owner, server
 from harness.container.client import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,3 +118,35 @@ def test_another_command_is_refused_with_the_usage(capsys: pytest.CaptureFixture
 
 def test_nothing_that_answers_is_not_healthy() -> None:
     assert server.main(["health", "http://127.0.0.1:9/v2/health/ready"]) == 1
+
+
+def test_what_is_no_web_server_or_no_address_is_not_healthy() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=lambda: listener.accept()[0].sendall(b"no HTTP\r\n"), daemon=True).start()
+        assert server.main(["health", f"http://127.0.0.1:{listener.getsockname()[1]}/"]) == 1
+    assert server.main(["health", "triton"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [([], "usage: "), (["backends"], "usage: "), (["/nowhere", "/nowhere", "/nowhere"], "error: ")],
+)
+def test_backends_that_cannot_be_added_are_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert backends.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(says)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_a_client_without_its_owners_folder_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(owner.VARIABLE, "/nowhere")
+    assert client.main(["--help"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "/nowhere" in error
+    assert error.count("\n") == 1

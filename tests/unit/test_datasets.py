@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import cv2
@@ -135,6 +136,18 @@ def test_an_unusable_image_is_named_with_how_many_of_how_many(folder, content, d
             (folder / name).write_bytes(content)
     with pytest.raises(DatasetError, match=rf"images/a\.JPEG {defect} \(2 of 4 images cannot be used\)"):
         opened(folder)
+
+
+def test_a_name_that_no_file_can_have_is_named(folder):
+    (folder / "val_map.txt").write_text("d.JPEG 7\na\0b 0\n")
+    with pytest.raises(DatasetError, match=r"a\0b cannot be the name of a file \(1 of 2 images"):
+        opened(folder)
+
+
+def test_names_that_are_not_utf8_are_names_too(tmp_path):
+    for number in range(1, 3):
+        image(tmp_path / os.fsdecode(b"ILSVRC2012_val_%d\xff.JPEG" % number), number)
+    assert len(opened(tmp_path).samples) == 2
 
 
 def test_a_folder_in_the_place_of_an_image_is_named(folder):

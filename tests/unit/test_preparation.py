@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness import preparation
@@ -48,3 +49,15 @@ def test_a_signal_that_ended_a_converter_is_the_reason_and_not_what_it_logged_la
     with pytest.raises(ConversionError, match=reason):
         preparation._run_converter("ending", number, "exporting")
     assert capsys.readouterr().err == "first line\nexporting\n"
+
+
+@pytest.mark.parametrize("length", [None, 0, 100, 150])
+def test_predictions_that_a_full_disk_has_cut_are_made_again(tmp_path: Path, length: int | None) -> None:
+    file = tmp_path / "labels.npy"
+    np.save(file, np.arange(9))
+    assert preparation._is_readable(file)
+    if length is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:length])
+    assert not preparation._is_readable(file)

@@ -112,6 +112,32 @@ def test_damage_deep_inside_is_found_too(write_run) -> None:
         recorded_run.read(write_run("b", tests={"PerformanceOnly": 3}))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"accuracy": 1},
+        {"settings": [{"name": "count"}]},
+        {"deviations": [1]},
+        {"manifest": ["x"]},
+        {"environment": {"memory_bytes": "many"}},
+    ],
+)
+def test_damage_that_only_the_page_finds_is_one_line_too(write_run, capsys, change) -> None:
+    folder = write_run("a", **change)
+    assert command.main([str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {folder / 'results.json'} is not a result of this harness, or of")
+    assert error.count("\n") == 1
+    assert not (folder / "report.html").exists()
+
+
+def test_json_that_is_too_deep_is_damage(write_run) -> None:
+    folder = write_run("a")
+    (folder / "results.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="is damaged"):
+        recorded_run.read(folder)
+
+
 def test_a_damaged_timeline_is_named(write_run) -> None:
     folder = write_run("a")
     (folder / "performance" / "run_1" / "timeline.npz").write_bytes(b"PK")
@@ -131,6 +157,7 @@ def test_pictures_are_scaled_down_and_bounded(tmp_path) -> None:
     for number in (10, 9):
         noise = np.random.default_rng(number).integers(0, 255, (600, 960, 3), np.uint8)
         cv2.imwrite(str(tmp_path / "pictures" / f"{number}_image_{number}.jpg"), noise)
+        cv2.imwrite(str(tmp_path / "pictures" / "somebody_elses.jpg"), noise)
     found = pictures.embedded(tmp_path)
     assert [(one.name, one.width_px, one.height_px) for one in found] == [
         ("image_9", 480, 300),

@@ -15,3 +15,10 @@ def test_a_session_shows_the_command_and_what_it_printed_and_asks_the_network_fo
     assert "print(" in svg
     addresses = set(re.findall(r"https?://[^\"')\s]+", svg))
     assert addresses == {"http://www.w3.org/2000/svg"}, addresses
+
+
+def test_a_command_that_cannot_be_run_is_one_line_and_exit_code_2(tmp_path: Path, capsys) -> None:
+    assert session.main([str(tmp_path / "session.svg"), "/nowhere/command"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

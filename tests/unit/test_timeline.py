@@ -52,6 +52,26 @@ def test_a_timeline_that_cannot_be_read_is_named(tmp_path, content):
         timeline.load(path)
 
 
+@pytest.mark.parametrize("completed_us", [[5], [[5, 6]], [5.0, float("nan")], [1, 9]])
+def test_a_timeline_that_no_test_can_have_left_is_refused(tmp_path, completed_us):
+    issued_us = np.array([2, 3], np.uint32)
+    columns = np.array(completed_us)
+    columns = columns.astype(np.uint32) if columns.dtype.kind == "i" else columns
+    np.savez(tmp_path / "t.npz", issued_us=issued_us, completed_us=columns, samples=issued_us)
+    with pytest.raises(InferenceError, match="not of requests and their answers"):
+        timeline.load(tmp_path / "t.npz")
+
+
+def test_a_timeline_with_a_damaged_middle_is_named(tmp_path):
+    numbers = np.arange(5000, dtype=np.uint32) * 7919 % 4999
+    np.savez_compressed(tmp_path / "t.npz", issued_us=numbers, completed_us=numbers, samples=numbers)
+    content = bytearray((tmp_path / "t.npz").read_bytes())
+    content[200:260] = b"\xff" * 60
+    (tmp_path / "t.npz").write_bytes(content)
+    with pytest.raises(InferenceError, match=r"t\.npz cannot be read"):
+        timeline.load(tmp_path / "t.npz")
+
+
 def recorded(*requests):
     return Recorded(*(np.array(column, np.uint32) for column in zip(*requests, strict=True)))
 

@@ -1,0 +1,43 @@
+"""The state file of a server: only one of our own is acted on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import server
+
+STATE = {"engine": "local", "repository": "/models", "host": "127.0.0.1", "ports": [8000, 8001, 8002]}
+PROCESSES = {"pid": 0, "started": None, "supervisor": 0, "supervisor_started": None}
+PREFIX = {"shm_prefix": "triton_python_backend_1234_"}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        [],
+        3,
+        "local",
+        STATE,
+        {**STATE, **PROCESSES},
+        # Of every process and every segment, which would be killed and removed.
+        {**STATE, **PROCESSES, "shm_prefix": ""},
+        {**STATE, **PREFIX},
+    ],
+)
+def test_what_another_version_or_nobody_has_written_is_no_server(tmp_path: Path, state: object) -> None:
+    file = tmp_path / "server.json"
+    file.write_text(json.dumps(state))
+    assert server.running(tmp_path) is None
+    assert not server.stop(None, tmp_path)
+    assert server.main(["status"], tmp_path) == 3
+    assert file.exists()
+
+
+def test_what_a_dead_server_of_ours_has_left_is_removed(tmp_path: Path) -> None:
+    file = tmp_path / "server.json"
+    file.write_text(json.dumps({**STATE, **PROCESSES, **PREFIX}))
+    assert server.running(tmp_path) is None
+    assert not server.stop(None, tmp_path)
+    assert not file.exists()
