@@ -149,11 +149,17 @@ def _reasons(evidence: Evidence) -> tuple[str, ...]:
     others = f" and {len(commonest) - 3} other sizes" if len(commonest) > 3 else ""
     rest_us = max(0.0, evidence.request_us - evidence.queue_us - evidence.compute_us)
     return (
-        f"client: CPU {evidence.client_cores:.0%} of a core, {evidence.client_us:.0f} us a request",
+        f"client: CPU {evidence.client_cores:.0%} of a core, {_ms(evidence.client_us)} ms a request",
         f"requests in flight: {evidence.in_flight:.1f} of up to {evidence.in_flight_limit}, of these in the "
         f"server {evidence.in_server:.1f}",
-        f"a request: {evidence.request_us:.0f} us = {evidence.queue_us:.0f} in Triton's queue + "
-        f"{evidence.compute_us:.0f} in its batch + {rest_us:.0f} in client and transport",
+        f"a request: {_ms(evidence.request_us)} ms = {_ms(evidence.queue_us)} in Triton's queue + "
+        f"{_ms(evidence.compute_us)} in its batch + {_ms(rest_us)} in client and transport",
         f"server: instances busy {evidence.instances_busy:.0%}; mean batch {evidence.mean_batch_size:.1f}, "
         f"of {sizes}{others}",
     )
+
+
+def _ms(us: float) -> str:
+    """With three digits that mean something; whole where it has more."""
+    ms = us / 1e3
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"

@@ -41,6 +41,7 @@ def judge(
     prepared: Prepared,
     scenario: Scenario,
     rule: Rules,
+    bound_s: float | None,
     folder: Path,
     outcomes: dict[Mode, Outcome],
     tuning: Tuning,
@@ -52,6 +53,7 @@ def judge(
         prepared: the model and the data.
         scenario: what was run.
         rule: what the round asks for.
+        bound_s: Server's latency bound, None for the round's.
         folder: where LoadGen's logs are.
         outcomes: by mode, of the tests that were started.
         tuning: how server and client were set up.
@@ -86,7 +88,7 @@ def judge(
         time=int(time.time()),
         precision=precision,
         details=_details(prepared, rule)
-        | {"settings": _settings(prepared, rule, scenario, outcomes, tuning)},
+        | {"settings": _settings(prepared, rule, bound_s, scenario, outcomes, tuning)},
     )
 
 
@@ -112,13 +114,15 @@ def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, found: _Fo
 
 
 def _settings(
-    prepared: Prepared, rule: Rules, scenario: Scenario, outcomes: dict[Mode, Outcome], tuning: Tuning
+    prepared: Prepared,
+    rule: Rules,
+    bound_s: float | None,
+    scenario: Scenario,
+    outcomes: dict[Mode, Outcome],
+    tuning: Tuning,
 ) -> list[dict[str, Any]]:
     """Every setting of the request and of its first test as it was run."""
     plan = next((outcome.plan for outcome in outcomes.values() if outcome.plan), None)
-    bound_s = None
-    if plan and plan.server_target_latency_ns != rule.server_target_latency_ns:
-        bound_s = plan.server_target_latency_ns / 1e9
     config = prepared.config
     found = [
         *settings.of_request(config, prepared.manifest.variant),

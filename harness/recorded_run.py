@@ -50,6 +50,11 @@ class RecordedRun:
         return self.folder.name
 
     @property
+    def is_valid(self) -> bool:
+        """Whether its figures count."""
+        return bool(self.document["verdict"] == "VALID")
+
+    @property
     def mode(self) -> Mode | None:
         """Of the performance test; None where only accuracy was tested."""
         return _performance_mode(self.document)
@@ -103,6 +108,13 @@ class RecordedRun:
         if self.scenario != Scenario.SERVER or not self.plan:
             return None
         return float(self.plan["server_target_latency_ns"]) / 1e6
+
+    @property
+    def offered_qps(self) -> float | None:
+        """Server: the rate at which LoadGen asked; None in a search, which has many."""
+        if self.scenario != Scenario.SERVER or self.mode != Mode.PERFORMANCE or not self.plan:
+            return None
+        return float(self.plan["target_qps"])
 
     @property
     def samples_per_s(self) -> float | None:

@@ -153,7 +153,7 @@ def _run_scenario(
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
-    result = judge(prepared, scenario, rule, folder, outcomes, tuning, precision)
+    result = judge(prepared, scenario, rule, bound_s, folder, outcomes, tuning, precision)
     server_details = {
         "version": versions[0],
         "urls": [client.url for client in clients],

@@ -15,6 +15,9 @@ class Metric:
     unit: str
 
 
+_KEEPS_UP = 0.9
+"""Share of the offered rate below which a server does not keep up, however long it may take."""
+
 _METRICS = {
     # key of the detail log, name, unit, divisor (the submission checker ranks by these).
     Scenario.SINGLE_STREAM: ("early_stopping_latency_ss", "90th percentile latency", "ms", 1e6),
@@ -99,9 +102,13 @@ def _over_bound(log: DetailLog) -> str:
     over = log.number("result_overlatency_query_count") or 0
     count = log.number("result_query_count") or 1
     offered = log.number("effective_target_qps") or 0
+    completed = log.number("result_completed_samples_per_sec") or offered
+    advice = f"lower --qps below {min(offered, completed):.1f}"
+    if completed < _KEEPS_UP * offered:
+        advice += f", which is all that was answered a second of the {offered:.1f} asked"
     return (
         f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
-        f"1 % allowed): lower --qps below {offered:.1f}"
+        f"1 % allowed): {advice}"
     )
 
 

@@ -1,5 +1,6 @@
 """Runs side by side: the rows of the table, and the sentences below it."""
 
+import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ RULE = (
     "t) is its noise. Two runs differ where their ratio is beyond both intervals together. What changes from "
     "run to run, no single run shows: repeat each to see it."
 )
+_SAME_RATE = 0.01
+"""Offered rates that differ by less are the same: latency hardly depends on it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,12 @@ def compare(runs: Sequence[RecordedRun]) -> Comparison:
         Row(label, run, (label, *_cells(first, run)), deciding(run))
         for label, run in zip(string.ascii_uppercase, runs, strict=False)
     )
-    conclusions = [sentence for row in rows[1:] for sentence in _sentences(rows[0], row)]
+    conclusions = [
+        f"{row.label} is {row.run.document['verdict']}: its figures count for nothing in MLPerf."
+        for row in rows
+        if not row.run.is_valid
+    ]
+    conclusions += [sentence for row in rows[1:] if (sentence := _sentence(rows[0], row))]
     return Comparison(rows, tuple(conclusions), tuple(differences(runs)))
 
 
@@ -72,23 +80,25 @@ def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:
     )
 
 
-def _sentences(first: Row, other: Row) -> list[str]:
+def _sentence(first: Row, other: Row) -> str:
     """What can be said of one run against the first."""
     pair = f"{other.label} against {first.label}"
     if first.run.scenario != other.run.scenario:
         both = f"{other.run.scenario} and {first.run.scenario}"
-        return [f"{pair}: {both} measure different things, so there is no ratio."]
+        return f"{pair}: {both} measure different things, so there is no ratio."
+    if without := [row.label for row in (first, other) if not row.run.metric]:
+        return f"{pair}: no performance figure in {' and '.join(without)}, so there is no ratio."
     if not may_be_ranked(first.run, other.run):
-        return [f"{pair}: not both have the same metric, so there is no ratio."]
-    found = []
-    if first.deciding and other.deciding:
-        found.append(f"{pair}: {conclusion(first.deciding, other.deciding)}.")
-    found += [
-        f"{pair}: {row.label} is {row.run.document['verdict']}; its figures count for nothing."
-        for row in (first, other)
-        if row.run.document["verdict"] != "VALID"
-    ]
-    return found
+        return f"{pair}: not both have the same metric, so there is no ratio."
+    if not (first.deciding and other.deciding):
+        return ""
+    ours, theirs = first.run.offered_qps, other.run.offered_qps
+    if ours and theirs and not math.isclose(ours, theirs, rel_tol=_SAME_RATE):
+        return (
+            f"{pair}: asked at {number(theirs)} and {number(ours)} queries/s, on which both rate and latency "
+            "depend; which is faster is seen with the same --qps, or by --mode FindPeakPerformance."
+        )
+    return f"{pair}: {conclusion(first.deciding, other.deciding)}."
 
 
 def title(run: RecordedRun) -> str:

@@ -13,6 +13,7 @@ _NO_SETTING = frozenset(
 )
 """Of results.json's args: shown elsewhere, or without influence on a figure."""
 MISSING = "-"
+_PLAN = "LoadGen settings"
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -29,8 +30,18 @@ def differences(runs: Sequence[RecordedRun]) -> list[Difference]:
     """Everything that is not the same in all runs, in the order of a report."""
     described = [_described(run) for run in runs]
     keys = dict.fromkeys(key for one in described for key in one)
-    found = [Difference(*key, tuple(_text(one.get(key, MISSING)) for one in described)) for key in keys]
-    return [one for one in found if len(set(one.values)) > 1]
+    found = []
+    for key in keys:
+        values = tuple(_text(one.get(key)) for one in described)
+        # A test that was not started has no plan, which is no difference in each of a plan's settings.
+        compared = {
+            value
+            for value, run, one in zip(values, runs, described, strict=True)
+            if key in one or key[0] != _PLAN or run.plan
+        }
+        if len(compared) > 1:
+            found.append(Difference(*key, values))
+    return found
 
 
 def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
@@ -43,7 +54,7 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
         "model": {key: document.get(key) for key in ("model", "platform", "precision")},
         "weights": {key: manifest.get(key) for key in ("weights", "weights_sha256")},
         "data": {key: dataset.get(key) for key in ("name", "samples", "fingerprint")},
-        "LoadGen settings": {"scenario": run.scenario.value, "mode": run.mode, **_plan(run)},
+        _PLAN: {"scenario": run.scenario.value, "mode": run.mode, **_plan(run)},
         "settings": {key: value for key, value in document["args"].items() if key not in _NO_SETTING},
         "server": {
             "settings": {
@@ -77,6 +88,8 @@ def _plan(run: RecordedRun) -> dict[str, Any]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         name = f"{prefix}{key}"
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(at): item for at, item in enumerate(value)}
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
         else:
@@ -84,7 +97,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _text(value: Any) -> str:
-    if value is None or value == []:
+    if value is None or value in ([], ""):
         return MISSING
     if isinstance(value, list):
         return ", ".join(map(_text, value))

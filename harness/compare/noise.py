@@ -23,6 +23,8 @@ PARTS = 8
 _STUDENT_T = 2.365
 """97.5 % quantile with PARTS - 1 degrees of freedom."""
 _REQUESTS_PER_PART = 10
+_MANY_TIMES = 3.0
+"""A ratio from which on it is easier to read than a percentage."""
 _BEYOND_PERCENTILE = 2
 """Fewest queries of a part above the percentile that is taken from it."""
 
@@ -82,6 +84,8 @@ def conclusion(first: Deciding, other: Deciding) -> str:
     ratio = other.value / first.value
     faster = ratio < 1 if first.is_latency else ratio > 1
     change = f"{first.name} {abs(ratio - 1):.1%} {'lower' if ratio < 1 else 'higher'}"
+    if ratio >= _MANY_TIMES:
+        change = f"{first.name} {ratio:.1f} times as high"
     for one in (first, other):
         if one.noise is None:
             return f"{change}; too short to tell: {one.why_unknown}"
@@ -101,7 +105,7 @@ def may_be_ranked(first: RecordedRun, other: RecordedRun) -> bool:
 
 def speed(first: RecordedRun, other: RecordedRun) -> float | None:
     """How many times as fast by MLPerf's metric; None where that cannot be said."""
-    if not may_be_ranked(first, other):
+    if not may_be_ranked(first, other) or not (first.is_valid and other.is_valid):
         return None
     assert first.metric
     assert other.metric

@@ -115,7 +115,7 @@ def percentiles(
     up = Scale(0.0, top, BOTTOM, TOP)
     parts = axes.below(across, _title(across))
     if BOTTOM - up(_nines(0.5)) > _LINE:
-        parts.append(svg.text((LEFT - 6, BOTTOM + 1), "0%", anchor="end"))
+        parts.append(svg.text((LEFT - 6, BOTTOM + 4), "0%", anchor="end"))
     for level in _LEVELS:
         if (height := _nines(level / 100)) <= top:
             y = up(height)
@@ -182,7 +182,7 @@ def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) 
         if left <= free[row]:
             continue
         free[row] = left + width_of(words)
-        y = TOP - 4 - 11 * row
+        y = TOP - 4 - _LINE * row
         parts += [
             svg.line((x, y + 3), (x, BOTTOM), "mark"),
             svg.text((left + width_of(words) / 2, y), words, "value", anchor="middle"),

@@ -1,5 +1,6 @@
 """A run's page: what is on it, in which words."""
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +46,8 @@ _MEANING_OF_BOUND = {
 
 
 def _breakable(name: str) -> Markup:
-    """A name that may be cut after each underscore where it is too long for its line."""
-    return Markup("_<wbr>").join(name.split("_"))
+    """A name or path that may be cut after each underscore and slash where it is too long for its line."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_/])(?=[^_/])", name))
 
 
 _TEMPLATES.filters["breakable"] = _breakable
@@ -94,7 +95,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "time": time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime(document["time"])),
         "time_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(document["time"])),
         "verdict": document["verdict"],
-        "is_bad": document["verdict"] != "VALID",
+        "is_bad": not run.is_valid,
         "metric": _metric(run),
         "metric_missing": _metric_missing(run),
         "reasons": document["reasons"],
@@ -138,6 +139,8 @@ def _metric(run: RecordedRun) -> dict[str, str] | None:
 
 
 def _metric_missing(run: RecordedRun) -> str:
+    if run.document["verdict"] == "FAILED":
+        return "What a failed run measured does not count."
     if run.mode is None:
         return "Only accuracy was tested; there is no performance figure."
     return "LoadGen gave no figure for this scenario."
@@ -154,6 +157,8 @@ def _strip(run: RecordedRun) -> list[Cell]:
             cells.append(Cell(f"p{level:g} latency", number(value), "ms", " ".join(styles)))
     if bound:
         cells.append(Cell("p99 bound", f"{bound:.4g}", "ms"))
+    if run.accuracy and run.mode is None:
+        return _strip_of_accuracy(run.accuracy)
     if run.accuracy:
         threshold = run.accuracy["threshold"]
         is_met = run.accuracy["is_met"]
@@ -164,18 +169,32 @@ def _strip(run: RecordedRun) -> list[Cell]:
     count = run.entry.get("count")
     if count is not None:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
-    if run.test:
-        cells.append(Cell("Duration", number(run.test["test_s"]), "s"))
+    if run.test.get("test_s"):
+        name = "Whole search" if run.mode == Mode.FIND_PEAK else "Duration"
+        cells.append(Cell(name, number(run.test["test_s"]), "s"))
+    return cells
+
+
+def _strip_of_accuracy(found: dict[str, Any]) -> list[Cell]:
+    """Where accuracy is the headline, what it is made of."""
+    cells = [Cell("Samples", f"{found['total']:,}")]
+    if found["good"] is not None:
+        cells.append(Cell("Right", f"{found['good']:,}"))
+    if found["threshold"] is not None:
+        cells.append(Cell("Target", f"{found['threshold']:.2%}"))
     return cells
 
 
 def _notes(run: RecordedRun) -> list[str]:
     if run.mode is None:
-        return ["Only accuracy was tested."]
+        return []
     if run.recorded is None:
         return ["This run left no record of its requests (timeline.npz), so nothing can be drawn over time."]
     if run.mode == Mode.FIND_PEAK:
-        return ["A search tries many rates: its latencies belong to none of them, and are not drawn."]
+        return [
+            "The search tried many rates. Percentiles and queries above are of the test at the rate that it "
+            "found; what is drawn is of all its tests, one after the other."
+        ]
     return []
 
 
@@ -206,13 +225,12 @@ def _plots(run: RecordedRun) -> list[Plot]:
         ]
     over_time = run_charts.rates(recorded.completed_us, recorded.samples)
     is_one_rate = run.mode == Mode.PERFORMANCE
-    offered = run.plan["target_qps"] if run.scenario == Scenario.SERVER and is_one_rate else None
     mean = run.samples_per_s if is_one_rate else None
     plots.append(
         Plot(
             "Throughput",
             f"Samples answered per second, in spans of {number(over_time.span_s)} s.",
-            Markup(run_charts.throughput(over_time, mean, offered)),
+            Markup(run_charts.throughput(over_time, mean, run.offered_qps)),
         )
     )
     return plots
@@ -223,16 +241,18 @@ def _plots_of_server(run: RecordedRun) -> list[Plot]:
     if statistics is None or not statistics.requests or not statistics.executions_by_batch_size:
         return []
     evidence = run.evidence
+    over = ", over all rates of the search" if run.mode == Mode.FIND_PEAK else ""
     return [
         Plot(
             "Executed batches",
             f"Share of {statistics.executions:,} batches by size; on average "
-            f"{number(statistics.mean_batch_size)} samples.",
+            f"{number(statistics.mean_batch_size)} samples{over}.",
             Markup(run_charts.batch_sizes(statistics.executions_by_batch_size)),
         ),
         Plot(
             "Where the time goes",
-            "Mean time of a request, one step after the other; the batch is that which the request was in.",
+            "Mean time of a request, one step after the other; the batch is that which the request was in"
+            f"{over}.",
             Markup(run_charts.request_time(statistics, evidence.request_us if evidence else None)),
         ),
     ]

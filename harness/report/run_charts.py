@@ -29,12 +29,31 @@ class Rates:
 
 
 def rates(completed_us: npt.NDArray[Any], samples: npt.NDArray[Any], bins: int | None = None) -> Rates:
-    """Count the samples answered in equal spans, as many as there are enough requests for."""
-    end_us = float(completed_us.max())
+    """The samples answered in equal spans, as many as there are enough requests for.
+
+    The requests of a batch are answered at once. Counted at that moment, batches would make a comb of spans
+    with one and spans with none; so they count over the time since the batch before.
+    """
+    times_us, answered = _batches(completed_us, samples)
+    end_us = max(float(times_us[-1]), 1.0)
     count = bins or int(min(_MOST_BINS, max(4, len(completed_us) // _REQUESTS_PER_BIN)))
-    counts, _ = np.histogram(completed_us, count, (0.0, max(end_us, 1.0)), weights=samples.astype(np.float64))
-    span_s = max(end_us, 1.0) / count / 1e6
-    return Rates(counts / span_s, span_s)
+    until = np.interp(np.linspace(0.0, end_us, count + 1), [0.0, *times_us], [0.0, *np.cumsum(answered)])
+    span_s = end_us / count / 1e6
+    return Rates(np.diff(until) / span_s, span_s)
+
+
+def _batches(
+    completed_us: npt.NDArray[Any], samples: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """When something was answered, ascending, and how many samples; answers close together are one."""
+    order = np.argsort(completed_us, kind="stable")
+    times_us = completed_us[order].astype(np.float64)
+    gaps_us = np.diff(times_us, prepend=0.0)
+    # Half of the time is in gaps that are at least so long: those between batches, not those within them.
+    longest_first = np.sort(gaps_us)[::-1]
+    usual_us = longest_first[np.searchsorted(np.cumsum(longest_first), times_us[-1] / 2)]
+    ends = np.append(np.flatnonzero(gaps_us[1:] > usual_us / 4), len(times_us) - 1)
+    return times_us[ends], np.diff(np.cumsum(samples[order].astype(np.float64))[ends], prepend=0.0)
 
 
 def throughput(over_time: Rates, mean: float | None, offered: float | None) -> str:

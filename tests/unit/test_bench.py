@@ -81,9 +81,9 @@ def test_a_client_that_is_mostly_idle_may_still_be_most_of_a_rare_request() -> N
 
 def test_the_evidence_is_told_in_words() -> None:
     text = "\n".join(judge(evidence()).reasons)
-    assert "CPU 20% of a core, 20 us a request" in text
+    assert "CPU 20% of a core, 0.02 ms a request" in text
     assert "64.0 of up to 64, of these in the server 6.4" in text
-    assert "6400 us = 300 in Triton's queue + 340 in its batch + 5760 in client and transport" in text
+    assert "6.4 ms = 0.3 in Triton's queue + 0.34 in its batch + 5.76 in client and transport" in text
     assert (
         "instances busy 30%; mean batch 4.0, of 4 (90 times), 8 (20 times), 1 (10 times) and 1 other" in text
     )

@@ -18,6 +18,7 @@ def single_stream(write_run, name: str, metric_ms: float, **changes):
     return write_run(
         name,
         scenario="SingleStream",
+        verdict="VALID",
         metric={"name": "90th percentile latency", "value": metric_ms, "unit": "ms"},
         **{"TestScenario.SingleStream": entry, **changes},
     )
@@ -32,7 +33,7 @@ def test_other_scenarios_have_no_ratio_and_the_reason_is_said(write_run) -> None
     runs = [recorded_run.read(single_stream(write_run, "a", 20.0)), recorded_run.read(write_run("b"))]
     found = compare(runs)
     assert found.rows[1].cells[-1] == "-"
-    assert "Server and SingleStream measure different things" in found.conclusions[0]
+    assert "Server and SingleStream measure different things" in found.conclusions[-1]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,38 @@ def test_a_run_that_is_not_valid_is_pointed_out(write_run) -> None:
         recorded_run.read(write_run(name, verdict=verdict))
         for name, verdict in (("a", "VALID"), ("b", "FAILED"))
     ]
-    assert "B against A: B is FAILED; its figures count for nothing." in compare(runs).conclusions
+    found = compare(runs)
+    assert "B is FAILED: its figures count for nothing in MLPerf." in found.conclusions
+    assert found.rows[1].cells[-1] == "-"
+
+
+def test_servers_asked_at_different_rates_are_not_ranked_by_what_they_were_asked(write_run) -> None:
+    def against_first(target_qps: float) -> str:
+        plan = {"PerformanceOnly": {"plan": {"target_qps": target_qps}}}
+        other = write_run(f"at_{target_qps}", verdict="VALID", latencies_us=STEADY_US, tests=plan)
+        (sentence,) = compare([first, recorded_run.read(other)]).conclusions
+        return sentence
+
+    first = recorded_run.read(write_run("a", verdict="VALID", latencies_us=STEADY_US))
+    assert "asked at 50.00 and 39.50 queries/s" in against_first(50.0)
+    assert "p99 latency 0.0% higher: within the noise" in against_first(39.6)
+
+
+def test_a_test_that_was_not_started_differs_in_no_setting_of_its_plan(write_run) -> None:
+    failed = {"PerformanceOnly": {"plan": None, "transport": ""}}
+    runs = [recorded_run.read(path) for path in (write_run("a"), write_run("b", tests=failed))]
+    assert [(one.name, one.values) for one in compare(runs).differences] == [("transport", ("shm", "-"))]
+
+
+def test_lists_of_the_servers_settings_are_compared_item_by_item(write_run) -> None:
+    groups = ([{"count": count, "kind": "KIND_CPU"}] for count in (1, 2))
+    runs = [
+        recorded_run.read(write_run(name, server={"config": {"instance_group": group}}))
+        for name, group in zip("ab", groups, strict=True)
+    ]
+    assert [(one.name, one.values) for one in compare(runs).differences] == [
+        ("config.instance_group.0.count", ("1", "2"))
+    ]
 
 
 def test_a_result_of_another_kind_is_one_line(write_run, tmp_path, monkeypatch, capsys) -> None:

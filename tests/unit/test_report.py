@@ -31,7 +31,7 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
         "Seeded weights; 8 s instead of 600 s.",
         "252 of 256 samples are right",
         "server-bound",
-        "python -m harness --model mobilenet",
+        '<span class="word">harness</span> <span class="word">--model</span>',
     ):
         assert words in page, words
     assert page.count("<svg") == 7
@@ -59,6 +59,8 @@ def test_a_run_of_accuracy_only_has_a_page(write_run) -> None:
     page = page_of(folder)
     assert "Only accuracy was tested" in page
     assert "98.44%" in page
+    assert "<dt>Right</dt><dd>252</dd>" in page
+    assert "<h2>Performance</h2>" not in page
 
 
 def test_a_failed_run_has_a_page(write_run) -> None:
@@ -70,7 +72,17 @@ def test_a_failed_run_has_a_page(write_run) -> None:
         "TestScenario.Server": {"percentiles": {}},
     }
     page = page_of(write_run("a", tests=broken, **changes))
-    assert "Why it is FAILED" in page
+    assert "Why it is FAILED</h3>" in page
+
+
+def test_a_test_that_never_ran_has_no_duration(write_run) -> None:
+    assert "<dt>Duration</dt>" in page_of(write_run("a"))
+    assert "<dt>Duration</dt>" not in page_of(write_run("b", tests={"PerformanceOnly": {"test_s": 0.0}}))
+
+
+def test_the_words_of_the_command_stay_whole_and_can_be_copied(write_run) -> None:
+    page = page_of(write_run("a"))
+    assert '<span class="word">--model</span> <span class="word">mobilenet</span> ' in page
 
 
 def test_settings_are_shown_with_their_origin_once_each(write_run) -> None:

@@ -125,10 +125,19 @@ def test_one_query_is_drawn() -> None:
 
 
 def test_rates_count_every_sample() -> None:
-    completed_us = np.array([100_000, 600_000, 1_100_000, 2_000_000])
-    found = run_charts.rates(completed_us, np.array([1, 2, 3, 4]), 4)
+    completed_us = np.array([2_000_000, 500_000, 1_000_000, 1_500_000])
+    found = run_charts.rates(completed_us, np.array([4, 1, 2, 3]), 4)
     assert found.span_s == pytest.approx(0.5)
     assert found.per_s.tolist() == pytest.approx([2, 4, 6, 8])
+
+
+def test_requests_of_a_batch_count_over_the_time_since_the_batch_before() -> None:
+    # 64 answers within 6 ms of each other, every 0.4 s: 160 a second, whatever the spans are.
+    batches_us = np.arange(1, 31)[:, None] * 400_000
+    completed_us = np.sort((batches_us - np.arange(64) * 100).ravel())
+    found = run_charts.rates(completed_us, np.ones(len(completed_us)))
+    assert found.span_s == pytest.approx(0.2)
+    assert found.per_s.tolist() == pytest.approx([160.0] * 60)
 
 
 def test_batches_are_labelled_with_their_share() -> None:

@@ -98,7 +98,23 @@ def test_a_missed_latency_bound_is_explained_with_bound_tail_and_rate(tmp_path: 
     (reason,) = verdict.reasons(log, Scenario.SERVER)
     assert "bound 1.00 ms" in reason
     assert "(500 of 500 queries over it, 1 % allowed)" in reason
-    assert "lower --qps below 400.0" in reason
+    assert "lower --qps below " in reason
+
+
+@pytest.mark.parametrize(
+    ("completed", "advice"),
+    [(399.0, "lower --qps below 399.0"), (405.0, "lower --qps below 400.0"),
+     (150.0, "lower --qps below 150.0, which is all that was answered a second of the 400.0 asked")],
+)  # fmt: skip
+def test_the_rate_to_stay_below_is_no_higher_than_what_was_answered(completed: float, advice: str) -> None:
+    values = {
+        "result_validity": "INVALID",
+        "result_perf_constraints_met": False,
+        "effective_target_qps": 400.0,
+        "result_completed_samples_per_sec": completed,
+    }
+    (reason,) = verdict.reasons(DetailLog(values, (), ()), Scenario.SERVER)
+    assert reason.endswith(advice)
 
 
 def test_an_offline_run_that_was_too_short_names_the_rate_to_set(tmp_path: Path) -> None:
