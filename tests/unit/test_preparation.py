@@ -1,4 +1,4 @@
-"""How the converters' processes are run; here a module that ends as it is told to."""
+"""What is checked before the converters, and how their processes are run; here a module that ends as told."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness import preparation
-from harness.errors import ConversionError
+from harness.errors import ConversionError, DatasetError
+from harness.resolution import resolve
 
 ENDING = """
 import os, sys
@@ -48,3 +49,11 @@ def test_a_signal_that_ended_a_converter_is_the_reason_and_not_what_it_logged_la
     with pytest.raises(ConversionError, match=reason):
         preparation._run_converter("ending", number, "exporting")
     assert capsys.readouterr().err == "first line\nexporting\n"
+
+
+def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_path: Path) -> None:
+    weights = tmp_path / "no_model.onnx"
+    weights.touch()
+    words = {"model": "mobilenet", "platform": "onnxruntime", "weights": str(weights)}
+    with pytest.raises(DatasetError, match=r"photos does not exist; `\./run\.sh fetch imagenet` says what"):
+        preparation.prepare(resolve({**words, "dataset_path": str(tmp_path / "photos")}))
