@@ -77,7 +77,7 @@ def fetch_imagenet_labels(folder: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python -m converters.fetch`; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m converters.fetch",
+        prog="./run.sh fetch",
         description="Download a model's published weights, ImageNet's list of labels, or COCO's validation "
         "images and annotations of 2017 (1 GB), and verify them.",
     )

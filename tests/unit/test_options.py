@@ -1,6 +1,8 @@
 import logging
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from harness.errors import ConfigError
 from harness.models import get_variant
 from harness.models.recipes import RECIPES, has_same_arithmetic
 from harness.options import OPTIONS
+from harness.paths import PROJECT_ROOT
 from harness.profiles import PROFILES
 from harness.resolution import Invocation, invocation
 from harness.settings import Setting
@@ -92,6 +95,14 @@ def test_help_is_readable_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None
     assert "Exit codes: 0 valid; 1 INVALID" in text
     for name in PROFILES:
         assert re.search(rf"(?m)[ ,]{name}(,|$)", text), name
+
+
+def test_a_python_without_the_libraries_is_told_in_one_line_what_to_type() -> None:
+    # -S: without the packages of .venv.
+    command = [sys.executable, "-S", "-m", "harness", "--help"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: .* has no module \w+: use \./run\.sh bench, .*\n", done.stderr)
 
 
 @pytest.mark.parametrize(
