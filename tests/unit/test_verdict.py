@@ -98,7 +98,19 @@ def test_a_missed_latency_bound_is_explained_with_bound_tail_and_rate(tmp_path: 
     (reason,) = verdict.reasons(log, Scenario.SERVER)
     assert "bound 1.00 ms" in reason
     assert "(500 of 500 queries over it, 1 % allowed)" in reason
-    assert "lower --qps below 400.0" in reason
+    completed = log.number("result_completed_samples_per_sec")
+    assert f"lower --qps below {completed:.1f}, all that it completed of 400.0" in reason
+
+
+def test_a_rate_that_was_kept_up_with_is_the_one_to_go_below() -> None:
+    values = {
+        "result_validity": "INVALID",
+        "result_perf_constraints_met": False,
+        "effective_target_qps": 75.3,
+        "result_completed_samples_per_sec": 76.45,
+    }
+    (reason,) = verdict.reasons(DetailLog(values, ()), Scenario.SERVER)
+    assert reason.endswith(": lower --qps below 75.3")
 
 
 def test_an_offline_run_that_was_too_short_names_the_rate_to_set(tmp_path: Path) -> None:
