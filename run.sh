@@ -138,6 +138,8 @@ run_local() {
 
 run_docker() {
     read_words "$@"
+    # No engine is needed to read them.
+    [[ " ${REST[*]} " != *" --help "* && " ${REST[*]} " != *" -h "* ]] || run_python -m harness --help
     command -v docker >/dev/null ||
         fail 3 "no Docker engine: the command \`docker\` is not installed; ./run.sh local needs none"
     docker compose version >/dev/null 2>&1 ||

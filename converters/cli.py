@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m converters",
+        prog="./run.sh convert",
         description="Export a model for Triton, compare the export with its source, publish it.",
     )
     parser.add_argument("--model", required=True, help=", ".join(MODELS))
@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         "--recipe",
         default="",
         choices=("", *RECIPES),
-        help="preprocessing of your FILE (default: the model's)",
+        metavar="NAME",
+        help=f"preprocessing of your FILE: {', '.join(RECIPES)} (default: the model's)",
     )
     parser.add_argument(
         "--nms",
@@ -58,8 +59,19 @@ def _parser() -> argparse.ArgumentParser:
         choices=list(Nms),
         help="ssd-resnet34 on pytorch: corrected, or the MLPerf reference's, bug for bug",
     )
-    parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
-    parser.add_argument("--name", default="", metavar="ENTRY", help="name of the entry (default: see README)")
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=MODEL_REPOSITORY,
+        metavar="DIR",
+        help="where the entry goes (default: model_repository/)",
+    )
+    parser.add_argument(
+        "--name",
+        default="",
+        metavar="ENTRY",
+        help="name of the entry (default: that of the model, or of your FILE, and the platform)",
+    )
     parser.add_argument("--force", action="store_true", help="convert again even if nothing changed")
     parser.add_argument(
         "--print-entry", action="store_true", help="print the entry's folder and nothing else"

@@ -13,9 +13,10 @@ from converters import download, fetch_coco
 from converters.published import errors_about, fetch_file, fetch_member
 from harness import paths
 from harness.datasets import LIST_NAME
-from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConversionError, HarnessError
+from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, ConversionError, HarnessError
 from harness.models import MODELS, get_model
 from harness.models.spec import Weights
+from harness.option_values import nearest
 
 IMAGENET, COCO = "imagenet", "coco2017"
 # mlcommons/mlperf-automations, get-dataset-imagenet-aux: the mirror's archive is packed differently.
@@ -77,7 +78,7 @@ def fetch_imagenet_labels(folder: Path) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python -m converters.fetch`; return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m converters.fetch",
+        prog="./run.sh fetch",
         description="Download a model's published weights, ImageNet's list of labels, or COCO's validation "
         "images and annotations of 2017 (1 GB), and verify them.",
     )
@@ -105,7 +106,13 @@ def _fetch_by_name(name: str, folder: Path | None) -> str:
         if name == COCO:
             return fetch_coco.fetch(folder)
         return f"{fetch_imagenet_labels(folder)}\n" + _IMAGENET_IMAGES.format(folder=folder)
-    sources = get_model(name).sources.values()
+    try:
+        sources = get_model(name).sources.values()
+    except ConfigError as error:
+        known = (*MODELS, IMAGENET, COCO)
+        raise ConfigError(
+            f"nothing to fetch is called {name!r}{nearest(name, known)}; there are {', '.join(known)}"
+        ) from error
     folder = (folder or paths.weights_dir()).absolute()
     return "".join(f"{fetch_weights(weights, folder)}\n" for weights in sources)
 

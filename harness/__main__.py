@@ -2,11 +2,17 @@
 
 import sys
 
-from harness.errors import EXIT_INTERRUPTED
+from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE
 
 try:
-    from harness.cli import main
-
+    try:
+        from harness.cli import main
+    except ModuleNotFoundError as missing:
+        sys.stderr.write(
+            f"error: {sys.executable} has no module {missing.name}: use ./run.sh bench, which installs what "
+            "is needed, or .venv/bin/python\n"
+        )
+        sys.exit(EXIT_USAGE)
     sys.exit(main())
 except KeyboardInterrupt:  # while the libraries were being imported
     sys.exit(EXIT_INTERRUPTED)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _Row = TypeVar("_Row", Result, Result | Unmeasured)
 
-_USAGE = "python -m harness --model NAME --platform WORD [OPTION ...]"
+_USAGE = "./run.sh bench --model NAME --platform WORD [OPTION ...]"
 _EPILOG = """\
 Options also come from the file of --config, as `count = 100` or `scenario =
 ["Server", "Offline"]`; its paths are relative to it. The command line counts
@@ -57,7 +57,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
 def parser() -> argparse.ArgumentParser:
     """All options; none has a default here, so that `resolution.resolve` can tell what was given."""
     result = OneLineParser(
-        prog="python -m harness",
+        prog="./run.sh bench",
         usage=_USAGE,
         description="Run an MLPerf Inference vision benchmark against a Triton Inference Server.",
         epilog=_EPILOG,

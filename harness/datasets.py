@@ -52,9 +52,7 @@ class Dataset:
     """COCO only: image i is that of sample i."""
 
 
-def open_imagenet(
-    path: Path, *, list_file: Path | None, count: int | None, name: str = "imagenet"
-) -> Dataset:
+def open_imagenet(path: Path, *, list_file: Path | None, count: int | None) -> Dataset:
     """Find the ImageNet validation images, or another set that is laid out like them.
 
     The order is that of `list_file`, else of val_map.txt in the folder: lines `file label`, the files being
@@ -65,7 +63,6 @@ def open_imagenet(
         path: the folder.
         list_file: a list to use instead of val_map.txt.
         count: how many to take, from the start; None for all.
-        name: of the result.
 
     Raises:
         ConfigError: `count` is less than 1.
@@ -74,8 +71,7 @@ def open_imagenet(
     _check_count(count)
     if not path.is_dir():
         raise DatasetError(
-            f"dataset folder {path} does not exist; "
-            f"`python -m converters.fetch imagenet` says what to put there"
+            f"dataset folder {path} does not exist; `./run.sh fetch imagenet` says what to put there"
         )
     path = path.absolute()
     source = list_file or path / LIST_NAME
@@ -83,13 +79,13 @@ def open_imagenet(
         samples = _take(_locate(path, source, _read_list(source)), count, source)
     else:
         samples = _take(_scan(path), count, path)
-    dataset = _dataset(name, path, samples)
+    dataset = _dataset("imagenet", path, samples)
     if not dataset.has_labels:
         logger.warning("%s: no labels, so accuracy cannot be measured; they belong into %s", path, LIST_NAME)
     return dataset
 
 
-def open_coco(path: Path, *, list_file: Path | None, count: int | None, name: str = "coco") -> Dataset:
+def open_coco(path: Path, *, list_file: Path | None, count: int | None) -> Dataset:
     """Find COCO's validation images, or another set that is laid out and annotated like them.
 
     The order is that of the annotation file's images, with or without objects, the files being in the
@@ -99,7 +95,6 @@ def open_coco(path: Path, *, list_file: Path | None, count: int | None, name: st
         path: the folder.
         list_file: an annotation file to use instead of annotations/instances_val2017.json in the folder.
         count: how many to take, from the start; None for all.
-        name: of the result.
 
     Raises:
         ConfigError: `count` is less than 1.
@@ -113,9 +108,9 @@ def open_coco(path: Path, *, list_file: Path | None, count: int | None, name: st
     if list_file or source.is_file():
         annotations = coco.read_annotations(source)
         samples = _take(_locate_coco(path, source, annotations), count, source)
-        dataset = _coco_dataset(name, path, samples, coco.subset(annotations, len(samples)))
+        dataset = _coco_dataset("coco", path, samples, coco.subset(annotations, len(samples)))
     else:
-        dataset = _coco_dataset(name, path, _take(_scan_coco(path), count, path), None)
+        dataset = _coco_dataset("coco", path, _take(_scan_coco(path), count, path), None)
     if not dataset.has_labels:
         logger.warning(
             "%s: no annotations, so accuracy cannot be measured; they belong into %s", path, COCO_LIST_NAME
@@ -266,7 +261,7 @@ def _scan(path: Path) -> list[Sample]:
             return [Sample(image, None) for image in flat]
     raise DatasetError(
         f"no images in {path}: wanted {LIST_NAME} with the files that it names, ILSVRC2012_val_*.JPEG, or "
-        f"one folder per synset; `python -m converters.fetch imagenet` says where to get them"
+        f"one folder per synset; `./run.sh fetch imagenet` says where to get them"
     )
 
 

@@ -82,6 +82,8 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         HarnessError: weights, images or labels are missing or damaged, or an option does not fit the model.
     """
+    # First, since an export may take minutes, and a mistyped folder is found in none.
+    dataset = _open_dataset(config)
     entry_dir = _convert(config)
     facts = manifest.load(entry_dir)
     if config.max_batchsize and config.max_batchsize > facts.variant.batch_limit:
@@ -90,7 +92,6 @@ def prepare(config: RunConfig) -> Prepared:
             f"{facts.variant.batch_limit} samples at once"
         )
     check_tensors(config, facts.variant)
-    dataset = _open_dataset(config, facts)
     recipe = facts.variant.preprocess
     sample_cache.preprocessed(dataset, recipe, config.cache, workers=cpu_count())
     samples = sample_cache.cache_path(dataset, recipe, config.cache)
@@ -151,14 +152,11 @@ def _run_converter(module: str, *options: str) -> str:
     return output
 
 
-def _open_dataset(config: RunConfig, facts: Manifest) -> Dataset:
+def _open_dataset(config: RunConfig) -> Dataset:
     spec, is_detector = config.spec, config.spec.task == Task.DETECTION
     if config.dataset_path is not None and config.dataset != SYNTHETIC:
         return (open_coco if is_detector else open_imagenet)(
-            config.dataset_path,
-            list_file=config.dataset_list,
-            count=config.count,
-            name=facts.variant.preprocess.name,
+            config.dataset_path, list_file=config.dataset_list, count=config.count
         )
     if config.dataset == AUTO:
         logger.warning(

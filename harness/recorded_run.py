@@ -174,7 +174,7 @@ def read(path: Path) -> RecordedRun:
         document = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
-            f"{path} is no run: {error.strerror} ({file.name}); name a folder below results/"
+            f"{path} is no finished run: {file}: {error.strerror}; name a folder such as those in results/"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is damaged: {error}") from error

@@ -353,10 +353,12 @@ def _server(layers: _Layers) -> dict[str, Any]:
     urls, origin = paths.server_urls(), "TRITON_URL"
     in_flight = layers.take("in_flight", None, "measured, or by rule")
     processes = layers.take("client_processes", 1)
+    device = one_of("device", layers.take("device", AUTO), DEVICES)
+    threads = layers.take("threads", None, "the framework's" if device == "gpu" else "number of CPUs")
     return {
         "urls": option_values.urls(layers.take("url", urls, origin if urls else "default")),
-        "device": one_of("device", layers.take("device", AUTO), DEVICES),
-        "threads": positive("threads", layers.take("threads", None, "number of CPUs"), int),
+        "device": device,
+        "threads": positive("threads", threads, int),
         "max_batchsize": positive("max-batchsize", layers.take("max_batchsize", None, "model"), int),
         "transport": one_of("transport", layers.take("transport", AUTO), TRANSPORTS),
         "in_flight": positive("in-flight", in_flight, int, _MOST_IN_FLIGHT),

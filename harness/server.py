@@ -319,16 +319,36 @@ def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="harness.server", description="Start and stop the Triton server.")
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.server", description="Start and stop the Triton server."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|logs")
-    up = commands.add_parser("up", help="start the server and wait until it is ready")
+
+    def add(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, prog=f"./run.sh tritonserver-{name}", help=what, description=f"{what.capitalize()}."
+        )
+
+    up = add("up", "start the server and leave it running")
     up.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
     for option, default in zip(server_launch.PORT_OPTIONS, server_launch.DEFAULT_PORTS, strict=True):
-        up.add_argument(option, type=_port, default=0, help=f"default: {default} if free, else any free port")
-    up.add_argument("--model-repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
-    down = commands.add_parser("down", help="stop it")
-    status = commands.add_parser("status", help="say where it is and what it serves, or exit with 3")
-    logs = commands.add_parser("logs", help="show what it printed")
+        up.add_argument(
+            option,
+            type=_port,
+            default=0,
+            metavar="PORT",
+            help=f"default: {default} if free, else any free port",
+        )
+    up.add_argument(
+        "--model-repository",
+        type=Path,
+        default=MODEL_REPOSITORY,
+        metavar="DIR",
+        help="what it may serve (default: model_repository/; runs use the server only with that one)",
+    )
+    down = add("down", "stop the server")
+    status = add("status", "say where the server is and what it serves, or exit with 3")
+    logs = add("logs", "show what the server printed")
     logs.add_argument("--lines", type=int, default=100, help="how many of the last (default: %(default)s)")
     logs.add_argument("--follow", action="store_true", help="go on showing what is added")
     for command in (up, down, status, logs):

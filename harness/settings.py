@@ -43,13 +43,15 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         config: the request.
         variant: the model as it is served; None for a file of the user's own that nobody has looked into.
     """
-    of_model = _of_model(config, variant) if variant else {}
+    found_out: dict[str, Any] = {"threads": None if config.device == "gpu" else cpu_count()}
+    if variant:
+        found_out |= _of_model(variant)
     found = []
     for name, option in OPTIONS.items():
         if option.kind == Kind.REFUSED or name in _IN_ANOTHER:
             continue
         value = _plain(_value(config, name))
-        value = of_model.get(name) if value is None else value
+        value = found_out.get(name) if value is None else value
         found.append(Setting(name.replace("_", "-"), value, config.provenance.get(name, "default")))
     return [*found, *_found_by(config, variant)]
 
@@ -64,8 +66,8 @@ def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
     yield Setting("folder of weights", str(paths.weights_dir()), paths.weights_dir_origin())
 
 
-def _of_model(config: RunConfig, variant: Variant) -> dict[str, Any]:
-    """What the model, or this machine, has where nothing was asked for."""
+def _of_model(variant: Variant) -> dict[str, Any]:
+    """What the model has where nothing was asked for."""
     choice = variant.detection.nms if variant.detection and variant.nms_choices else None
     return {
         "inputs": variant.input.name,
@@ -73,7 +75,6 @@ def _of_model(config: RunConfig, variant: Variant) -> dict[str, Any]:
         "data_format": variant.preprocess.layout.value,
         "max_batchsize": variant.batch_limit,
         "nms": choice,
-        "threads": None if config.device == "gpu" else cpu_count(),
     }
 
 

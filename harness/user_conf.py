@@ -61,7 +61,8 @@ def read(path: Path, spec: ModelSpec) -> UserConf:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read --user_conf {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"cannot read --user_conf {path}: {why}") from error
     # LoadGen's order: the scenario weighs more than the model.
     found: dict[tuple[Scenario, str], tuple[int, float]] = {}
     for number, line in enumerate(lines, 1):

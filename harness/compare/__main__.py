@@ -20,7 +20,7 @@ from harness.errors import EXIT_INTERRUPTED
 def parser() -> argparse.ArgumentParser:
     """All options."""
     result = OneLineParser(
-        prog="python -m harness.compare",
+        prog="./run.sh compare",
         description="Show finished runs side by side, each against the first: figures, ratios, whether a "
         "difference is more than noise, and what else was not the same. Runs of different scenarios have no "
         "ratio.",

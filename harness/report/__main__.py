@@ -18,7 +18,7 @@ _HEIGHTS_PX = range(100, 20001)
 def parser() -> argparse.ArgumentParser:
     """All options."""
     result = OneLineParser(
-        prog="python -m harness.report",
+        prog="./run.sh report",
         description="Write report.html into the folder of a run again, from its results.json and timeline.",
         epilog="Exit codes: 0 written; 2 bad input, or no browser.",
         allow_abbrev=False,

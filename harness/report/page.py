@@ -121,7 +121,9 @@ def _content(run: RecordedRun) -> dict[str, Any]:
 def _command(cmdline: str) -> str:
     """As it is typed: sys.argv names the file of a module that was run by name."""
     program, _, arguments = cmdline.partition(" ")
-    return f"python -m harness {arguments}" if program.endswith("harness/__main__.py") else cmdline
+    commands = {"harness/__main__.py": "bench", "harness/demo.py": "demo"}
+    typed = [f"./run.sh {word} {arguments}" for end, word in commands.items() if program.endswith(end)]
+    return typed[0].strip() if typed else cmdline
 
 
 def _metric(run: RecordedRun) -> dict[str, str] | None:

@@ -158,7 +158,7 @@ def test_a_folder_in_the_place_of_an_image_is_named(folder):
 
 
 def test_a_missing_folder_and_one_without_images_say_what_belongs_there(tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere does not exist; .*converters\.fetch imagenet"):
+    with pytest.raises(DatasetError, match=r"nowhere does not exist; .*run\.sh fetch imagenet"):
         opened(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match=r"no images in .*val_map\.txt"):
         opened(tmp_path)

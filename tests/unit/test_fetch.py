@@ -476,9 +476,12 @@ def test_a_users_own_list_of_labels_is_not_overwritten(tmp_path, capsys):
     assert (tmp_path / "val_map.txt").read_text() == "mine.JPEG 3\n"
 
 
-def test_an_unknown_name_is_a_usage_error_that_lists_the_models(capsys):
-    assert fetch.main(["mobilnet"]) == 2
-    assert "mobilenet" in capsys.readouterr().err
+def test_an_unknown_name_is_a_usage_error_that_lists_models_and_data_sets(capsys):
+    assert fetch.main(["coco"]) == 2
+    assert capsys.readouterr().err == (
+        "error: nothing to fetch is called 'coco' (did you mean coco2017?); there are resnet50, mobilenet, "
+        "ssd-mobilenet, ssd-resnet34, imagenet, coco2017\n"
+    )
 
 
 def test_an_interrupted_command_ends_with_130(tmp_path, monkeypatch, capsys):

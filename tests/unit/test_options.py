@@ -1,15 +1,19 @@
 import logging
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness import cli, dry_run, settings
+from harness.config import cpu_count
 from harness.errors import ConfigError
 from harness.models import get_variant
 from harness.models.recipes import RECIPES, has_same_arithmetic
 from harness.options import OPTIONS
+from harness.paths import PROJECT_ROOT
 from harness.profiles import PROFILES
 from harness.resolution import Invocation, invocation
 from harness.settings import Setting
@@ -91,6 +95,14 @@ def test_help_is_readable_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None
     assert "Exit codes: 0 valid; 1 INVALID" in text
     for name in PROFILES:
         assert re.search(rf"(?m)[ ,]{name}(,|$)", text), name
+
+
+def test_a_python_without_the_libraries_is_told_in_one_line_what_to_type() -> None:
+    # -S: without the packages of .venv.
+    command = [sys.executable, "-S", "-m", "harness", "--help"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: .* has no module \w+: use \./run\.sh bench, .*\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +205,13 @@ def test_lines_of_user_conf_that_loadgen_would_misread_are_refused(
     assert f"{folder}/user.conf:2: " in str(caught.value)
 
 
+def test_a_user_conf_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    missing = tmp_path / "user.conf"
+    with pytest.raises(ConfigError) as caught:
+        asked_for(f"{MODEL} --user_conf {missing}")
+    assert str(caught.value) == f"cannot read --user_conf {missing}: No such file or directory"
+
+
 def test_user_conf_follows_loadgens_precedence_and_options_count_before_it(folder: Path) -> None:
     (folder / "user.conf").write_text(USER_CONF)
     server = f"{MODEL} --scenario Server,Offline --user_conf {folder}/user.conf"
@@ -234,6 +253,16 @@ def test_a_server_is_known_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TRITON_URL", "triton:8001")
     assert shown(asked_for(MODEL))["url"] == Setting("url", ["triton:8001"], "TRITON_URL")
     assert shown(asked_for(f"{MODEL} --url b:1"))["url"].origin == "command line"
+
+
+def test_threads_and_their_origin_agree_on_a_cpu_for_a_file_of_ones_own_too(folder: Path) -> None:
+    cpus, own = cpu_count(), f"{MODEL} --weights {folder}/model.onnx"
+    (folder / "model.onnx").touch()
+    for words in (MODEL, own):
+        (config,) = asked_for(words).configs
+        text = "\n".join(dry_run.lines(config))
+        assert re.search(rf"^  threads +{cpus} +number of CPUs$", text, re.MULTILINE)
+    assert shown(asked_for(f"{own} --device gpu"))["threads"].origin == "the framework's"
 
 
 def test_a_dry_run_writes_nothing_but_its_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""How the converters' processes are run; here a module that ends as it is told to."""
+"""What is checked before the converters, and how their processes are run; here a module that ends as told."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from harness import preparation
-from harness.errors import ConversionError
+from harness.errors import ConversionError, DatasetError
+from harness.resolution import resolve
 
 ENDING = """
 import os, sys
@@ -61,3 +62,11 @@ def test_predictions_that_a_full_disk_has_cut_are_made_again(tmp_path: Path, len
     else:
         file.write_bytes(file.read_bytes()[:length])
     assert not preparation._is_readable(file)
+
+
+def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_path: Path) -> None:
+    weights = tmp_path / "no_model.onnx"
+    weights.touch()
+    words = {"model": "mobilenet", "platform": "onnxruntime", "weights": str(weights)}
+    with pytest.raises(DatasetError, match=r"photos does not exist; `\./run\.sh fetch imagenet` says what"):
+        preparation.prepare(resolve({**words, "dataset_path": str(tmp_path / "photos")}))

@@ -31,7 +31,7 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
         "Seeded weights; 8 s instead of 600 s.",
         "252 of 256 samples are right",
         "server-bound",
-        '<span class="word">harness</span> <span class="word">--model</span>',
+        '<span class="word">bench</span> <span class="word">--model</span>',
     ):
         assert words in page, words
     assert page.count("<svg") == 7

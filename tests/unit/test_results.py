@@ -1,12 +1,15 @@
 """What is printed of results."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from harness.accuracy import Accuracy
 from harness.errors import ConversionError
-from harness.results import Result, Unmeasured, print_sweep
+from harness.job import Outcome
+from harness.loadgen import DetailLog, Mode
+from harness.results import Result, Unmeasured, print_sweep, print_table, reference_line
 from harness.rounds import Scenario
 from harness.verdict import Metric
 
@@ -77,3 +80,27 @@ def test_a_model_that_could_not_be_run_has_a_row_and_its_reason_below(
     assert "mobilenet on tflite ERROR: no [weights] here" in lines
     assert printed([broken], capsys)[-1] == "mobilenet on tflite ERROR: no [weights] here"
     assert broken.exit_code == 2
+
+
+def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_references_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        dataclasses.replace(
+            result("tflite", Scenario.SERVER, is_quick=False),
+            args={"max_latency_s": [0.05, 0.1]},
+            outcomes={Mode.PERFORMANCE: Outcome()},
+            performance_log=DetailLog({"effective_target_latency_ns": bound_ns}, ()),
+        )
+        for bound_ns in (50_000_000, 100_000_000)
+    ]
+    assert [reference_line(row).split()[0] for row in rows] == [
+        "TestScenario.Server-0.05",
+        "TestScenario.Server-0.1",
+    ]
+    print_table(rows)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line.split()[0] for line in lines if line.endswith("INVALID")] == ["Server-0.05", "Server-0.1"]
+    assert f"Server-0.1 INVALID: {TOO_FEW}" in lines
+    one = dataclasses.replace(rows[0], args={"max_latency_s": [0.05]})
+    assert reference_line(one).startswith("TestScenario.Server ")

@@ -192,6 +192,11 @@ def test_without_a_docker_engine_docker_says_so_in_one_line(script: Path, tmp_pa
     )
 
 
+def test_help_of_docker_needs_no_engine(script: Path, tmp_path: Path) -> None:
+    done = run(script, "docker", "tf", "--help", **fake_docker(tmp_path / "bin", "exit 1"))
+    assert (done.returncode, json.loads(done.stdout)[:2]) == (7, ["harness.__main__", ["--help"]])
+
+
 def test_changed_requirements_are_installed_by_the_next_command(tmp_path: Path, script: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(script.parent, project, symlinks=True)
