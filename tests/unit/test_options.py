@@ -1,6 +1,7 @@
 import logging
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,16 @@ def test_a_bad_file_is_refused_in_one_line(folder: Path, text: str, complaint: s
     with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
         asked_for(f"{MODEL} --config {folder}/run.toml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_our_parent_has_closed_is_no_traceback(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    assert cli.main([*MODEL.split(), "--dry-run"]) == 0
+    assert cli.main([*MODEL.split(), "--count", "0"]) == 2
+    getattr(sys, stream).close()
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
