@@ -118,8 +118,8 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     try:
         info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
-    except KeyboardInterrupt:
-        # A server that fails leaves its log there, which the error names.
+    except (KeyboardInterrupt, OSError):
+        # A server that fails leaves its log there, which the error names; a full disk keeps nothing.
         shutil.rmtree(state_dir, ignore_errors=True)
         raise
     try:
