@@ -9,6 +9,7 @@ from pathlib import Path
 from converters import command
 from converters.convert import Request, convert
 from converters.weights import AUTO, accepts
+from harness.command_parser import CommandParser
 from harness.errors import ConfigError
 from harness.manifest import OFFICIAL, SEEDED, Manifest
 from harness.models import MODELS, get_model, get_platform, get_variant
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="./run.sh convert",
         description="Export a model for Triton, compare the export with its source, publish it.",
     )

@@ -1,6 +1,5 @@
 """python -m converters.configs: every model's tracked config.pbtxt, from the declarations."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from converters import command
 from converters.publish import CONFIG_NAME, writing
+from harness.command_parser import CommandParser
 from harness.errors import ConversionError
 from harness.model_config import model_config, to_text
 from harness.models import MODELS
@@ -54,7 +54,7 @@ def write(repository: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m converters.configs", description=__doc__)
+    parser = CommandParser(prog="python -m converters.configs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which differ; exit 2 if any does")
     parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
     options = parser.parse_args(arguments)

@@ -3,7 +3,6 @@
 A file that is there and verified is used without touching the network.
 """
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from converters import download, fetch_coco
 from converters.published import errors_about, fetch_file, fetch_member
 from harness import paths
+from harness.command_parser import CommandParser
 from harness.datasets import LIST_NAME
 from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, ConversionError, HarnessError
 from harness.models import MODELS, get_model
@@ -77,7 +77,7 @@ def fetch_imagenet_labels(folder: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python -m converters.fetch`; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="./run.sh fetch",
         description="Download a model's published weights, ImageNet's list of labels, or COCO's validation "
         "images and annotations of 2017 (1 GB), and verify them.",

@@ -3,7 +3,6 @@
 Where the labels of a data set are no truth (seeded weights, synthetic images), these are.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from converters import cleanup, command, detection_parity, files, parity
 from converters.graph import Array, Graph, relayout
 from harness import manifest, precision
+from harness.command_parser import CommandParser
 from harness.errors import ConversionError
 from harness.manifest import Manifest
 from harness.models import get_model
@@ -103,7 +103,7 @@ def _source(facts: Manifest, entry_dir: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict for a file of samples; return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m converters.source", description="Predict with the source framework, without Triton."
     )
     parser.add_argument("--entry", type=Path, required=True, metavar="DIR", help="a converted entry")

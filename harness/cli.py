@@ -9,6 +9,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from harness import dry_run, output_files, result_file, runner
@@ -153,6 +154,7 @@ def one_line_errors() -> Iterator[Ending]:
     all of them; a second one is ignored, so that they are stopped to the end.
     """
     ending = Ending()
+    _open_closed_streams()
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
@@ -174,6 +176,14 @@ def one_line_errors() -> Iterator[Ending]:
     except KeyboardInterrupt:
         ending.code = EXIT_INTERRUPTED
         sys.stderr.write("interrupted\n")
+
+
+def _open_closed_streams() -> None:
+    """Write to nowhere where our parent has closed stdout or stderr, which are None then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # As the lowest free descriptor it is 1 or 2, which children inherit.
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we live
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -8,7 +8,7 @@ from harness.models import get_variant
 from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
 from harness.models.spec import Layout, Platform, Precision, Task, Variant
 from harness.rounds import Scenario
-from harness.user_conf import TARGET_LATENCY, TARGET_QPS
+from harness.user_conf import MIN_DURATION, TARGET_LATENCY, TARGET_QPS
 
 _PACED = (Scenario.SERVER, Scenario.OFFLINE)
 
@@ -57,6 +57,13 @@ def _check_rules(config: RunConfig) -> None:
         if config.provenance["mode"] == "--find-peak-performance":
             asked = "--find-peak-performance"
         raise ConfigError(f"{asked} searches the highest Server rate: use --scenario Server")
+    has_duration = config.time_s is not None or config.user_conf.get(Scenario.SERVER, MIN_DURATION)
+    if config.mode == RunMode.FIND_PEAK and config.count is not None and not has_duration:
+        # LoadGen raises the rate until one fails.
+        raise ConfigError(
+            f"--count {config.count} alone would let a search go on for ever: so few queries may be answered "
+            "in time at any rate; add --time, for how long to try each"
+        )
 
 
 def _changes(config: RunConfig) -> Iterator[str]:

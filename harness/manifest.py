@@ -107,7 +107,7 @@ def load(entry_dir: Path) -> Manifest:
         )
     except FileNotFoundError as error:
         raise ConversionError(f"{path} is missing: convert the model first (python -m converters)") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConversionError(f"{path} is damaged ({error}); convert the model again with --force") from error
 
 

@@ -108,14 +108,18 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
         return
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
-        if not Path(f"/proc/{leftover.name.removeprefix('server-')}").exists():
-            server.stop(state_dir=leftover)
-            shutil.rmtree(leftover, ignore_errors=True)
+        owner = leftover.name.removeprefix("server-")
+        if Path(f"/proc/{owner}").exists():
+            if server.running(leftover):
+                logger.warning("another run (pid %s) is under way here: each slows the other down", owner)
+            continue
+        server.stop(state_dir=leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     try:
         info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
-    except KeyboardInterrupt:
-        # A server that fails leaves its log there, which the error names.
+    except (KeyboardInterrupt, OSError):
+        # A server that fails leaves its log there, which the error names; a full disk keeps nothing.
         shutil.rmtree(state_dir, ignore_errors=True)
         raise
     try:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import docker_engine, file_lock, progress, server_launch, supervisor
+from harness.command_parser import CommandParser
 from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, ConfigError, HarnessError, ServerError
 from harness.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server_launch import Ports
@@ -319,9 +320,7 @@ def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.server", description="Start and stop the Triton server."
-    )
+    parser = CommandParser(prog="python -m harness.server", description="Start and stop the Triton server.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|logs")
 
     def add(name: str, what: str) -> argparse.ArgumentParser:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
             try:
                 serve(given)
             except (OSError, ValueError) as error:
-                sys.stderr.write(f"error: {error}\n")
+                sys.stderr.write(f"error: cannot start tritonserver: {error}\n")
                 return 2
         case ["health", url]:
             return 0 if is_healthy(url) else 1

@@ -96,6 +96,10 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
         ({"round": "v6.1", "count": "10", "max_latency": "1"}, "takes no --count, --max-latency"),
         ({"mode": "Submission", "time": "10"}, "--mode Submission runs by MLPerf's rules"),
         ({"mode": "FindPeakPerformance"}, "use --scenario Server"),
+        (
+            {"mode": "FindPeakPerformance", "scenario": "Server", "count": "30"},
+            "--count 30 alone would let a search go on for ever: .* add --time",
+        ),
         ({"nms": "exact"}, "--nms 'exact' is unknown.*corrected, reference"),
         ({"nms": "reference"}, "resnet50 on onnxruntime has no choice of NMS"),
         ({"precision": "bf16"}, "--precision 'bf16' is unknown.*auto, fp32"),

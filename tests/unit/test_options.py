@@ -179,6 +179,16 @@ def test_a_bad_file_is_refused_in_one_line(folder: Path, text: str, complaint: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_our_parent_has_closed_is_no_traceback(
+    stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    assert cli.main([*MODEL.split(), "--dry-run"]) == 0
+    assert cli.main([*MODEL.split(), "--count", "0"]) == 2
+    getattr(sys, stream).close()
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read --config .*/no.toml: No such file"):
         asked_for(f"{MODEL} --config {tmp_path}/no.toml")
