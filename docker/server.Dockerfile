@@ -11,5 +11,6 @@ COPY harness/__init__.py harness/server_flags.py harness/
 COPY harness/container harness/container
 # Newer releases are Ubuntu 24.04, whose pip refuses to add to the system's Python without the variable.
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m harness.container.backends backends /opt/tritonserver/backends requirements.txt
-# NVIDIA's entry point starts this as root; it becomes the user of harness/container/owner.py, then tritonserver.
+# NVIDIA's entry point starts this as root; it becomes the user of harness/container/owner.py, runs tritonserver,
+# and sees to it that a stopped container ends in time.
 CMD ["python3", "-m", "harness.container.server", "serve", "--model-repository=/models", "--backend-directory=/opt/tritonserver/backends"]

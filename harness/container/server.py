@@ -1,26 +1,56 @@
-"""Inside the server's container: `serve FLAG ...` becomes tritonserver; `health URL`: is it ready?"""
+"""Inside the server's container: `serve FLAG ...` runs tritonserver; `health URL`: is it ready?"""
 
 import http.client
 import os
+import signal
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
+from types import FrameType
 
 from harness.container.owner import become_owner
 from harness.server_flags import flags, parse_version
 
 _ANSWER_TIMEOUT_S = 4
 
+# Between SIGTERM and SIGKILL. Triton takes up to 2 s; `docker stop` gives 10, then it kills the container.
+_GRACE_S = 5
 
-def serve(given: Sequence[str]) -> None:
-    """Become tritonserver, with the flags that its version has, and those given.
+
+def serve(given: Sequence[str]) -> int:
+    """Run tritonserver, with the flags that its version has, and those given, until it ends or is told to.
+
+    We stay its parent, rather than become it, so that an end that was asked for is bounded, and no failure:
+    Triton's own exit code is then 1.
+
+    Returns:
+        Its exit code; 0 where we were told to end it.
 
     Raises:
         ValueError: $TRITON_SERVER_VERSION, which NVIDIA's images set, is not a version.
     """
     version = parse_version(os.environ.get("TRITON_SERVER_VERSION", ""))
     become_owner()
-    os.execvp("tritonserver", ["tritonserver", *given, *flags(version, len(os.sched_getaffinity(0)))])
+    command = ["tritonserver", *given, *flags(version, len(os.sched_getaffinity(0)))]
+    server = subprocess.Popen(command)
+    is_told = False
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_told
+        is_told = True
+        server.terminate()
+        signal.alarm(_GRACE_S)
+
+    def kill(_number: int, _frame: FrameType | None) -> None:
+        sys.stderr.write(f"tritonserver did not end within {_GRACE_S} s: killed\n")
+        server.kill()
+
+    # A container's first process does not even notice a signal that it has no handler for.
+    for number, handler in {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGALRM: kill}.items():
+        signal.signal(number, handler)
+    code = server.wait()
+    return 0 if is_told else code if code >= 0 else 128 - code
 
 
 def is_healthy(url: str) -> bool:
@@ -39,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     match arguments:
         case ["serve", *given]:
             try:
-                serve(given)
+                return serve(given)
             except (OSError, ValueError) as error:
                 sys.stderr.write(f"error: cannot start tritonserver: {error}\n")
                 return 2

@@ -95,11 +95,13 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         assert process.poll() is None, log.read_text()
     finally:
         process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-        process.kill()
-        process.wait()
-        supervisor.remove_regions(prefix)
+        try:
+            # What `docker stop` waits before it kills, so that a server with models must be done by then.
+            assert process.wait(timeout=10) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+            supervisor.remove_regions(prefix)
 
 
 def put_tritonserver(home: Path) -> None:

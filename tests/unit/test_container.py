@@ -1,6 +1,7 @@
 """What runs inside the images: whose it becomes, which backends it adds, which command it becomes."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -109,6 +110,48 @@ def test_an_image_without_tritons_version_is_refused_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+SERVE = "from harness.container import server; server._GRACE_S = 1; sys.exit(server.main(['serve']))"
+FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child"]
+if os.getuid() != 0:
+    FIRST_PROCESS.append("--map-root-user")
+
+
+def program(folder: Path, script: str) -> dict[str, str]:
+    """An environment in which `tritonserver` is this script of the shell."""
+    file = folder / "tritonserver"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TRITON_SERVER_VERSION": "2.55.0"}
+
+
+@pytest.mark.parametrize("prefix", [[], FIRST_PROCESS], ids=["a child", "first process"])
+@pytest.mark.parametrize(
+    ("on_term", "said"),
+    [("exit 1", ""), ("", "tritonserver did not end within 1 s: killed\n")],
+    ids=["ends", "does not end"],
+)
+def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
+    tmp_path: Path, on_term: str, said: str, prefix: list[str]
+) -> None:
+    script = f"trap '{on_term or ':'}' TERM; echo ready; while :; do sleep 0.05; done"
+    command = [*prefix, sys.executable, "-c", f"import sys; {SERVE}"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=program(tmp_path, script), text=True, stdout=-1, stderr=-1
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        os.kill(int(children) if prefix else process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=5)
+    assert (process.returncode, error) == (0, said)
+
+
+@pytest.mark.parametrize(("ending", "code"), [("exit 3", 3), ("kill -SEGV $$", 139)])
+def test_a_server_that_ends_by_itself_has_its_exit_code(tmp_path: Path, ending: str, code: int) -> None:
+    command = [sys.executable, "-c", f"import sys; {SERVE}"]
+    assert subprocess.run(command, cwd=ROOT, env=program(tmp_path, ending), check=False).returncode == code
 
 
 def test_another_command_is_refused_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
