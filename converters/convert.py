@@ -167,6 +167,14 @@ def _source(request: Request, variant: Variant, existing: Manifest | None) -> So
             request.spec.name,
             request.spec.name,
         )
+        if loose := weights.loose_member(published):
+            logger.warning(
+                "warning: %s cannot be verified without %s, so it is not used; to use it as it is: "
+                "--weights %s",
+                loose,
+                published.filename,
+                loose,
+            )
     return weights.seeded(request.spec, variant)
 
 

@@ -51,6 +51,12 @@ def is_fetched(weights: Weights) -> bool:
     return any((weights_dir() / name).exists() for name in names)
 
 
+def loose_member(weights: Weights) -> Path | None:
+    """The published file where it lies in the weights folder without the archive that it is verified by."""
+    path = weights_dir() / PurePosixPath(weights.member).name
+    return path if weights.member and path.is_file() and not is_fetched(weights) else None
+
+
 def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:
     """Make the seeded weights in the published file's format, unless they are there.
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from converters import configs
+from converters import configs, weights
+from harness.models import MODELS
 from harness.paths import MODEL_REPOSITORY, PROJECT_ROOT
 
 
@@ -108,3 +109,18 @@ def test_samples_that_cannot_be_read_are_named(tmp_path: Path):
     )
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {tmp_path / 'x.npy'}: not a .npy file of samples")
+
+
+def test_a_published_file_without_its_archive_is_noticed(tmp_path, monkeypatch):
+    """As in the $MODEL_DIR of somebody who comes from the reference: it is not used, and that is said."""
+    monkeypatch.setenv("MODEL_DIR", str(tmp_path))
+    published = MODELS["mobilenet"].sources["tensorflow"]
+    assert weights.loose_member(published) is None
+    frozen = tmp_path / "mobilenet_v1_1.0_224_frozen.pb"
+    frozen.touch()
+    assert weights.loose_member(published) == frozen
+    (tmp_path / "mobilenet_v1_1.0_224.tgz").touch()
+    assert weights.loose_member(published) is None
+    # Published as it is, so always verified.
+    (tmp_path / "resnet50_v1.pb").touch()
+    assert weights.loose_member(MODELS["resnet50"].sources["tensorflow"]) is None
