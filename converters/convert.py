@@ -169,7 +169,7 @@ def _source(request: Request, variant: Variant, existing: Manifest | None) -> So
         )
         if loose := weights.loose_member(published):
             logger.warning(
-                "warning: %s cannot be verified without %s, and is not used; as a file of your own: "
+                "warning: %s cannot be verified without %s, so it is not used; to use it as it is: "
                 "--weights %s",
                 loose,
                 published.filename,
