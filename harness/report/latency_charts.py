@@ -16,6 +16,8 @@ _LONG_TAIL = 8.0
 """Largest latency over the median from which on a linear axis would show little but the tail."""
 _POINTS = 240
 """Of a curve: more than it has pixels to show."""
+_GAP = 3.0
+"""Between labels beside each other."""
 _LINE = 14.0
 """Height of a line of labels."""
 _LEVELS = (50.0, 90.0, 99.0, 99.9, 99.99)
@@ -181,7 +183,7 @@ def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) 
         row = 0 if left > free[0] else 1
         if left <= free[row]:
             continue
-        free[row] = left + width_of(words)
+        free[row] = left + width_of(words) + _GAP
         y = TOP - 4 - _LINE * row
         parts += [
             svg.line((x, y + 3), (x, BOTTOM), "mark"),

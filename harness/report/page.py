@@ -100,6 +100,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "metric_missing": _metric_missing(run),
         "reasons": document["reasons"],
         "is_official": document["kind"] == "official",
+        "is_short": any(document["args"].get(name) for name in ("time_s", "count", "is_quick")),
         "round": (document.get("rules") or {}).get("round", "?"),
         "deviations": _sentence("; ".join(document["deviations"])),
         "strip": _strip(run),

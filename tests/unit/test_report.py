@@ -64,15 +64,22 @@ def test_a_run_of_accuracy_only_has_a_page(write_run) -> None:
 
 
 def test_a_failed_run_has_a_page(write_run) -> None:
-    broken = {"PerformanceOnly": {"plan": None, "statistics": None, "error": "the server is gone"}}
-    changes = {
-        "verdict": "FAILED",
-        "metric": None,
-        "accuracy": None,
-        "TestScenario.Server": {"percentiles": {}},
+    broken = {
+        "PerformanceOnly": {"plan": None, "statistics": None, "error": "the server is gone", "test_s": 0}
     }
-    page = page_of(write_run("a", tests=broken, **changes))
+    folder = write_run("a", tests=broken, verdict="FAILED", metric=None, accuracy=None)
+    document = json.loads((folder / "results.json").read_text())
+    document["TestScenario.Server"] = {}
+    (folder / "results.json").write_text(json.dumps(document))
+    page = page_of(folder)
     assert "Why it is FAILED</h3>" in page
+    assert 'class="strip"' not in page
+
+
+def test_only_a_short_run_is_called_quick(write_run) -> None:
+    heading = "an official MLPerf result</h3>"
+    assert f"Quick run: not {heading}" in page_of(write_run("a"))
+    assert f"<h3>Not {heading}" in page_of(write_run("b", args={"time_s": None}))
 
 
 def test_a_test_that_never_ran_has_no_duration(write_run) -> None:
