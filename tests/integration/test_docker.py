@@ -212,5 +212,5 @@ def test_the_client_says_in_one_line_what_is_wrong_with_its_options(containers: 
 
 
 def test_fetch_and_convert_are_commands_of_the_client(containers: Containers) -> None:
-    assert "converters.fetch" in run_client(containers, "fetch", "--help").stdout
+    assert "Download a model's published weights" in run_client(containers, "fetch", "--help").stdout
     assert "Export a model for Triton" in run_client(containers, "convert", "--help").stdout
