@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,11 +216,16 @@ def reference_line(result: Result) -> str:
     return f"TestScenario.{result.label} {', '.join(parts)}{', tiles=' + tiles if tiles else ''}"
 
 
+def is_shortened(args: Mapping[str, Any]) -> bool:
+    """Whether less was asked for, in results.json's `args`, than the round wants."""
+    return any(args.get(name) for name in ("time_s", "count", "is_quick"))
+
+
 def print_table(collected: Sequence[Result]) -> None:
     """Print one row per result, then why those that are not valid are not; fits 80 columns."""
     console = Console(highlight=False, soft_wrap=True)
     first = collected[0]
-    kind = "" if first.is_official else " (quick run)"
+    kind = "" if first.is_official else " (quick run)" if is_shortened(first.args) else " (not official)"
     table = _table("Scenario", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
     table.title = f"{first.model} on {_platform(first)}{kind}"
     for result in collected:

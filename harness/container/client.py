@@ -1,4 +1,4 @@
-"""Inside the client's container: `OPTION ...` is the benchmark; `fetch`, `convert` as in run.sh."""
+"""Inside the client's container: `OPTION ...` is the benchmark; `fetch MODEL`, `convert --model MODEL`."""
 
 import os
 import sys

@@ -17,6 +17,7 @@ from harness.recorded_run import RecordedRun
 from harness.report import facts, latency_charts, pictures, run_charts
 from harness.report.latency_charts import Latencies
 from harness.report.scale import number
+from harness.results import is_shortened
 from harness.rounds import Scenario
 
 REPORT_NAME = "report.html"
@@ -100,7 +101,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "metric_missing": _metric_missing(run),
         "reasons": document["reasons"],
         "is_official": document["kind"] == "official",
-        "is_short": any(document["args"].get(name) for name in ("time_s", "count", "is_quick")),
+        "is_short": is_shortened(document["args"]),
         "round": (document.get("rules") or {}).get("round", "?"),
         "deviations": _sentence("; ".join(document["deviations"])),
         "strip": _strip(run),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,3 +105,18 @@ def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_referenc
     assert f"Server-0.1 INVALID: {TOO_FEW}" in lines
     one = dataclasses.replace(rows[0], args={"max_latency_s": [0.05]})
     assert reference_line(one).startswith("TestScenario.Server ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"is_official": True}, ""),
+        ({"args": {"time_s": 10.0, "count": None}}, " (quick run)"),
+        ({"args": {"time_s": None, "count": None, "is_quick": False}}, " (not official)"),
+    ],
+)
+def test_a_table_says_what_kind_of_run_it_is(
+    changes: dict[str, Any], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_table([dataclasses.replace(result("tflite", Scenario.OFFLINE, is_quick=False), **changes)])
+    assert capsys.readouterr().out.splitlines()[0].strip() == f"ssd-mobilenet on tflite{kind}"
