@@ -106,7 +106,8 @@ def tune(
     limit = min(max_batchsize or variant.batch_limit, variant.batch_limit)
     # The user's batch is what Offline is asked for, even where a smaller one was faster.
     wanted = (max_batchsize if scenario == Scenario.OFFLINE else None) or choice.client_batch
-    batch = min(wanted, limit)
+    # A choice may have been measured with more samples in a query than this one has.
+    batch = min(wanted, limit, samples_per_query if scenario == Scenario.MULTI_STREAM else wanted)
     in_flight = {
         Scenario.SINGLE_STREAM: 1,
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
