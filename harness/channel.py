@@ -8,9 +8,12 @@ import time
 from typing import Self
 
 from harness.errors import InferenceError
-from harness.http2 import Buffer, Connection, Message, NotProcessed, ProtocolError, Status, failed
+from harness.http2 import Buffer, Call, Connection, Message, NotProcessed, ProtocolError, Status, failed
 
-_METHOD = "/inference.GRPCInferenceService/ModelInfer"
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+_WITH_STATUS = (("triton_grpc_error", "true"),)
+"""A request that fails ends the call with gRPC's status; Triton would send its text alone."""
 _CONNECT_TIMEOUT_S = 20.0
 _EXPIRY_INTERVAL_S = 0.5
 _RECEIVE_BYTES = 1 << 18
@@ -54,17 +57,22 @@ def _lost(error: OSError | None) -> InferenceError:
 
 
 class BlockingChannel:
-    """One server, asked by one thread, which waits for each answer. It connects with the first request."""
+    """One server, asked by one thread, which waits for each answer. It connects with the first request.
+
+    The requests are messages of one long call: the server spends less on them than on a call each.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._socket: socket.socket | None = None
-        self._connection = Connection(url, _METHOD)
+        self._connection = Connection(url, _STREAM_INFER, _WITH_STATUS)
+        self._call: Call | None = None
+        self._outcomes: list[bytes | InferenceError] = []
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._timeout_s = 0.0
 
     def infer(self, request: Message, timeout_s: float) -> bytes:
-        """Send a ModelInferRequest, made by harness.wire; its serialised response.
+        """Send a ModelInferRequest, made by harness.wire; its serialised ModelStreamInferResponse.
 
         Raises:
             RequestFailed: it was refused or lost.
@@ -75,33 +83,27 @@ class BlockingChannel:
             outcome = self._outcome(request, timeout_s, deadline)
             if isinstance(outcome, bytes):
                 return outcome
+            self._call = None
             if not isinstance(outcome, NotProcessed) or time.monotonic() >= deadline:
                 raise outcome
 
     def _outcome(self, request: Message, timeout_s: float, deadline: float) -> bytes | InferenceError:
-        if self._socket is None or self._connection.is_closing:
-            self.close()
-            self._socket = _connect(self._url)
-            self._connection = Connection(self._url, _METHOD)
-            self._timeout_s = 0.0
-        if timeout_s != self._timeout_s:
-            # The kernel's own timeouts: Python's would cost every call another system call.
-            timeout = _TIMEOUT.pack(int(timeout_s), int(timeout_s % 1 * 1e6))
-            self._socket.settimeout(None)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-            self._timeout_s = timeout_s
-        connection, outcomes = self._connection, list[bytes | InferenceError]()
-        connection.call(request, outcomes.append)
+        connected = self._connected(timeout_s)
+        connection, outcomes = self._connection, self._outcomes
+        outcomes.clear()
+        if self._call:
+            connection.send(self._call, request)
+        else:
+            self._call = connection.open(request, outcomes.append)
         while not outcomes:
             try:
-                _send(self._socket, connection.unsent)
-                count = self._socket.recv_into(self._buffer)
-                if not count:
+                _send(connected, connection.unsent)
+                if count := connected.recv_into(self._buffer):
+                    connection.receive(self._buffer[:count])
+                else:
                     connection.fail(_lost(None))
-                connection.receive(self._buffer[:count])
             except BlockingIOError:
-                connection.expire(deadline)
+                pass  # The kernel's timeout, which is not shorter than ours.
             except OSError as error:
                 connection.fail(_lost(error))
             except ProtocolError as error:
@@ -110,11 +112,26 @@ class BlockingChannel:
                 connection.expire(deadline)
         return outcomes[0]
 
+    def _connected(self, timeout_s: float) -> socket.socket:
+        if self._socket is None or self._connection.is_closing:
+            self.close()
+            self._socket = _connect(self._url)
+            self._connection = Connection(self._url, _STREAM_INFER, _WITH_STATUS)
+            self._timeout_s = 0.0
+        if timeout_s != self._timeout_s:
+            # The kernel's own timeouts: Python's would cost every call another system call.
+            timeout = _TIMEOUT.pack(int(timeout_s), int(timeout_s % 1 * 1e6))
+            self._socket.settimeout(None)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            self._timeout_s = timeout_s
+        return self._socket
+
     def close(self) -> None:
         """Close the connection; the next request would open another."""
         if self._socket:
             self._socket.close()
-        self._socket = None
+        self._socket = self._call = None
 
 
 class _Line:
@@ -126,7 +143,7 @@ class _Line:
         self._socket = connected
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._is_flush_due = self._is_full = False
-        self.connection = Connection(url, _METHOD)
+        self.connection = Connection(url, _INFER)
         self._loop.add_reader(connected, self._read)
 
     def call(self, request: Message) -> asyncio.Future[bytes]:

@@ -21,6 +21,7 @@ from harness.channel import BlockingChannel
 from harness.errors import ServerError
 from harness.http2 import Message
 from harness.shared_memory import Segment
+from harness.wire import streamed_response
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +89,9 @@ class TritonClient:
 
         Raises:
             RequestFailed: it was refused or lost.
+            InferenceError: what answered is no Triton.
         """
-        return self._channel.infer(request, timeout_s)
+        return streamed_response(self._channel.infer(request, timeout_s))
 
     def check_is_triton(self) -> dict[str, Any]:
         """Metadata of a server that is up, live and a Triton.

@@ -1,8 +1,8 @@
-"""Unary gRPC calls of ready-made bytes on one HTTP/2 connection: what to send and what came, without I/O.
+"""gRPC calls of ready-made bytes on one HTTP/2 connection: what to send and what came, without I/O.
 
 gRPC's own Python client costs several times the CPU of all else that the harness does for a query. Here a
-call is two frames put together from ready parts, and its answer three frames: one method, no metadata, no
-compression, no TLS, which is all that Triton needs to be asked.
+call is two frames put together from ready parts, and its answer three frames, or one each for the later
+messages of a call that stays open: one method, no compression, no TLS, which is all that Triton needs.
 
 Sources: RFC 9113 (HTTP/2), RFC 7541 (HPACK, by the `hpack` package), and gRPC's PROTOCOL-HTTP2.md.
 """
@@ -11,7 +11,7 @@ import enum
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 import hpack
@@ -128,32 +128,38 @@ def failed(status: Status, details: str) -> RequestFailed:
     return RequestFailed(f"{status.name}: {details}", is_fatal=status in _FATAL)
 
 
-class _Call:
+class Call:
     """A call under way."""
 
-    __slots__ = ("began", "data", "done", "http_status")
+    __slots__ = ("began", "data", "done", "http_status", "stays_open", "stream")
 
-    def __init__(self, done: Done, began: float) -> None:
+    def __init__(self, done: Done, *, stays_open: bool) -> None:
         self.done = done
-        self.began = began
+        self.stays_open = stays_open
+        self.began = time.monotonic()
+        self.stream = 0
         self.data = b""
         self.http_status = ""
 
 
 class _Upload:
-    """What is left to be sent of a request that is longer than a frame or the server's window."""
+    """What is left to be sent of a request that is longer than a frame or the server's window.
 
-    __slots__ = ("rest", "window")
+    A call that stays open keeps it, with nothing left between its messages.
+    """
 
-    def __init__(self, rest: memoryview, window: int) -> None:
+    __slots__ = ("rest", "stays_open", "window")
+
+    def __init__(self, rest: memoryview, window: int, *, stays_open: bool) -> None:
         self.rest = rest
         self.window = window
+        self.stays_open = stays_open
 
 
 class Connection:
     """One connection's state. `unsent` is what must be sent next, in order; its owner empties it."""
 
-    def __init__(self, authority: str, path: str) -> None:
+    def __init__(self, authority: str, path: str, metadata: Sequence[tuple[str, str]] = ()) -> None:
         """`authority`: the server, as host:port; `path`: the method, as /package.Service/Method."""
         self._header_fields = (
             (":method", "POST"),
@@ -162,6 +168,7 @@ class Connection:
             (":authority", authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
+            *metadata,
         )
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._latest_block = self._block = b""
@@ -170,8 +177,8 @@ class Connection:
         self._received = bytearray()
         self._headers_of: tuple[int, int, bytes] | None = None
         """Stream, flags and fragments of a header block that goes on in the next frame."""
-        self._calls: dict[int, _Call] = {}
-        self._waiting: deque[tuple[Message, _Call]] = deque()
+        self._calls: dict[int, Call] = {}
+        self._waiting: deque[tuple[Message, Call]] = deque()
         self._uploads: dict[int, _Upload] = {}
         self._latest_stream = -1
         self._most_streams = 0
@@ -200,7 +207,21 @@ class Connection:
 
     def call(self, message: Message, done: Done) -> None:
         """Make a call: `done` hears of its end, when `fail` is called at the latest."""
-        call = _Call(done, time.monotonic())
+        self._begin(message, Call(done, stays_open=False))
+
+    def open(self, message: Message, done: Done) -> Call:
+        """Make a call that can be given more messages; `done` hears of every answer, and last of an error."""
+        call = Call(done, stays_open=True)
+        self._begin(message, call)
+        return call
+
+    def send(self, call: Call, message: Message) -> None:
+        """Send another message of an open call, once the one before has its answer."""
+        call.began = time.monotonic()
+        self._uploads[call.stream].rest = memoryview(message)
+        self._upload(call.stream)
+
+    def _begin(self, message: Message, call: Call) -> None:
         if len(self._calls) < self._most_streams:
             self._start(message, call)
         else:
@@ -250,21 +271,25 @@ class Connection:
         for call in calls:
             call.done(error)
 
-    def _start(self, message: Message, call: _Call) -> None:
+    def _start(self, message: Message, call: Call) -> None:
         self._latest_stream += 2
         stream = self._latest_stream
         # Stream numbers do not come again: the next call needs a new connection.
         self.is_closing |= stream + 2 > _LAST_STREAM
         self._calls[stream] = call
+        call.stream = stream
         block = self._block or self._encoded()
         head = _head(_Frame.HEADERS, _END_HEADERS, stream, len(block)) + block
         length = len(message)
-        if length <= self._largest_frame and length <= self._window and length <= self._first_window:
+        is_one_frame = length <= min(self._largest_frame, self._window, self._first_window)
+        if is_one_frame and not call.stays_open:
             self._window -= length
             self.unsent += (head + _head(_Frame.DATA, _END_STREAM, stream, length), message)
         else:
             self.unsent.append(head)
-            self._uploads[stream] = _Upload(memoryview(message), self._first_window)
+            self._uploads[stream] = _Upload(
+                memoryview(message), self._first_window, stays_open=call.stays_open
+            )
             self._upload(stream)
 
     def _encoded(self) -> bytes:
@@ -279,12 +304,12 @@ class Connection:
         """Send as much of a request as the server has room for."""
         upload = self._uploads[stream]
         while (length := min(len(upload.rest), self._largest_frame, self._window, upload.window)) > 0:
-            flags = _END_STREAM if length == len(upload.rest) else 0
+            flags = _END_STREAM if length == len(upload.rest) and not upload.stays_open else 0
             self.unsent += (_head(_Frame.DATA, flags, stream, length), upload.rest[:length])
             upload.rest = upload.rest[length:]
             self._window -= length
             upload.window -= length
-        if not upload.rest:
+        if not upload.rest and not upload.stays_open:
             del self._uploads[stream]
 
     def _upload_all(self) -> None:
@@ -367,6 +392,8 @@ class Connection:
             return
         data = _unpadded(flags, payload)
         call.data = call.data + data if call.data else data
+        if call.stays_open:
+            _take_messages(call)
         if flags & _END_STREAM:
             self._end(stream, failed(Status.UNKNOWN, "the response has no status"))
 
@@ -432,7 +459,20 @@ def _reset(code: int) -> InferenceError:
     return failed(status, f"the server reset the stream (HTTP/2 error {code})")
 
 
-def _outcome(call: _Call, trailers: dict[str, str]) -> bytes | RequestFailed:
+def _take_messages(call: Call) -> None:
+    """Hand over the whole messages of a call that stays open."""
+    while len(call.data) >= _MESSAGE_HEAD.size:
+        is_compressed, length = _MESSAGE_HEAD.unpack_from(call.data)
+        if is_compressed:
+            raise ProtocolError("the server sent a compressed message, which nobody asked for")
+        end = _MESSAGE_HEAD.size + length
+        if len(call.data) < end:
+            break
+        message, call.data = call.data[_MESSAGE_HEAD.size : end], call.data[end:]
+        call.done(message)
+
+
+def _outcome(call: Call, trailers: dict[str, str]) -> bytes | RequestFailed:
     """The response, or the error, of a call that has ended."""
     code = trailers.get("grpc-status")
     if code is None:
@@ -441,6 +481,8 @@ def _outcome(call: _Call, trailers: dict[str, str]) -> bytes | RequestFailed:
     if code != "0":
         status = _STATUS.get(code, Status.UNKNOWN)
         return failed(status, unquote(trailers.get("grpc-message", "")))
+    if call.stays_open:
+        return failed(Status.UNAVAILABLE, "the server ended the call")
     data = call.data
     if len(data) < _MESSAGE_HEAD.size:
         return failed(Status.INTERNAL, "the response has no message")

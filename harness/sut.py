@@ -12,8 +12,8 @@ counted.
 
 Measured with a null model: with 64 requests in flight, one event loop that sends and receives whatever is
 there in one system call each answers 1.7 times as many queries as gRPC's event loop, and that 1.5 times as
-many as gRPC's threads, which fight for the interpreter. For one request in flight a blocking call on
-LoadGen's own thread wakes no other.
+many as gRPC's threads, which fight for the interpreter. One request in flight wakes no other thread than
+LoadGen's own, which blocks; sent as a message of one long call it is answered in 0.85 of a call's time.
 """
 
 import asyncio

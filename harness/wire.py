@@ -14,11 +14,13 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError
-from harness.http2 import Message, message_prefix
+from harness.http2 import Message, Status, failed, message_prefix
 from harness.models.spec import TensorSpec
 
 _RAW_INPUT_TAG = b"\x3a"
 """Field 7 (`raw_input_contents`), length-delimited, of ModelInferRequest."""
+_INFER_RESPONSE_TAG = 0x12
+"""Field 2 (`infer_response`), length-delimited, of ModelStreamInferResponse."""
 _DESCRIBE = "describe_execution"
 """`DESCRIBE` of backends/batching.py."""
 
@@ -85,6 +87,32 @@ def description_request(entry: str, source: TensorSpec, outputs: Sequence[Tensor
 def _message(request: service_pb2.ModelInferRequest) -> Message:
     body = bytes(request.SerializeToString())
     return message_prefix(len(body)) + body
+
+
+def streamed_response(response: bytes) -> bytes:
+    """The serialised ModelInferResponse in a ModelStreamInferResponse.
+
+    Raises:
+        RequestFailed: it says that the request failed.
+        InferenceError: it is malformed.
+    """
+    if response and response[0] == _INFER_RESPONSE_TAG:
+        # Its length as a varint, seven bits a byte: the high bit says that another follows.
+        length = shift = 0
+        for start, byte in enumerate(response[1:6], 2):
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                if start + length == len(response):
+                    return response[start:]
+                break
+    try:
+        message = service_pb2.ModelStreamInferResponse.FromString(response)
+    except DecodeError as error:
+        raise InferenceError(f"malformed response: {error}") from error
+    if message.error_message:
+        raise failed(Status.UNKNOWN, message.error_message)
+    return bytes(message.infer_response.SerializeToString())
 
 
 @dataclass(frozen=True)

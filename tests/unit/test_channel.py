@@ -17,7 +17,7 @@ from harness.channel import BlockingChannel, Channel
 from harness.errors import InferenceError, RequestFailed
 from harness.http2 import message_prefix
 
-METHOD = "/inference.GRPCInferenceService/ModelInfer"
+SERVICE = "/inference.GRPCInferenceService/"
 ANY_SIZE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 TIMEOUT_S = 30.0
 
@@ -30,9 +30,19 @@ def echo(request: bytes, context: grpc.ServicerContext) -> bytes:
     return request
 
 
+def echo_each(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    for request in requests:
+        if request == b"hang up":
+            return
+        yield echo(request, context)
+
+
 class Handler(grpc.GenericRpcHandler):
     def service(self, details: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(echo) if details.method == METHOD else None
+        return {
+            SERVICE + "ModelInfer": grpc.unary_unary_rpc_method_handler(echo),
+            SERVICE + "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(echo_each),
+        }.get(details.method)
 
 
 @contextmanager
@@ -103,6 +113,13 @@ def test_a_refusal_is_a_failure_and_the_next_call_goes_on(client: Any) -> None:
     assert str(refusal) == "NOT_FOUND: refuse this: 100 % ü\n"
     assert refusal.is_fatal
     assert answer == b"fine"
+
+
+def test_a_call_that_the_server_ends_is_a_failure_and_the_next_one_opens_another() -> None:
+    with server() as (url, _):
+        first, ended, answer = Blocking().ask(url, b"a", b"hang up", b"b")
+    assert (first, answer) == (b"a", b"b")
+    assert str(ended) == "UNAVAILABLE: the server ended the call"
 
 
 def test_a_call_without_an_answer_in_time_is_lost(client: Any) -> None:

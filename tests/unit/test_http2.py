@@ -384,3 +384,51 @@ def test_a_lost_connection_fails_all_calls_once(peer: Peer) -> None:
     assert peer.outcomes == [error] * 3
     assert peer.connection.is_closing
     assert peer.connection.is_idle
+
+
+def test_a_call_that_stays_open_takes_one_message_after_the_other(peer: Peer) -> None:
+    peer.frames()
+    call = peer.connection.open(message(b"a"), peer.outcomes.append)
+    assert [sent[:3] for sent in peer.frames()] == [(HEADERS, END_HEADERS, 1), (DATA, 0, 1)]
+    first = peer.headers(1, FIRST) + frame(DATA, 0, 1, message(b"A")[:3])
+    peer.connection.receive(first)
+    assert not peer.outcomes
+    peer.connection.receive(frame(DATA, 0, 1, message(b"A")[3:]))
+    peer.connection.send(call, message(b"b"))
+    assert peer.frames() == [(DATA, 0, 1, message(b"b"))]
+    peer.connection.receive(frame(DATA, 0, 1, message(b"B")))
+    assert peer.outcomes == [b"A", b"B"]
+    peer.connection.receive(peer.headers(1, [("grpc-status", "5"), ("grpc-message", "gone")], END_STREAM))
+    assert str(peer.outcomes[2]) == "NOT_FOUND: gone"
+    assert peer.connection.is_idle
+
+
+def test_the_messages_of_an_open_call_share_the_servers_window() -> None:
+    peer = Peer(setting(4, 100))
+    peer.frames()
+    call = peer.connection.open(message(bytes(75)), peer.outcomes.append)
+    assert len(peer.frames()[-1][3]) == 80
+    peer.connection.receive(peer.headers(1, FIRST) + frame(DATA, 0, 1, message(b"")))
+    peer.connection.send(call, message(bytes(45)))
+    assert [len(sent[3]) for sent in peer.frames()] == [20]
+    peer.connection.receive(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1000)))
+    assert [(sent[1], len(sent[3])) for sent in peer.frames()] == [(0, 30)]
+
+
+def test_an_open_call_is_late_by_its_latest_message(peer: Peer) -> None:
+    call = peer.connection.open(message(b"a"), peer.outcomes.append)
+    opened = call.began
+    peer.connection.receive(peer.headers(1, FIRST) + frame(DATA, 0, 1, message(b"A")))
+    peer.connection.send(call, message(b"b"))
+    peer.connection.expire(call.began)
+    assert opened < call.began
+    assert peer.outcomes == [b"A"]
+    peer.connection.expire(call.began + 1)
+    assert str(peer.outcomes[1]).startswith("DEADLINE_EXCEEDED")
+    assert peer.frames()[-1][:3] == (RST_STREAM, 0, 1)
+
+
+def test_an_open_call_takes_no_compressed_message(peer: Peer) -> None:
+    peer.connection.open(message(b"a"), peer.outcomes.append)
+    with pytest.raises(ProtocolError, match="compressed"):
+        peer.connection.receive(peer.headers(1, FIRST) + frame(DATA, 0, 1, b"\1" + message(b"A")[1:]))

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from harness.errors import InferenceError
+from harness.errors import InferenceError, RequestFailed
 from harness.models.spec import DType, TensorSpec
-from harness.wire import ResponseReader, message_request_header, shared_memory_request
+from harness.wire import ResponseReader, message_request_header, shared_memory_request, streamed_response
 
 IMAGE = TensorSpec("input:0", DType.FP32, (3, 4, 5))
 CLASS = TensorSpec("ArgMax:0", DType.INT64, ())
@@ -115,3 +115,25 @@ def test_responses_of_any_number_of_boxes_are_read_each_for_itself() -> None:
         assert found.tobytes() == boxes.tobytes()
     with pytest.raises(InferenceError, match=r"\(1, 3, 5\).*expected FP32 \(1, -1, 4\)"):
         reader.read(response(("boxes", "FP32", (1, 3, 5), bytes(60))), 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 16_384, 3_000_000])
+def test_a_streamed_response_is_the_same_bytes(size: int) -> None:
+    inner = service_pb2.ModelInferResponse(model_name="m", raw_output_contents=[bytes(size)])
+    streamed = service_pb2.ModelStreamInferResponse(infer_response=inner)
+    assert streamed_response(streamed.SerializeToString()) == inner.SerializeToString()
+
+
+def test_a_streamed_failure_is_one() -> None:
+    for response in (None, service_pb2.ModelInferResponse(id="7")):
+        streamed = service_pb2.ModelStreamInferResponse(
+            error_message="no such input", infer_response=response
+        )
+        with pytest.raises(RequestFailed, match="UNKNOWN: no such input"):
+            streamed_response(streamed.SerializeToString())
+
+
+@pytest.mark.parametrize("response", [b"\x12", b"\x12\x05ab", b"\x12\xff\xff\xff\xff\xff\xff", b"\xff"])
+def test_a_streamed_response_that_is_cut_short_is_malformed(response: bytes) -> None:
+    with pytest.raises(InferenceError, match="malformed response"):
+        streamed_response(response)
