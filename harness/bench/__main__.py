@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import output_files
 from harness.bench import report
 from harness.bench.compare import compare
 from harness.bench.compare_null import compare_null
@@ -14,7 +15,7 @@ from harness.bench.options import Options, parser, resolve
 from harness.bench.session import own_server
 from harness.cli import one_line_errors
 from harness.client import TritonClient
-from harness.errors import EXIT_INTERRUPTED, ConfigError
+from harness.errors import EXIT_INTERRUPTED
 from harness.preparation import prepare
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> None:
-    folder = _new_folder(options.output)
+    output_files.check_writable(options.output)
+    prefix = f"{time.strftime('%Y%m%d-%H%M%S')}_bench_"
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=options.output))
     # Exporting and preprocessing take their time; nothing else runs while anything is measured.
     everything = [prepare(config) for config in options.configs]
     with own_server() as (url, repository), TritonClient(url) as client:
@@ -45,16 +48,6 @@ def _run(options: Options) -> None:
     file = folder / "bench.json"
     report.write(comparisons, options, file)
     report.show(comparisons, options, file)
-
-
-def _new_folder(parent: Path) -> Path:
-    """Find out now, not after ten minutes, whether results can be written."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}_bench_", dir=parent)
-    except OSError as error:
-        raise ConfigError(f"cannot write results to {parent}: {error.strerror}; see --output") from error
-    return Path(folder)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import recorded_run
+from harness import output_files, recorded_run
 from harness.cli import OneLineParser, one_line_errors
 from harness.compare import page
 from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with recorded_run.understood(*options.runs):
             comparison = compare(runs)
             content = page.render(comparison)
-        options.output.write_text(content, encoding="utf-8")
+        output_files.write(options.output, content)
         _show(comparison)
         sys.stdout.write(f"Curves: {options.output}\n")
     return ending.code
