@@ -83,7 +83,6 @@ class BlockingChannel:
             outcome = self._outcome(request, timeout_s, deadline)
             if isinstance(outcome, bytes):
                 return outcome
-            self._call = None
             if not isinstance(outcome, NotProcessed) or time.monotonic() >= deadline:
                 raise outcome
 
@@ -110,6 +109,9 @@ class BlockingChannel:
                 connection.fail(error)
             if not outcomes and time.monotonic() >= deadline:
                 connection.expire(deadline)
+        # An answer and the call's end can come together.
+        if isinstance(outcomes[-1], InferenceError):
+            self._call = None
         return outcomes[0]
 
     def _connected(self, timeout_s: float) -> socket.socket:

@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import hpack
 import pytest
 
 from harness.channel import BlockingChannel, Channel
@@ -120,6 +122,37 @@ def test_a_call_that_the_server_ends_is_a_failure_and_the_next_one_opens_another
         first, ended, answer = Blocking().ask(url, b"a", b"hang up", b"b")
     assert (first, answer) == (b"a", b"b")
     assert str(ended) == "UNAVAILABLE: the server ended the call"
+
+
+def test_a_call_that_ends_with_an_answer_is_followed_by_another() -> None:
+    encoder = hpack.Encoder()
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    def answer(connected: socket.socket, stream: int, body: bytes) -> None:
+        received = b""
+        while body not in received:
+            received += connected.recv(1 << 16)
+        connected.sendall(
+            frame(1, 4, stream, encoder.encode([(":status", "200"), ("content-type", "application/grpc")]))
+            + frame(0, 0, stream, framed(body))
+            + frame(1, 5, stream, encoder.encode([("grpc-status", "0")]))
+        )
+
+    def serve(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.sendall(frame(4, 0, 0, b""))
+            answer(connected, 1, b"first")
+            answer(connected, 3, b"second")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        url = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert Blocking().ask(url, b"first", b"second") == [b"first", b"second"]
+        thread.join()
 
 
 def test_a_call_without_an_answer_in_time_is_lost(client: Any) -> None:
