@@ -136,7 +136,8 @@ def _plan_settings(
 
 def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
     server = tuning.server
-    limit = config.provenance["max_batchsize"] if config.max_batchsize else "model"
+    is_limit = server.max_batch_size == config.max_batchsize
+    limit = config.provenance["max_batchsize"] if is_limit else tuning.origin
     yield Setting("server: instances", server.instances, tuning.origin)
     threads = "the framework's" if not server.threads else config.provenance["threads"]
     yield Setting("server: threads of each", server.threads or None, threads)

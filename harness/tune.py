@@ -36,8 +36,8 @@ from harness.tuning import Choice, Measured
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 3
-_SERVER_LOAD = 0.7
-"""Of the rate that the first candidate reaches with requests one after the other and two in flight."""
+_SERVER_LOAD = 0.75
+"""Of the rate that single samples reach when there is always one waiting: enough for queues to form."""
 _HOPELESS = 1.3
 """A candidate that is so much worse than the best one is not tried again: noise is less."""
 _CLEAR = 0.95
@@ -47,7 +47,6 @@ _PARAMETERS: Mapping[Platform, Sequence[Mapping[str, str]]] = {
     # Threads that stay awake between operators: sooner in one query, in the way of all that runs beside it.
     Platform.ONNXRUNTIME: ({}, {"session.intra_op.allow_spinning": "1"}),
 }
-_CLOSED_LOOP = (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM)
 
 
 def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per_query: int) -> list[Choice]:
@@ -56,17 +55,20 @@ def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per
     by_rule = tuning.rule(variant, scenario, threads, samples_per_query)
     batches = {by_rule.client_batch}
     if scenario == Scenario.OFFLINE:
-        batches |= {size for size in (8, 64) if size <= variant.batch_limit and by_rule.client_batch > 1}
+        batches |= {size for size in (4, 8, 64) if size <= variant.batch_limit and by_rule.client_batch > 1}
     if scenario == Scenario.MULTI_STREAM and by_rule.client_batch > 1:
         batches |= {-(-samples_per_query // threads)}
     splits = {1} if scenario == Scenario.SINGLE_STREAM else {1, threads}
+    parameters = ({},) if scenario == Scenario.OFFLINE else _PARAMETERS.get(variant.platform, ({},))
+    joined = {0, 1} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}
     found = [by_rule] + [
-        Choice(instances, batch, parameters=parameters)
+        Choice(instances, batch, max_batch=most, parameters=extra)
         for instances in sorted(splits)
         for batch in sorted(batches)
-        for parameters in (_PARAMETERS.get(variant.platform, ({},)) if scenario in _CLOSED_LOOP else ({},))
+        for most in sorted(joined)
+        for extra in parameters
         # An instance with one thread has no other to wait for.
-        if not parameters or instances < threads
+        if not extra or instances < threads
     ]
     return [choice for number, choice in enumerate(found) if choice not in found[:number]]
 
@@ -81,7 +83,7 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     rule = rules(config.round, config.spec, scenario)
     choices = candidates(prepared, scenario, threads, rule.samples_per_query)
     loader = ModelLoader(client, prepared.manifest.entry)
-    rate = _server_rate(prepared, loader, choices[0], threads) if scenario == Scenario.SERVER else 1.0
+    rate = _server_rate(prepared, loader, threads) if scenario == Scenario.SERVER else 1.0
     figures: list[list[float]] = [[] for _ in choices]
     tried = list(range(len(choices)))
     for number in range(_ROUNDS if len(choices) > 1 else 1):
@@ -105,10 +107,11 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     return Measured(prepared.config.model, prepared.config.platform, scenario, threads, choices[best], figure)
 
 
-def _server_rate(prepared: Prepared, loader: ModelLoader, choice: Choice, threads: int) -> float:
+def _server_rate(prepared: Prepared, loader: ModelLoader, threads: int) -> float:
     """Queries per second that load the server well, but do not flood it."""
-    seconds = _measure(prepared, loader, Scenario.SINGLE_STREAM, choice, threads, 1.0)
-    return _SERVER_LOAD / seconds
+    many = tuning.rule(prepared.manifest.variant, Scenario.OFFLINE, threads, 1)
+    one_each = dataclasses.replace(many, client_batch=1)
+    return _SERVER_LOAD / _measure(prepared, loader, Scenario.OFFLINE, one_each, threads, 1.0)
 
 
 def _measure(
@@ -146,7 +149,8 @@ def _in_a_process(job: Job, file: Path) -> float:
 
 def _short(choice: Choice) -> str:
     extra = "".join(f" {name.rpartition('.')[2]}={value}" for name, value in choice.parameters.items())
-    return f"{choice.instances} instances, batch {choice.client_batch}{extra}:"
+    joined = f", {choice.max_batch} at once" if choice.max_batch else ""
+    return f"{choice.instances} instances, batch {choice.client_batch}{joined}{extra}:"
 
 
 def _shown(scenario: Scenario, figure: float) -> str:

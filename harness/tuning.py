@@ -43,6 +43,8 @@ class Choice:
     instances: int
     client_batch: int
     max_queue_delay_us: int = 0
+    max_batch: int = 0
+    """Most samples that Triton joins in Server; 0: the model's limit. Elsewhere the client's batch is it."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Of the backend, in config.pbtxt's terms."""
 
@@ -67,7 +69,7 @@ class Tuning:
 
     server: ServerSettings
     client_batch: int
-    """Most samples in one request; the rest of the batching is Triton's."""
+    """Most samples in one request; in Server the batching is Triton's."""
     in_flight: int
     """Most requests under way."""
     origin: str = "rule"
@@ -115,10 +117,19 @@ def tune(
         # Every instance runs one full batch while the next one waits for it.
         Scenario.OFFLINE: max(2 * choice.instances, _MIN_OFFLINE_IN_FLIGHT),
     }[scenario]
+    joined = {
+        # All that a query sends is under way at once: joined, one instance gets what was meant for several.
+        Scenario.SINGLE_STREAM: batch,
+        Scenario.MULTI_STREAM: batch,
+        Scenario.SERVER: min(choice.max_batch or limit, limit),
+        # An instance that took what waits for two would leave the other idle; instances that are not ours
+        # to count may be faster with more.
+        Scenario.OFFLINE: batch if threads else limit,
+    }[scenario]
     settings = ServerSettings(
         instances=choice.instances,
         threads=threads // choice.instances,
-        max_batch_size=limit,
+        max_batch_size=joined,
         max_queue_delay_us=choice.max_queue_delay_us,
         device=device,
         parameters=tuple(choice.parameters.items()),

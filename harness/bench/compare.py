@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,8 @@ def compare(prepared: Prepared, client: TritonClient, options: Options, folder: 
         try:
             for scenario in config.scenarios:
                 _compare_scenario(result, prepared, session, limit, scenario, options)
+            if {Scenario.SERVER, Scenario.OFFLINE} <= set(config.scenarios):
+                _compare_loaded(result, prepared, session, options)
         finally:
             session.close()
     _add_targets(result, prepared)
@@ -127,6 +130,37 @@ def _compare_scenario(
         result.verdicts[scenario.value] = judge(middle.ours.evidence)
         if scenario == Scenario.OFFLINE:
             result.notes += _tail_note(middle.ours.evidence, options.seconds)
+
+
+def _compare_loaded(result: Comparison, prepared: Prepared, session: Session, options: Options) -> None:
+    """Server at a large share of what our own Offline reached, where there is a target for that."""
+    share = targets.SERVER_OF_OFFLINE.get((prepared.config.model, prepared.config.platform))
+    offline = next((row for row in result.rows if row.name == Scenario.OFFLINE), None)
+    if share is None or offline is None:
+        return
+    rate = share * statistics.median(offline.ours)
+    tuning = session.tuning(Scenario.SERVER)
+    session.load(tuning)
+    ours: list[Ours] = []
+    plain: list[Plain] = []
+    for number in range(options.rounds):
+        ours.append(session.ours(Scenario.SERVER, tuning, seconds=options.seconds, rate=rate))
+        plain.append(session.plain(Scenario.SERVER, tuning, seconds=options.seconds, rate=rate))
+        logger.info(
+            "%s Server at %.1f a second, round %d of %d: p99 ours %.2f, plain %.2f ms",
+            *(prepared.manifest.entry, rate, number + 1, options.rounds),
+            *(ours[-1].p99_ms, plain[-1].p99_ms),
+        )
+    name = f"Server p99 at {share:g} of our Offline"
+    row = Row(name, Unit.MS, tuple(run.p99_ms for run in ours), tuple(run.p99_ms for run in plain))
+    result.rows.append(row)
+    result.runs[name] = [
+        {"ours": dataclasses.asdict(a), "plain": dataclasses.asdict(b)}
+        for a, b in zip(ours, plain, strict=True)
+    ]
+    result.targets.append(
+        Target(name, targets.SERVER_P99_MS, False, " ms", statistics.median(row.ours)),
+    )
 
 
 def figure(scenario: Scenario, run: Ours | Plain) -> float:

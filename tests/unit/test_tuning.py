@@ -62,6 +62,24 @@ def test_a_measured_choice_holds_for_its_number_of_threads(tables) -> None:
     assert tuned(Scenario.MULTI_STREAM, 1).origin == "rule"
 
 
+@pytest.mark.parametrize("scenario", [Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM, Scenario.OFFLINE])
+def test_requests_meant_for_several_instances_are_not_joined(tables, scenario: Scenario) -> None:
+    tuning.add(tables[1], line(scenario, 2, instances=2, client_batch=4))
+    assert tuned(scenario, 2).server.max_batch_size == 4
+
+
+def test_in_server_triton_joins_as_many_as_were_best(tables) -> None:
+    assert tuned(Scenario.SERVER, 2).server.max_batch_size == VARIANT.max_batch_size
+    tuning.add(tables[1], line(Scenario.SERVER, 2, instances=2, client_batch=1, max_batch=4))
+    assert tuned(Scenario.SERVER, 2).server.max_batch_size == 4
+    assert tuned(Scenario.SERVER, 2, max_batchsize=2).server.max_batch_size == 2
+
+
+def test_where_instances_are_not_counted_offline_requests_may_be_joined() -> None:
+    found = tuned(Scenario.OFFLINE, 0)
+    assert (found.client_batch, found.server.max_batch_size) == (32, VARIANT.max_batch_size)
+
+
 def test_with_more_threads_than_measured_the_preference_is_scaled(tables) -> None:
     tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
     tuning.add(tables[1], line(Scenario.SERVER, 2, instances=1, client_batch=1))
