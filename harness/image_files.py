@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -45,6 +46,8 @@ def fingerprint(files: Sequence[tuple[Path, int | None]]) -> str:
 def _probe(path: Path) -> tuple[bytes, str]:
     """Digest of size, start and end of a file, and what is wrong with it, if anything."""
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            return b"", "is a pipe"  # which would be waited for
         with path.open("rb", buffering=0) as stream:
             head = stream.read(_EDGE_BYTES)
             size = stream.seek(0, os.SEEK_END)

@@ -17,6 +17,9 @@ _THREAD_PARAMETER = {
 }
 """Names from the native backends' READMEs; `num_threads` is our TFLite backend's."""
 
+RUN_BATCH = "run_batch_size"
+"""Of our own backends (backends/batching.py): most samples that the framework is given at once."""
+
 DEVICES = ("auto", "cpu", "gpu")
 
 _CPU_ONLY = (Platform.OPENVINO, Platform.TFLITE)

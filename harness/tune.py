@@ -24,7 +24,7 @@ from harness.config import SYNTHETIC, cpu_count
 from harness.errors import ConfigError, InferenceError
 from harness.job import Job
 from harness.loadgen import Mode
-from harness.model_config import model_config, to_json
+from harness.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Platform
 from harness.preparation import Prepared, prepare
 from harness.processes import start_module
@@ -43,6 +43,8 @@ _HOPELESS = 1.3
 _CLEAR = 0.95
 """A candidate must be this much better than the rule's choice: less is noise."""
 
+_RUN_BATCHES = (2, 4)
+"""Offline: parts that a full batch is calculated in, which a core's caches hold."""
 _PARAMETERS: Mapping[Platform, Sequence[Mapping[str, str]]] = {
     # Threads that stay awake between operators: sooner in one query, in the way of all that runs beside it.
     Platform.ONNXRUNTIME: ({}, {"session.intra_op.allow_spinning": "1"}),
@@ -60,7 +62,7 @@ def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per
         batches |= {-(-samples_per_query // threads)}
     splits = {1} if scenario == Scenario.SINGLE_STREAM else {1, threads}
     parameters = ({},) if scenario == Scenario.OFFLINE else _PARAMETERS.get(variant.platform, ({},))
-    joined = {0, 1} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}
+    joined = {0, 1, 2} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}
     found = [by_rule] + [
         Choice(instances, batch, max_batch=most, parameters=extra)
         for instances in sorted(splits)
@@ -70,6 +72,13 @@ def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per
         # An instance with one thread has no other to wait for.
         if not extra or instances < threads
     ]
+    if scenario == Scenario.OFFLINE:
+        found += [
+            dataclasses.replace(by_rule, instances=instances, parameters={RUN_BATCH: str(size)})
+            for instances in sorted(splits)
+            for size in _RUN_BATCHES
+            if size < by_rule.client_batch
+        ]
     return [choice for number, choice in enumerate(found) if choice not in found[:number]]
 
 

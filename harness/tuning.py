@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import output_files, paths
 from harness.errors import ConfigError
-from harness.model_config import ServerSettings
+from harness.model_config import RUN_BATCH, ServerSettings
 from harness.models.spec import ModelSpec, Variant
 from harness.rounds import Scenario
 from harness.wire import sample_bytes
@@ -169,7 +169,13 @@ def _choose(
     if measured.threads == threads:
         return choice, origin
     instances = min(threads, _MAX_INSTANCES) if choice.instances > 1 else 1
-    return dataclasses.replace(choice, instances=instances), f"{origin}, scaled to {threads}"
+    # Parts of a batch were small enough for the caches of a core, and are too small for several cores.
+    is_wider = threads // instances > measured.threads // choice.instances
+    parameters = {
+        name: value for name, value in choice.parameters.items() if not (is_wider and name == RUN_BATCH)
+    }
+    scaled = dataclasses.replace(choice, instances=instances, parameters=parameters)
+    return scaled, f"{origin}, scaled to {threads}"
 
 
 @functools.cache

@@ -115,7 +115,7 @@ def _compare_scenario(
         # What is loaded but not asked takes no CPU from the bare framework.
         bare = _bare(limit, scenario, samples_per_query, options.seconds)
         ours = session.ours(scenario, tuning, seconds=options.seconds, rate=rate)
-        plain = session.plain(scenario, tuning, seconds=options.seconds, rate=rate or 0.0)
+        plain = session.plain(scenario, tuning, seconds=options.seconds, ours=ours)
         rounds.append(Round(ours, plain, bare))
         logger.info(
             "%s %s, round %d of %d: %s",
@@ -145,7 +145,7 @@ def _compare_loaded(result: Comparison, prepared: Prepared, session: Session, op
     plain: list[Plain] = []
     for number in range(options.rounds):
         ours.append(session.ours(Scenario.SERVER, tuning, seconds=options.seconds, rate=rate))
-        plain.append(session.plain(Scenario.SERVER, tuning, seconds=options.seconds, rate=rate))
+        plain.append(session.plain(Scenario.SERVER, tuning, seconds=options.seconds, ours=ours[-1]))
         logger.info(
             "%s Server at %.1f a second, round %d of %d: p99 ours %.2f, plain %.2f ms",
             *(prepared.manifest.entry, rate, number + 1, options.rounds),
@@ -204,7 +204,7 @@ def _note(scenario: Scenario, tuning: Tuning, samples_per_query: int, rate: floa
     plain = {
         Scenario.SINGLE_STREAM: "one sample after the other",
         Scenario.MULTI_STREAM: f"{samples_per_query} requests at once, then the next {samples_per_query}",
-        Scenario.SERVER: f"as they arrive, {rate:.1f} a second",
+        Scenario.SERVER: f"as they come, {rate:.1f} a second, the same for both",
         Scenario.OFFLINE: f"{tuning.in_flight * tuning.client_batch} requests of one sample in flight",
     }[scenario]
     return (

@@ -90,7 +90,7 @@ def _measure(
     try:
         for number in range(options.rounds):
             ours.append(session.ours(scenario, tuning, seconds=seconds))
-            plain.append(session.plain(scenario, tuning, seconds=seconds))
+            plain.append(session.plain(scenario, tuning, seconds=seconds, ours=ours[-1]))
             figures = figure(ours[-1]), figure(plain[-1])
             logger.info(
                 "null model, %s, round %d: ours %.1f, plain %.1f %s", name, number + 1, *figures, unit

@@ -2,17 +2,17 @@
 
 As tritonclient's documentation shows it: an InferInput and an InferRequestedOutput per request, set from a
 NumPy array, and a callback that reads the answer with `as_numpy`. One sample is one request. It asks what
-LoadGen's scenario asks. Being about tritonclient, it imports that, as `harness.client` does.
+LoadGen's scenario asks, in Server at the very times at which LoadGen did: chance arrivals of its own would
+form other queues. Being about tritonclient, it imports that, as `harness.client` does.
 """
 
 import dataclasses
 import functools
 import json
-import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
-from harness import manifest, server_statistics
+from harness import manifest, server_statistics, timeline
 from harness.bench.bare import read_rows
 from harness.bench.frameworks import Array
 from harness.client import TritonClient
@@ -45,9 +45,10 @@ class Job:
     in_flight: int
     """Offline: requests under way."""
     samples_per_query: int
-    rate: float
-    """Server: queries per second."""
+    arrivals: str
+    """Server: the timeline of the test whose queries are sent again, each when it came."""
     seconds: float
+    """Of the other scenarios."""
     outcome: str
     """Path that the outcome is written to."""
 
@@ -114,17 +115,18 @@ class _Loop:
             self._wait(room)
         return sent
 
-    def paced(self, seconds: float, rate: float) -> int:
-        """Send single samples as they arrive by chance, `rate` a second; returns how many."""
-        chance = random.Random(0)
+    def paced(self, arrivals_us: Sequence[int]) -> int:
+        """Send single samples at these times after the first; returns how many."""
         answered = threading.Semaphore(0)
-        began = due = time.perf_counter_ns()
+        began = time.perf_counter_ns()
         sent = 0
-        while due < began + seconds * 1e9 and not self.tally.error:
+        for arrival_us in arrivals_us:
+            if self.tally.error:
+                break
+            due = began + arrival_us * 1000
             time.sleep(max(0, due - time.perf_counter_ns()) / 1e9)
             self._query(due, 1, answered.release)
             sent += 1
-            due += int(chance.expovariate(rate) * 1e9)
         for _ in range(sent):
             self._wait(answered)
         return sent
@@ -166,7 +168,7 @@ def measure(job: Job) -> PlainOutcome:
         before = control.statistics(job.entry)
         began, cpu_began = time.perf_counter_ns(), time.process_time()
         if job.scenario == Scenario.SERVER:
-            samples = loop.paced(job.seconds, job.rate)
+            samples = loop.paced(np.sort(timeline.load(Path(job.arrivals)).issued_us).tolist())
         else:
             samples = loop.closed(job.seconds, window, job.samples_per_query)
         cpu_s = time.process_time() - cpu_began

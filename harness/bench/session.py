@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import loadgen, paths, runner, server
+from harness import loadgen, paths, runner, server, timeline
 from harness.bench.plain import Job, PlainOutcome
 from harness.bottleneck import Evidence, Setup, evidence_of
 from harness.client import TritonClient
@@ -48,6 +48,7 @@ class Ours:
     """Most memory of the process that ran LoadGen, beyond the samples that it had loaded."""
     evidence: Evidence | None
     """None where the server gave no statistics."""
+    log_dir: str
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,16 @@ class Session:
             )
         loaded = plan.performance_sample_count * sample_bytes(prepared.manifest.variant.input)
         log = loadgen.read_detail(log_dir)
-        return _ours(log, outcome, scenario, tuning, loaded, config.client_processes)
+        return _ours(log, outcome, scenario, tuning, loaded, config.client_processes, log_dir)
 
-    def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, rate: float = 0.0) -> Plain:
+    def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, ours: Ours) -> Plain:
         """Run the plain loop, with as many samples under way as the harness has.
+
+        Args:
+            scenario: LoadGen's.
+            tuning: as the entry was loaded with.
+            seconds: how long, except in Server.
+            ours: the test before, whose arrivals it repeats in Server.
 
         Raises:
             InferenceError: a request failed.
@@ -155,7 +162,7 @@ class Session:
             scenario=scenario,
             in_flight=tuning.in_flight * tuning.client_batch,
             samples_per_query=rules(config.round, config.spec, scenario).samples_per_query,
-            rate=rate,
+            arrivals=str(Path(ours.log_dir) / timeline.FILE_NAME),
             seconds=seconds,
             outcome=str(log_dir / "outcome.json"),
         )
@@ -187,7 +194,13 @@ class Session:
 
 
 def _ours(
-    log: DetailLog, outcome: Outcome, scenario: Scenario, tuning: Tuning, loaded: int, processes: int
+    log: DetailLog,
+    outcome: Outcome,
+    scenario: Scenario,
+    tuning: Tuning,
+    loaded: int,
+    processes: int,
+    log_dir: Path,
 ) -> Ours:
     def figure(key: str) -> float:
         value = log.number(key)
@@ -220,6 +233,7 @@ def _ours(
         client_us_per_sample=outcome.client_cpu_s / samples * 1e6 if samples else 0.0,
         memory_bytes=outcome.peak_rss_bytes - loaded,
         evidence=evidence,
+        log_dir=str(log_dir),
     )
 
 

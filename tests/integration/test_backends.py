@@ -15,6 +15,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from harness import server
+from harness.model_config import RUN_BATCH
 from harness.models.spec import Platform
 from tests.integration import small_models
 from tests.integration.small_models import PLATFORMS, tensor_name
@@ -165,6 +166,19 @@ def test_requests_of_one_batch_may_want_different_outputs(client: Client, small:
     for role, result, error in (answers.get(timeout=60), answers.get(timeout=60)):
         assert error is None
         assert [output.name for output in result.get_response().outputs] == [role]
+
+
+@ALL
+def test_a_batch_that_is_calculated_in_parts_is_answered_whole(
+    client: Client, add_model: AddModel, platform: Platform
+) -> None:
+    parts = f'parameters {{ key: "{RUN_BATCH}" value {{ string_value: "3" }} }}'
+    config = small_models.config_text(platform, parts)
+    name = add_model(f"parts_{platform}", config, platform.model_filename, writer(platform))
+    data = [samples(count, seed) for seed, count in enumerate((7, 1))]
+    results = infer_as_one_batch(client, name, [inputs(platform, *sample) for sample in data], rows=8)
+    for result, sample in zip(results, data, strict=True):
+        check(platform, result, *sample)
 
 
 @ALL
@@ -338,6 +352,7 @@ def test_a_configuration_that_contradicts_the_file_is_a_load_error(
     [
         (Platform.ONNXRUNTIME, ("intra_op_thread_count", "-2"), "intra_op_thread_count must be 0, 1, 2"),
         (Platform.ONNXRUNTIME, ("execution_mode", "7"), "execution_mode must be 0 or 1, not 7"),
+        (Platform.ONNXRUNTIME, (RUN_BATCH, "all"), "run_batch_size must be 0, 1, 2 …, not 'all'"),
         (Platform.OPENVINO, ("INFERENCE_NUM_THREADS", "many"), "INFERENCE_NUM_THREADS must be 0, 1, 2"),
         (Platform.OPENVINO, ("NUM_STREAMS", "-1"), "NUM_STREAMS must be AUTO, NUMA or a number, not '-1'"),
         (Platform.OPENVINO, ("INFERENCE_PRECISION_HINT", "f8"), "must be F32, BF16, not 'f8'"),

@@ -157,6 +157,13 @@ def test_a_folder_in_the_place_of_an_image_is_named(folder):
         opened(folder)
 
 
+def test_a_pipe_in_the_place_of_an_image_is_not_waited_for(folder):
+    (folder / "a.JPEG").unlink()
+    os.mkfifo(folder / "a.JPEG")
+    with pytest.raises(DatasetError, match=r"a\.JPEG is a pipe \(1 of 4 images"):
+        opened(folder)
+
+
 def test_a_missing_folder_and_one_without_images_say_what_belongs_there(tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere does not exist; .*run\.sh fetch imagenet"):
         opened(tmp_path / "nowhere")

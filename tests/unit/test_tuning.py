@@ -5,6 +5,7 @@ import pytest
 
 from harness import tuning
 from harness.errors import ConfigError
+from harness.model_config import RUN_BATCH
 from harness.models import MODELS
 from harness.models.spec import Platform
 from harness.rounds import Scenario
@@ -87,6 +88,16 @@ def test_with_more_threads_than_measured_the_preference_is_scaled(tables) -> Non
     assert (offline.server.instances, offline.server.threads, offline.client_batch) == (6, 1, 16)
     assert tuned(Scenario.SERVER, 6).server.threads == 6
     assert offline.origin == "measured with 2 threads (ours.json), scaled to 6"
+
+
+@pytest.mark.parametrize(("threads", "is_kept"), [(6, True), (64, False)])
+def test_parts_that_suit_one_core_are_not_kept_where_an_instance_has_several(
+    tables, threads: int, is_kept: bool
+) -> None:
+    parts = {RUN_BATCH: "2"}
+    tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=32, parameters=parts))
+    assert dict(tuned(Scenario.OFFLINE, 2).server.parameters) == parts
+    assert dict(tuned(Scenario.OFFLINE, threads).server.parameters) == (parts if is_kept else {})
 
 
 def test_what_this_machine_measured_counts_before_the_project_s_table(tables) -> None:
