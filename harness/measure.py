@@ -22,7 +22,8 @@ from harness.sut import Sut
 
 _SAMPLES = 64
 _PERCENTILE = 0.9
-_SERVER_SECONDS = 4.0
+_SERVER_SECONDS = 12.0
+"""A few bad moments are the whole tail of a shorter time."""
 
 
 def measure(job: Job) -> float:

@@ -36,7 +36,7 @@ from harness.tuning import Choice, Measured
 logger = logging.getLogger(__name__)
 
 _ROUNDS = 3
-_SERVER_LOAD = 0.75
+_SERVER_LOAD = 0.8
 """Of the rate that single samples reach when there is always one waiting: enough for queues to form."""
 _HOPELESS = 1.3
 """A candidate that is so much worse than the best one is not tried again: noise is less."""
