@@ -169,8 +169,8 @@ def _shown(scenario: Scenario, figure: float) -> str:
 def _parser() -> argparse.ArgumentParser:
     result = OneLineParser(
         prog="python -m harness.tune",
-        description="Find the best server settings of this machine; some 4 minutes for a small model on one "
-        "platform, an hour or more for all.",
+        description="Find the best server settings of this machine; some 8 minutes for a small model on one "
+        "platform, hours for all.",
         allow_abbrev=False,
     )
     result.add_argument("--model", help="default: all of them")
