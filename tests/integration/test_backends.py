@@ -198,7 +198,11 @@ def test_a_model_without_batching_is_run_request_by_request(
     np.testing.assert_array_equal(good.as_numpy(tensor_name(platform, "doubled")), pixels * 2)
     assert good.as_numpy(tensor_name(platform, "best")).shape == (2,)
     assert isinstance(bad, InferenceServerException)
-    (statistics,) = client.get_inference_statistics(name).model_stats
+    for _ in range(40):  # statistics are updated after the answer is sent
+        (statistics,) = client.get_inference_statistics(name).model_stats
+        if statistics.execution_count >= 2:
+            break
+        time.sleep(0.05)
     assert statistics.execution_count == 2
 
 
