@@ -117,24 +117,26 @@ def tune(
         # Every instance runs one full batch while the next one waits for it.
         Scenario.OFFLINE: max(2 * choice.instances, _MIN_OFFLINE_IN_FLIGHT),
     }[scenario]
-    joined = {
-        # All that a query sends is under way at once: joined, one instance gets what was meant for several.
-        Scenario.SINGLE_STREAM: batch,
-        Scenario.MULTI_STREAM: batch,
-        Scenario.SERVER: min(choice.max_batch or limit, limit),
-        # An instance that took what waits for two would leave the other idle; instances that are not ours
-        # to count may be faster with more.
-        Scenario.OFFLINE: batch if threads else limit,
-    }[scenario]
     settings = ServerSettings(
         instances=choice.instances,
         threads=threads // choice.instances,
-        max_batch_size=joined,
+        max_batch_size=_joined(choice, scenario, threads, batch, limit),
         max_queue_delay_us=choice.max_queue_delay_us,
         device=device,
         parameters=tuple(choice.parameters.items()),
     )
     return Tuning(settings, batch, in_flight, origin)
+
+
+def _joined(choice: Choice, scenario: Scenario, threads: int, batch: int, limit: int) -> int:
+    """Most samples that Triton may run at once."""
+    if scenario == Scenario.SERVER:
+        return min(choice.max_batch or limit, limit)
+    if scenario == Scenario.OFFLINE and not threads:
+        # Instances that are not ours to count may be faster with more than a request has.
+        return limit
+    # Joined, one instance would get what was meant for several, and the others would be idle.
+    return batch
 
 
 def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:

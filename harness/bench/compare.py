@@ -141,26 +141,20 @@ def _compare_loaded(result: Comparison, prepared: Prepared, session: Session, op
     rate = share * statistics.median(offline.ours)
     tuning = session.tuning(Scenario.SERVER)
     session.load(tuning)
-    ours: list[Ours] = []
-    plain: list[Plain] = []
+    rounds = []
     for number in range(options.rounds):
-        ours.append(session.ours(Scenario.SERVER, tuning, seconds=options.seconds, rate=rate))
-        plain.append(session.plain(Scenario.SERVER, tuning, seconds=options.seconds, ours=ours[-1]))
+        ours = session.ours(Scenario.SERVER, tuning, seconds=options.seconds, rate=rate)
+        plain = session.plain(Scenario.SERVER, tuning, seconds=options.seconds, ours=ours)
+        rounds.append(Round(ours, plain, None))
         logger.info(
             "%s Server at %.1f a second, round %d of %d: p99 ours %.2f, plain %.2f ms",
-            *(prepared.manifest.entry, rate, number + 1, options.rounds),
-            *(ours[-1].p99_ms, plain[-1].p99_ms),
+            *(prepared.manifest.entry, rate, number + 1, options.rounds, ours.p99_ms, plain.p99_ms),
         )
-    name = f"Server p99 at {share:g} of our Offline"
-    row = Row(name, Unit.MS, tuple(run.p99_ms for run in ours), tuple(run.p99_ms for run in plain))
+    row = _p99_row(f"Server p99 at {share:g} of our Offline", rounds)
     result.rows.append(row)
-    result.runs[name] = [
-        {"ours": dataclasses.asdict(a), "plain": dataclasses.asdict(b)}
-        for a, b in zip(ours, plain, strict=True)
-    ]
-    result.targets.append(
-        Target(name, targets.SERVER_P99_MS, False, " ms", statistics.median(row.ours)),
-    )
+    result.runs[row.name] = [dataclasses.asdict(turn) for turn in rounds]
+    measured = statistics.median(row.ours)
+    result.targets.append(Target(row.name, targets.SERVER_P99_MS, False, " ms", measured))
 
 
 def figure(scenario: Scenario, run: Ours | Plain) -> float:
@@ -188,11 +182,14 @@ def _rows(scenario: Scenario, rounds: Sequence[Round]) -> list[Row]:
         )
     ]
     if scenario == Scenario.SERVER:
-        p99 = [tuple(run.p99_ms for run in runs) for runs in _by_path(rounds)]
-        rows.append(Row(f"{scenario} p99", Unit.MS, *p99))
+        rows.append(_p99_row(f"{scenario} p99", rounds))
     cpu = [tuple(run.client_us_per_sample for run in runs) for runs in _by_path(rounds)]
     rows.append(Row("  client CPU a sample", Unit.CLIENT_US, *cpu))
     return rows
+
+
+def _p99_row(name: str, rounds: Sequence[Round]) -> Row:
+    return Row(name, Unit.MS, *(tuple(run.p99_ms for run in runs) for runs in _by_path(rounds)))
 
 
 def _by_path(rounds: Sequence[Round]) -> tuple[list[Ours], list[Plain]]:

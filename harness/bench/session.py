@@ -16,7 +16,7 @@ from harness.bottleneck import Evidence, Setup, evidence_of
 from harness.client import TritonClient
 from harness.errors import InferenceError
 from harness.job import Outcome
-from harness.loadgen import DetailLog, Mode
+from harness.loadgen import Mode
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared
 from harness.processes import start_module
@@ -49,6 +49,7 @@ class Ours:
     evidence: Evidence | None
     """None where the server gave no statistics."""
     log_dir: str
+    """LoadGen's logs and the timeline."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,7 @@ class Session:
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"
             )
         loaded = plan.performance_sample_count * sample_bytes(prepared.manifest.variant.input)
-        log = loadgen.read_detail(log_dir)
-        return _ours(log, outcome, scenario, tuning, loaded, config.client_processes, log_dir)
+        return _ours(log_dir, outcome, scenario, tuning, loaded, config.client_processes)
 
     def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, ours: Ours) -> Plain:
         """Run the plain loop, with as many samples under way as the harness has.
@@ -194,14 +194,10 @@ class Session:
 
 
 def _ours(
-    log: DetailLog,
-    outcome: Outcome,
-    scenario: Scenario,
-    tuning: Tuning,
-    loaded: int,
-    processes: int,
-    log_dir: Path,
+    log_dir: Path, outcome: Outcome, scenario: Scenario, tuning: Tuning, loaded: int, processes: int
 ) -> Ours:
+    log = loadgen.read_detail(log_dir)
+
     def figure(key: str) -> float:
         value = log.number(key)
         if value is None:
