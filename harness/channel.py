@@ -8,7 +8,7 @@ import time
 from typing import Self
 
 from harness.errors import InferenceError
-from harness.http2 import Buffer, Call, Connection, Message, NotProcessed, ProtocolError, Status, failed
+from harness.http2 import Buffer, Call, Connection, Done, Message, NotProcessed, ProtocolError, Status, failed
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -32,9 +32,9 @@ def _connect(url: str) -> socket.socket:
     host, _, port = url.rpartition(":")
     try:
         connected = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise failed(Status.UNAVAILABLE, f"cannot connect to {url}: {error.strerror or error}") from error
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connected
 
 
@@ -148,12 +148,10 @@ class _Line:
         self.connection = Connection(url, _INFER)
         self._loop.add_reader(connected, self._read)
 
-    def call(self, request: Message) -> asyncio.Future[bytes]:
+    def call(self, request: Message, done: Done) -> None:
         """Send a request, together with all others of this turn of the event loop."""
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self.connection.call(request, functools.partial(_settle, future))
+        self.connection.call(request, done)
         self.flush_soon()
-        return future
 
     def flush_soon(self) -> None:
         """Send what is unsent after this turn of the event loop."""
@@ -180,15 +178,16 @@ class _Line:
     def _read(self) -> None:
         try:
             count = self._socket.recv_into(self._buffer)
-            if not count:
-                self._end(_lost(None))
-                return
-            self.connection.receive(self._buffer[:count])
         except BlockingIOError:
             return
         except OSError as error:
             self._end(_lost(error))
             return
+        if not count:
+            self._end(_lost(None))
+            return
+        try:
+            self.connection.receive(self._buffer[:count])
         except ProtocolError as error:
             self._end(error)
             return
@@ -209,21 +208,13 @@ class _Line:
             self._socket.close()
 
 
-def _settle(future: asyncio.Future[bytes], outcome: bytes | InferenceError) -> None:
-    if future.done():
-        return  # its task was cancelled
-    if isinstance(outcome, bytes):
-        future.set_result(outcome)
-    else:
-        future.set_exception(outcome)
-
-
 class Channel:
     """One server, asked many things at once on the event loop that this was opened on."""
 
     def __init__(self, url: str, timeout_s: float, line: _Line) -> None:
         self._url, self._timeout_s, self._line = url, timeout_s, line
-        self._reconnecting = asyncio.Lock()
+        self._postponed: list[tuple[Message, Done]] = []
+        """What was asked while there is no connection; a task makes one."""
         self._loop = asyncio.get_running_loop()
         self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
 
@@ -240,17 +231,36 @@ class Channel:
     async def _new_line(url: str) -> _Line:
         return _Line(await asyncio.to_thread(_connect, url), url)
 
-    async def infer(self, request: Message) -> bytes:
-        """As `BlockingChannel.infer`."""
-        while True:
-            if self._line.connection.is_closing:
-                async with self._reconnecting:
-                    if self._line.connection.is_closing:
-                        self._line = await self._new_line(self._url)
-            try:
-                return await self._line.call(request)
-            except NotProcessed:
-                continue
+    def infer(self, request: Message, done: Done) -> None:
+        """Send a ModelInferRequest, made by harness.wire; `done` hears its outcome, later, on the event loop.
+
+        That is the serialised ModelInferResponse, or what `BlockingChannel.infer` would raise.
+        """
+        if self._line.connection.is_closing:
+            if not self._postponed:
+                self._reconnecting = self._loop.create_task(self._reconnect())
+            self._postponed.append((request, done))
+        else:
+            self._line.call(request, functools.partial(self._ended, request, done))
+
+    def _ended(self, request: Message, done: Done, outcome: bytes | InferenceError) -> None:
+        if isinstance(outcome, NotProcessed):
+            self.infer(request, done)
+        else:
+            done(outcome)
+
+    async def _reconnect(self) -> None:
+        failure: InferenceError | None = None
+        try:
+            self._line = await self._new_line(self._url)
+        except InferenceError as error:
+            failure = error
+        postponed, self._postponed = self._postponed, []
+        for request, done in postponed:
+            if failure:
+                done(failure)
+            else:
+                self.infer(request, done)
 
     def _expire(self) -> None:
         self._line.connection.expire(time.monotonic() - self._timeout_s)

@@ -11,7 +11,9 @@ together for all that happened in one turn of an event loop:
 import array
 import asyncio
 import dataclasses
+import functools
 import json
+import queue
 import socket
 import struct
 import subprocess
@@ -25,7 +27,8 @@ import numpy as np
 from harness import manifest
 from harness.channel import Channel
 from harness.client import TritonClient
-from harness.errors import RequestFailed
+from harness.errors import InferenceError, RequestFailed
+from harness.http2 import Done
 from harness.postprocess import decoder, payload_floats
 from harness.processes import start_module
 from harness.sample_file import SampleFile
@@ -109,7 +112,7 @@ class ProcessEndpoint:
     def __init__(self, loop: asyncio.AbstractEventLoop, assignment: Assignment) -> None:
         """Start the process; it ends with the calling thread."""
         self._loop = loop
-        self._under_way: dict[int, asyncio.Future[bytes]] = {}
+        self._under_way: dict[int, Done] = {}
         self._last_tag = _LOAD_TAG
         self._has_ended = False
         ours, theirs = socket.socketpair()
@@ -126,10 +129,13 @@ class ProcessEndpoint:
         )
         return frames
 
-    async def answer(self, slot: Slot) -> Sequence[int]:
+    def ask(self, slot: Slot) -> None:
         """See `harness.sut.Endpoint`."""
         self._last_tag = self._last_tag % 0xFFFFFFFF + 1
-        answer = await self._ask(self._last_tag, slot.row, slot.indices)
+        self._send(self._last_tag, slot.row, slot.indices, slot.answered)
+
+    def read(self, slot: Slot, answer: bytes) -> Sequence[int]:
+        """See `harness.sut.Endpoint`."""
         count = len(slot.indices)
         status = _HEAD.unpack_from(answer)[1]
         if status != _ANSWERED:
@@ -147,7 +153,11 @@ class ProcessEndpoint:
         Raises:
             RequestFailed: the process has ended.
         """
-        answer = asyncio.run_coroutine_threadsafe(self._ask(_LOAD_TAG, 0, indices), self._loop).result()
+        answers: queue.SimpleQueue[bytes | InferenceError] = queue.SimpleQueue()
+        self._loop.call_soon_threadsafe(self._send, _LOAD_TAG, 0, indices, answers.put)
+        answer = answers.get()
+        if isinstance(answer, InferenceError):
+            raise answer
         status = _HEAD.unpack_from(answer)[1]
         if status != _ANSWERED:
             raise RequestFailed(answer[_HEAD.size :].decode(), is_fatal=True)
@@ -166,23 +176,21 @@ class ProcessEndpoint:
             self._process.kill()
             self._process.wait()
 
-    async def _ask(self, tag: int, row: int, indices: Sequence[int]) -> bytes:
+    def _send(self, tag: int, row: int, indices: Sequence[int], done: Done) -> None:
         if self._has_ended:
-            raise _ENDED
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._under_way[tag] = future
+            self._loop.call_soon(done, _ENDED)
+            return
+        self._under_way[tag] = done
         self._frames.send(_HEAD.pack(tag, row), array.array("q", indices).tobytes())
-        return await future
 
     def _on_answer(self, frame: bytes) -> None:
-        future = self._under_way.pop(_HEAD.unpack_from(frame)[0])
-        future.set_result(frame)
+        self._under_way.pop(_HEAD.unpack_from(frame)[0])(frame)
 
     def _on_end(self) -> None:
         self._has_ended = True
-        for future in self._under_way.values():
-            future.set_exception(_ENDED)
-        self._under_way.clear()
+        under_way, self._under_way = self._under_way, {}
+        for done in under_way.values():
+            done(_ENDED)
 
 
 class ProcessStore:
@@ -223,33 +231,29 @@ class _Client:
         )
         self._batch, self._payload_floats = batch, payload_floats(variant)
         self._free: list[Slot] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self.has_ended = asyncio.Event()
         self.frames = Frames(self._on_question, self.has_ended.set)
 
     def _on_question(self, frame: bytes) -> None:
         tag, row = _HEAD.unpack_from(frame)
         indices = array.array("q", frame[_HEAD.size :]).tolist()
-        task = asyncio.get_running_loop().create_task(
-            self._load(indices) if tag == _LOAD_TAG else self._answer(tag, row, indices)
-        )
-        # The event loop itself does not keep tasks.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _load(self, indices: Sequence[int]) -> None:
         try:
-            self._messages.fill(self._samples, indices)
+            if tag == _LOAD_TAG:
+                self._messages.fill(self._samples, indices)
+                self.frames.send(_HEAD.pack(_LOAD_TAG, _ANSWERED))
+            else:
+                slot = self._free.pop() if self._free else Slot(0, self._batch, self._payload_floats)
+                slot.row, slot.indices = row, indices
+                slot.answered = functools.partial(self._answered, tag, slot)
+                self._endpoint.ask(slot)
         except Exception as error:  # noqa: BLE001 - boundary to the other process
-            self._fail(_LOAD_TAG, error)
-        else:
-            self.frames.send(_HEAD.pack(_LOAD_TAG, _ANSWERED))
+            self._fail(tag, error)
 
-    async def _answer(self, tag: int, row: int, indices: Sequence[int]) -> None:
-        slot = self._free.pop() if self._free else Slot(0, self._batch, self._payload_floats)
-        slot.row, slot.indices = row, indices
+    def _answered(self, tag: int, slot: Slot, outcome: bytes | InferenceError) -> None:
         try:
-            sizes = await self._endpoint.answer(slot)
+            if isinstance(outcome, InferenceError):
+                raise outcome
+            sizes = self._endpoint.read(slot, outcome)
             payloads = [
                 values[: size // 4].tobytes() for values, size in zip(slot.payload, sizes, strict=False)
             ]

@@ -22,7 +22,7 @@ Buffer = bytes | memoryview
 Message = bytes
 """Of gRPC, with its prefix: see `message_prefix`."""
 Done = Callable[[bytes | InferenceError], None]
-"""Is told the serialised response, or why there is none."""
+"""Is told the serialised response, or why there is none; must not raise, and may make another call."""
 
 
 class Status(enum.IntEnum):
@@ -222,7 +222,8 @@ class Connection:
         self._upload(call.stream)
 
     def _begin(self, message: Message, call: Call) -> None:
-        if len(self._calls) < self._most_streams:
+        # Those that wait go first: `done` of one call often makes the next.
+        if len(self._calls) < self._most_streams and not self._waiting:
             self._start(message, call)
         else:
             self._waiting.append((message, call))

@@ -2,7 +2,8 @@
 
     issue (LoadGen's thread)      query -> the event loop, or answered at once where one request is under way
     _take                         the next neighbouring samples of a query -> a free slot
-    Endpoint.answer               ready bytes -> harness.channel -> bytes -> check -> payloads
+    Endpoint.ask                  ready bytes -> harness.channel
+    _answered, Endpoint.read      bytes -> check -> payloads
     _finish                       payloads -> LoadGen, and a note in the timeline
 
 Everything else was decided before the test: requests are serialised when samples are loaded, slots with
@@ -17,6 +18,7 @@ LoadGen's own, which blocks; sent as a message of one long call it is answered i
 """
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,8 @@ import numpy as np
 
 from harness.channel import Channel
 from harness.client import TritonClient
-from harness.errors import RequestFailed
+from harness.errors import InferenceError, RequestFailed
+from harness.http2 import Done
 from harness.postprocess import Decoder
 from harness.samples import Requests, SampleLibrary
 from harness.wire import ResponseReader
@@ -45,8 +48,12 @@ _GONE = RequestFailed("not sent, since the server is gone", is_fatal=True)
 class Slot:
     """Room for one request in flight; `uses` tells the watchdog whether it is still the same request."""
 
+    answered: Done
+    """Hears what came of the request."""
+
     __slots__ = (
         "address",
+        "answered",
         "endpoint",
         "indices",
         "issued_ns",
@@ -72,11 +79,14 @@ class Slot:
 class Endpoint(Protocol):
     """Answers requests: a server, or a client process that asks one."""
 
-    async def answer(self, slot: Slot) -> Sequence[int]:
-        """Ask for the samples from `slot.row` on and fill `slot.payload`; bytes of each sample's payload.
+    def ask(self, slot: Slot) -> None:
+        """Ask for the samples from `slot.row` on; `slot.answered` hears what came, later."""
+
+    def read(self, slot: Slot, answer: bytes) -> Sequence[int]:
+        """Fill `slot.payload` from what came; bytes of each sample's payload.
 
         Raises:
-            InferenceError: the request failed, or its answer is malformed.
+            InferenceError: it is malformed, or says that the request failed.
         """
 
 
@@ -97,19 +107,19 @@ class ServerEndpoint:
         self._requests, self._reader, self._decode = requests, reader, decode
         self._timeout_s = timeout_s
 
-    async def answer(self, slot: Slot) -> Sequence[int]:
+    def ask(self, slot: Slot) -> None:
         """See `Endpoint`."""
-        request = self._requests.request(slot.row, len(slot.indices))
-        return self._read(slot, await self._infer(request))
+        self._infer(self._requests.request(slot.row, len(slot.indices)), slot.answered)
+
+    def read(self, slot: Slot, answer: bytes) -> Sequence[int]:
+        """See `Endpoint`."""
+        tensors = self._reader.read(answer, len(slot.indices))
+        return self._decode(tensors, slot.indices, slot.payload)
 
     def answer_now(self, slot: Slot) -> Sequence[int]:
-        """The same, blocking the calling thread."""
+        """Both in one, blocking the calling thread."""
         request = self._requests.request(slot.row, len(slot.indices))
-        return self._read(slot, self._infer_now(request, self._timeout_s))
-
-    def _read(self, slot: Slot, response: bytes) -> Sequence[int]:
-        tensors = self._reader.read(response, len(slot.indices))
-        return self._decode(tensors, slot.indices, slot.payload)
+        return self.read(slot, self._infer_now(request, self._timeout_s))
 
 
 @dataclass
@@ -163,6 +173,8 @@ class Sut:
         numbers = range(len(endpoints))
         self._idle = [[Slot(number, batch, payload_floats) for _ in range(in_flight)] for number in numbers]
         self.slots = [slot for slots in self._idle for slot in slots]
+        for slot in self.slots:
+            slot.answered = functools.partial(self._answered, slot)
         self._waiting: deque[tuple[list[int], list[int], int]] = deque()
         """Response ids, sample indices and time of issue of queries."""
         self._start = 0
@@ -192,24 +204,29 @@ class Sut:
         """Give a query to free slots; what is left waits until one of them has its answer."""
         self._waiting.append(query)
         while self._waiting and (idle := max(self._idle, key=len)):
-            slot = idle.pop()
-            if self._take(slot):
-                self._loop.create_task(self._answer(slot))
-            else:
-                idle.append(slot)
+            self._ask_next(idle.pop())
 
-    async def _answer(self, slot: Slot) -> None:
-        """Answer one request after the other while there are any."""
-        is_taken = True
-        while is_taken:
+    def _ask_next(self, slot: Slot) -> None:
+        """Send the next request from a slot; where none waits, the slot is idle."""
+        while self._take(slot):
             try:
-                sizes = await self._endpoints[slot.endpoint].answer(slot)
+                self._endpoints[slot.endpoint].ask(slot)
             except Exception as error:  # noqa: BLE001 - boundary to the event loop, see above
                 self._fail(slot, error)
             else:
-                self._finish(slot, sizes)
-            is_taken = self._take(slot)
+                return
         self._idle[slot.endpoint].append(slot)
+
+    def _answered(self, slot: Slot, outcome: bytes | InferenceError) -> None:
+        try:
+            if isinstance(outcome, InferenceError):
+                raise outcome
+            sizes = self._endpoints[slot.endpoint].read(slot, outcome)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(slot, error)
+        else:
+            self._finish(slot, sizes)
+        self._ask_next(slot)
 
     def _take(self, slot: Slot) -> bool:
         """Put the next request's samples into a slot; False where none waits."""

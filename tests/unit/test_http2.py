@@ -239,6 +239,17 @@ def test_calls_beyond_the_servers_limit_wait(peer: Peer) -> None:
     assert peer.outcomes == [b"B", b"A", b"C"]
 
 
+def test_a_call_made_on_an_answer_does_not_overtake_those_that_wait(peer: Peer) -> None:
+    peer.connection.receive(setting(3, 1))
+    peer.frames()
+    peer.connection.call(message(b"a"), lambda _: peer.call(b"c"))
+    peer.call(b"b")
+    peer.connection.receive(peer.answer(1, b"A"))
+    peer.connection.receive(peer.answer(3, b"B"))
+    sent = [one[2:] for one in peer.frames() if one[0] == DATA]
+    assert sent == [(1, message(b"a")), (3, message(b"b")), (5, message(b"c"))]
+
+
 @pytest.mark.parametrize(
     ("fields", "text", "is_fatal"),
     [
