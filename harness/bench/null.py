@@ -72,8 +72,17 @@ def write_entry(repository: Path, name: str, *, side_px: int, in_flight: int, tr
 
 def tuning(in_flight: int) -> Tuning:
     """So many requests in flight, each of one sample."""
-    settings = ServerSettings(instances=_INSTANCES, max_batch_size=_MAX_BATCH)
-    return Tuning(settings, client_batch=1, in_flight=in_flight)
+    return Tuning(_settings(in_flight), client_batch=1, in_flight=in_flight)
+
+
+def _settings(in_flight: int) -> ServerSettings:
+    # A single request has no others to be joined with: as harness.tuning does, spare it the batcher's thread.
+    return ServerSettings(
+        _INSTANCES,
+        max_batch_size=min(in_flight, _MAX_BATCH),
+        max_queue_delay_us=_QUEUE_DELAY_US if in_flight > 1 else 0,
+        device="cpu",
+    )
 
 
 def _source() -> str:
@@ -84,9 +93,7 @@ def _source() -> str:
 
 
 def _config(name: str, variant: Variant, in_flight: int) -> str:
-    delay_us = _QUEUE_DELAY_US if in_flight > 1 else 0
-    settings = ServerSettings(_INSTANCES, max_queue_delay_us=delay_us, device="cpu")
-    config = model_config.model_config(name, variant, settings)
+    config = model_config.model_config(name, variant, _settings(in_flight))
     config.backend, config.platform, config.default_model_filename = "python", "", "model.py"
     config.ClearField("model_warmup")
     return model_config.to_text(config)
