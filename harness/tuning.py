@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import output_files, paths
 from harness.errors import ConfigError
 from harness.model_config import RUN_BATCH, ServerSettings
-from harness.models.spec import ModelSpec, Variant
+from harness.models.spec import ModelSpec, Platform, Variant
 from harness.rounds import Scenario
 from harness.wire import sample_bytes
 
@@ -24,6 +24,8 @@ MEASURED_FILE = Path(__file__).with_name("measured_tuning.json")
 OWN_FILE = paths.STATE_DIR / "measured_tuning.json"
 """What this machine's user measured; counts before ours."""
 
+_SAME_RUNTIME = {Platform.TENSORFLOW_SAVEDMODEL: Platform.TENSORFLOW}
+"""The same graph in the same runtime, from another file: what was measured with one holds for the other."""
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
 _OFFLINE_BATCH = 32
@@ -156,18 +158,21 @@ def _choose(
     spec: ModelSpec, variant: Variant, scenario: Scenario, threads: int, samples_per_query: int
 ) -> tuple[Choice, str]:
     """The measured choice, scaled to another number of threads, or the rule's; and where it is from."""
+    platform = variant.platform
     found = [
         (measured, file)
+        for measured_on in (platform, _SAME_RUNTIME.get(platform, platform))
         for file in (OWN_FILE, MEASURED_FILE)
         for measured in read(file)
-        if (measured.model, measured.platform, measured.scenario) == (spec.name, variant.platform, scenario)
+        if (measured.model, measured.platform, measured.scenario) == (spec.name, measured_on, scenario)
         and measured.threads <= threads
     ]
     if not found:
         return rule(variant, scenario, threads, samples_per_query), "rule"
-    # The first of equals: this machine's own.
+    # The first of equals: of the platform itself, and this machine's own.
     measured, file = max(found, key=lambda pair: pair[0].threads)
-    choice, origin = measured.choice, f"measured with {measured.threads} threads ({file.name})"
+    beside = f" on {measured.platform}" if measured.platform != platform else ""
+    choice, origin = measured.choice, f"measured{beside} with {measured.threads} threads ({file.name})"
     if measured.threads == threads:
         return choice, origin
     instances = min(threads, _MAX_INSTANCES) if choice.instances > 1 else 1

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -105,6 +106,26 @@ def test_what_this_machine_measured_counts_before_the_project_s_table(tables) ->
     tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=1, client_batch=8))
     assert tuned(Scenario.OFFLINE, 2).client_batch == 8
     assert tuned(Scenario.OFFLINE, 2, max_batchsize=4).client_batch == 4
+
+
+def test_a_saved_model_is_served_as_the_frozen_graph_unless_measured_itself(tables) -> None:
+    def found() -> Tuning:
+        variant = SPEC.variants[Platform.TENSORFLOW_SAVEDMODEL]
+        return tune(
+            SPEC,
+            variant,
+            Scenario.OFFLINE,
+            threads=2,
+            samples_per_query=8,
+            max_batchsize=None,
+            device="auto",
+        )
+
+    graph = Measured("mobilenet", "tensorflow", Scenario.OFFLINE, 2, Choice(2, 16), "1 ms")
+    tuning.add(tables[0], graph)
+    assert (found().client_batch, found().origin) == (16, "measured on tensorflow with 2 threads (own.json)")
+    tuning.add(tables[1], dataclasses.replace(graph, platform="tensorflow-savedmodel", choice=Choice(2, 8)))
+    assert (found().client_batch, found().origin) == (8, "measured with 2 threads (ours.json)")
 
 
 def test_a_new_measurement_replaces_the_old_one(tables) -> None:
