@@ -40,7 +40,7 @@ def compare(
     expected = run(source, source_variant, relaid, (1,) * len(inputs))
     found = run(export, variant, inputs, parity.chunks(variant))
     _check_shares(source, expected)
-    agreement = detections.compare(expected, found, max(variant.tolerance, parity.EXACT))
+    agreement = detections.compare(expected, found, variant.tolerance)
     if not agreement.detections:
         raise ConversionError(f"{source.path}: finds nothing in any of {len(inputs)} test images")
     if agreement.share < detections.MIN_AGREEMENT:

@@ -20,9 +20,6 @@ _LARGE_BYTES = 4 << 20
 
 _GOLDEN_SAMPLES = 4
 
-EXACT = 1e-6
-"""Stands for a tolerance of 0 where one framework runs the same file twice, in batches of other sizes."""
-
 
 @dataclass(frozen=True)
 class Comparison:

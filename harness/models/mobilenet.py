@@ -2,6 +2,7 @@
 
 from harness.models.recipes import IMAGENET_MOBILENET, fit
 from harness.models.spec import (
+    SAME_GRAPH,
     DType,
     Layout,
     ModelSpec,
@@ -56,9 +57,9 @@ MOBILENET = ModelSpec(
         ),
     },
     variants={
-        Platform.TENSORFLOW: _variant(Platform.TENSORFLOW, Layout.NHWC, "input", _OUTPUT, 0.0),
+        Platform.TENSORFLOW: _variant(Platform.TENSORFLOW, Layout.NHWC, "input", _OUTPUT, SAME_GRAPH),
         Platform.TENSORFLOW_SAVEDMODEL: _variant(
-            Platform.TENSORFLOW_SAVEDMODEL, Layout.NHWC, "input", _OUTPUT, 0.0
+            Platform.TENSORFLOW_SAVEDMODEL, Layout.NHWC, "input", _OUTPUT, SAME_GRAPH
         ),
         Platform.ONNXRUNTIME: _ONNXRUNTIME,
         Platform.OPENVINO: on_openvino(_ONNXRUNTIME),

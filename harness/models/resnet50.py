@@ -2,6 +2,7 @@
 
 from harness.models.recipes import IMAGENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import (
+    SAME_GRAPH,
     DType,
     Layout,
     ModelSpec,
@@ -63,9 +64,9 @@ RESNET50 = ModelSpec(
         ),
     },
     variants={
-        Platform.TENSORFLOW: _tensorflow_family(Platform.TENSORFLOW, Layout.NHWC, "", 0.0),
+        Platform.TENSORFLOW: _tensorflow_family(Platform.TENSORFLOW, Layout.NHWC, "", SAME_GRAPH),
         Platform.TENSORFLOW_SAVEDMODEL: _tensorflow_family(
-            Platform.TENSORFLOW_SAVEDMODEL, Layout.NHWC, "", 0.0
+            Platform.TENSORFLOW_SAVEDMODEL, Layout.NHWC, "", SAME_GRAPH
         ),
         Platform.ONNXRUNTIME: _ONNXRUNTIME,
         Platform.OPENVINO: on_openvino(_ONNXRUNTIME),

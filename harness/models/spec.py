@@ -207,6 +207,11 @@ class Detection:
     nms: Nms = Nms.CORRECTED
 
 
+SAME_GRAPH = 1e-6
+"""Tolerance where one framework runs the same graph twice: on some processors the order of its sums, and so
+the last bits, depends on the size of the batch."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """A model as one framework serves it."""

@@ -2,6 +2,7 @@
 
 from harness.models.recipes import COCO_300
 from harness.models.spec import (
+    SAME_GRAPH,
     Detection,
     DType,
     ModelSpec,
@@ -95,7 +96,7 @@ SSD_MOBILENET = ModelSpec(
         ),
     },
     variants={
-        Platform.TENSORFLOW: _variant(Platform.TENSORFLOW, "", 0.0),
+        Platform.TENSORFLOW: _variant(Platform.TENSORFLOW, "", SAME_GRAPH),
         Platform.ONNXRUNTIME: _ONNXRUNTIME,
         Platform.OPENVINO: on_openvino(_ONNXRUNTIME),
         Platform.TFLITE: _TFLITE,

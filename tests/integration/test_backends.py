@@ -90,15 +90,22 @@ def executions(client: Client, name: str, batch_size: int) -> int:
     return sum(e.compute_infer.count for e in statistics.batch_stats if e.batch_size == batch_size)
 
 
+def grows_beyond(before: int, count: Callable[[], int]) -> int:
+    """What a count of the server's statistics, which are updated after the answer is sent, soon is."""
+    for _ in range(20):
+        if (found := count()) > before:
+            break
+        time.sleep(0.05)
+    return found
+
+
 def infer_as_one_batch(client: Client, name: str, requests: list[list[Any]], rows: int) -> list[Any]:
     """Send requests until the server has run them together, which on a busy machine it may not at once."""
     for _ in range(5):
         before = executions(client, name, rows)
         answers = infer_at_once(client, name, requests)
-        for _ in range(10):  # statistics are updated after the answer is sent
-            if executions(client, name, rows) > before:
-                return answers
-            time.sleep(0.05)
+        if grows_beyond(before, lambda: executions(client, name, rows)) > before:
+            return answers
     pytest.fail(f"{name} never ran a batch of {rows}")
 
 
@@ -198,12 +205,7 @@ def test_a_model_without_batching_is_run_request_by_request(
     np.testing.assert_array_equal(good.as_numpy(tensor_name(platform, "doubled")), pixels * 2)
     assert good.as_numpy(tensor_name(platform, "best")).shape == (2,)
     assert isinstance(bad, InferenceServerException)
-    for _ in range(40):  # statistics are updated after the answer is sent
-        (statistics,) = client.get_inference_statistics(name).model_stats
-        if statistics.execution_count >= 2:
-            break
-        time.sleep(0.05)
-    assert statistics.execution_count == 2
+    assert grows_beyond(1, lambda: client.get_inference_statistics(name).model_stats[0].execution_count) == 2
 
 
 def writer(platform: Platform) -> Callable[[Path], None]:
