@@ -59,7 +59,7 @@ def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per
     if scenario == Scenario.OFFLINE:
         batches |= {size for size in (4, 8, 64) if size <= variant.batch_limit and by_rule.client_batch > 1}
     if scenario == Scenario.MULTI_STREAM and by_rule.client_batch > 1:
-        batches |= {-(-samples_per_query // threads)}
+        batches |= {samples_per_query}
     splits = {1} if scenario == Scenario.SINGLE_STREAM else {1, threads}
     parameters = ({},) if scenario == Scenario.OFFLINE else _PARAMETERS.get(variant.platform, ({},))
     joined = {0, 1, 2} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}

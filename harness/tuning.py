@@ -2,8 +2,8 @@
 
 The choice was measured for the models, platforms and core counts in `measured_tuning.json`, by
 `python -m harness.tune`, which does the same on any machine. Elsewhere the preference of the nearest core
-count is scaled up, and where there is none a rule holds: one instance with all threads answers a single query
-soonest; one instance per core, with one thread each, gives the most samples per second to many queries.
+count is scaled up, and where there is none a rule holds: one instance with all threads answers a single
+sample soonest; one instance per core, with one thread each, gives the most samples per second of many.
 """
 
 import dataclasses
@@ -144,14 +144,16 @@ def _joined(choice: Choice, scenario: Scenario, threads: int, batch: int, limit:
 def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:
     """The choice where nothing was measured."""
     by_size = max(1, _MAX_REQUEST_BYTES // sample_bytes(variant.input))
-    batch = {
-        Scenario.SINGLE_STREAM: 1,
-        Scenario.MULTI_STREAM: min(samples_per_query, by_size),
-        Scenario.SERVER: 1,
-        Scenario.OFFLINE: min(_OFFLINE_BATCH, by_size),
-    }[scenario]
-    instances = max(1, min(threads, _MAX_INSTANCES)) if scenario == Scenario.OFFLINE else 1
-    return Choice(instances, batch)
+    if scenario == Scenario.OFFLINE:
+        return Choice(_most_instances(threads), min(_OFFLINE_BATCH, by_size))
+    if scenario == Scenario.MULTI_STREAM:
+        instances = min(_most_instances(threads), samples_per_query)
+        return Choice(instances, min(-(-samples_per_query // instances), by_size))
+    return Choice(instances=1, client_batch=1)
+
+
+def _most_instances(threads: int) -> int:
+    return max(1, min(threads, _MAX_INSTANCES))
 
 
 def _choose(
@@ -175,14 +177,25 @@ def _choose(
     choice, origin = measured.choice, f"measured{beside} with {measured.threads} threads ({file.name})"
     if measured.threads == threads:
         return choice, origin
-    instances = min(threads, _MAX_INSTANCES) if choice.instances > 1 else 1
+    return _scaled(measured, scenario, threads, samples_per_query), f"{origin}, scaled to {threads}"
+
+
+def _scaled(measured: Measured, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:
+    """A choice for more threads than it was measured with."""
+    choice = measured.choice
+    instances, batch = 1, choice.client_batch
+    if choice.instances > 1:
+        instances = _most_instances(threads)
+        if scenario == Scenario.MULTI_STREAM:
+            # Every instance gets its part of a query.
+            instances = min(instances, samples_per_query)
+            batch = min(batch, -(-samples_per_query // instances))
     # Parts of a batch were small enough for the caches of a core, and are too small for several cores.
     is_wider = threads // instances > measured.threads // choice.instances
     parameters = {
         name: value for name, value in choice.parameters.items() if not (is_wider and name == RUN_BATCH)
     }
-    scaled = dataclasses.replace(choice, instances=instances, parameters=parameters)
-    return scaled, f"{origin}, scaled to {threads}"
+    return dataclasses.replace(choice, instances=instances, client_batch=batch, parameters=parameters)
 
 
 @functools.cache

@@ -43,7 +43,9 @@ def line(scenario: Scenario, threads: int, **choice: object) -> Measured:
 
 
 def test_without_measurements_one_query_gets_all_threads_and_many_get_an_instance_per_core() -> None:
-    single, offline = tuned(Scenario.SINGLE_STREAM, 4), tuned(Scenario.OFFLINE, 4)
+    single, multi, offline = (
+        tuned(scenario, 4) for scenario in (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM, Scenario.OFFLINE)
+    )
     assert (single.server.instances, single.server.threads, single.client_batch, single.in_flight) == (
         1,
         4,
@@ -51,6 +53,7 @@ def test_without_measurements_one_query_gets_all_threads_and_many_get_an_instanc
         1,
     )
     assert (offline.server.instances, offline.server.threads, offline.client_batch) == (4, 1, 32)
+    assert (multi.server.instances, multi.client_batch, multi.in_flight) == (4, 2, 4)
     assert single.origin == "rule"
 
 
@@ -89,6 +92,15 @@ def test_with_more_threads_than_measured_the_preference_is_scaled(tables) -> Non
     assert (offline.server.instances, offline.server.threads, offline.client_batch) == (6, 1, 16)
     assert tuned(Scenario.SERVER, 6).server.threads == 6
     assert offline.origin == "measured with 2 threads (ours.json), scaled to 6"
+
+
+@pytest.mark.parametrize(("threads", "instances", "batch"), [(4, 4, 2), (6, 6, 2), (64, 8, 1)])
+def test_with_more_threads_every_instance_still_gets_its_part_of_a_query(
+    tables, threads: int, instances: int, batch: int
+) -> None:
+    tuning.add(tables[1], line(Scenario.MULTI_STREAM, 2, instances=2, client_batch=4))
+    found = tuned(Scenario.MULTI_STREAM, threads)
+    assert (found.server.instances, found.client_batch) == (instances, batch)
 
 
 @pytest.mark.parametrize(("threads", "is_kept"), [(6, True), (64, False)])
