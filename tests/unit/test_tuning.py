@@ -53,6 +53,8 @@ def test_without_measurements_one_query_gets_all_threads_and_many_get_an_instanc
         1,
     )
     assert (offline.server.instances, offline.server.threads, offline.client_batch) == (4, 1, 32)
+    assert offline.server.parameters == ((RUN_BATCH, "4"),)
+    assert tuned(Scenario.OFFLINE, 64).server.parameters == ()
     assert (multi.server.instances, multi.client_batch, multi.in_flight) == (4, 2, 4)
     assert single.origin == "rule"
 
