@@ -156,6 +156,15 @@ class DetailLog:
         value = self.values.get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    def latency_ns(self, figure: str) -> float | None:
+        """A latency of queries: `mean`, or a percentile such as `99.00_percentile`; None where there is none.
+
+        Of MultiStream LoadGen logs it under keys of its own: the usual ones are of samples there, which may
+        be answered before the rest of their query.
+        """
+        keys = (f"{figure}_query_latency_ns", f"{figure}_per_query_latency_ns", f"{figure}_latency_ns")
+        return next((value for key in keys if (value := self.number(f"result_{key}")) is not None), None)
+
 
 def read_detail(log_dir: Path) -> DetailLog:
     """Read the detail log of a finished test.

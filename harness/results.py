@@ -82,10 +82,10 @@ class Result:
         return {FAILED: EXIT_SERVER, INVALID: EXIT_INVALID, VALID: EXIT_VALID}[self.verdict]
 
     def percentile_ms(self, percentile: str) -> float | None:
-        """A latency percentile from LoadGen's log; MultiStream's are of whole queries."""
+        """A latency percentile of queries, from LoadGen's log."""
         if self.performance_log is None:
             return None
-        value = self.performance_log.number(f"result_{percentile}_percentile_latency_ns")
+        value = self.performance_log.latency_ns(f"{percentile}_percentile")
         return value / 1e6 if value is not None else None
 
 
@@ -108,7 +108,7 @@ def reference_entry(result: Result) -> dict[str, Any]:
     entry: dict[str, Any] = {}
     log = result.performance_log
     if log is not None:
-        mean = log.number("result_mean_latency_ns")
+        mean = log.latency_ns("mean")
         count = log.number("result_query_count")
         took = next(o.test_s for mode, o in result.outcomes.items() if mode != Mode.ACCURACY)
         if result.scenario == Scenario.OFFLINE:
@@ -144,7 +144,7 @@ def _rate(result: Result, log: DetailLog) -> float | None:
     }
     if result.scenario in keys:
         return log.number(keys[result.scenario])
-    mean = log.number("result_mean_latency_ns")
+    mean = log.latency_ns("mean")
     return 1e9 / mean if mean else None
 
 

@@ -98,7 +98,7 @@ def _too_short(log: DetailLog, scenario: Scenario) -> str:
 
 def _over_bound(log: DetailLog) -> str:
     bound = (log.number("effective_target_latency_ns") or 0) / 1e6
-    tail = (log.number("result_99.00_percentile_latency_ns") or 0) / 1e6
+    tail = (log.latency_ns("99.00_percentile") or 0) / 1e6
     over = log.number("result_overlatency_query_count") or 0
     count = log.number("result_query_count") or 1
     offered = log.number("effective_target_qps") or 0

@@ -198,16 +198,15 @@ def _ours(
 ) -> Ours:
     log = loadgen.read_detail(log_dir)
 
-    def figure(key: str) -> float:
-        value = log.number(key)
+    def logged(value: float | None) -> float:
         if value is None:
-            raise InferenceError(f"LoadGen logged no {key} of {scenario}")
+            raise InferenceError(f"LoadGen logged no figures of {scenario} in {log_dir}")
         return value
 
     samples_per_query = log.number("effective_samples_per_query") or 1
-    mean_ns = figure("result_mean_latency_ns")
-    rate = figure(_RATE[scenario]) if scenario in _RATE else samples_per_query * 1e9 / mean_ns
-    p50, p90, p99 = (figure(f"result_{p}.00_percentile_latency_ns") / 1e6 for p in (50, 90, 99))
+    mean_ns = logged(log.latency_ns("mean"))
+    rate = logged(log.number(_RATE[scenario])) if scenario in _RATE else samples_per_query * 1e9 / mean_ns
+    p50, p90, p99 = (logged(log.latency_ns(f"{p}.00_percentile")) / 1e6 for p in (50, 90, 99))
     statistics = outcome.statistics
     samples = statistics.samples if statistics else 0
     evidence = None

@@ -79,7 +79,7 @@ def check_timelines(folder: Path) -> None:
     ours_us = np.sort(np.repeat(latencies_us, weights))
     assert len(ours_us) == log.number("result_query_count") or scenario == Scenario.OFFLINE
     for name, share in (("50.00", 0.5), ("90.00", 0.9), ("99.00", 0.99)):
-        loadgens_us = (log.number(f"result_{name}_percentile_latency_ns") or 0) / 1000
+        loadgens_us = (log.latency_ns(f"{name}_percentile") or 0) / 1000
         # Rounded down to 1 us.
         assert -1 <= loadgens_us - ours_us[int(len(ours_us) * share)] < tolerance_us, (folder, name)
     recorded = timeline.load(folder / "accuracy" / timeline.FILE_NAME)

@@ -23,8 +23,10 @@ fields, seconds, log_dir = json.loads(sys.argv[1]), float(sys.argv[2]), Path(sys
 plan = Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
 
 def issue(ids, indices):
+    early = len(ids) // 2
+    loadgen.complete(ids[:early], 0, 0, [0] * early)
     time.sleep(seconds)
-    loadgen.complete(ids, 0, 0, [0] * len(ids))
+    loadgen.complete(ids[early:], 0, 0, [0] * (len(ids) - early))
 
 loadgen.run(plan, log_dir, total_sample_count=64, load=lambda _: None, unload=lambda _: None,
             issue=issue, flush=lambda: None)
@@ -115,6 +117,13 @@ def test_the_rate_to_stay_below_is_no_higher_than_what_was_answered(completed: f
     }
     (reason,) = verdict.reasons(DetailLog(values, (), ()), Scenario.SERVER)
     assert reason.endswith(advice)
+
+
+def test_a_query_took_as_long_as_the_last_of_its_samples(tmp_path: Path) -> None:
+    log = run(tmp_path, 0.01, scenario=Scenario.MULTI_STREAM, samples_per_query=4)
+    for figure in ("mean", "50.00_percentile", "99.00_percentile"):
+        assert (log.latency_ns(figure) or 0) >= 10_000_000
+    assert (log.number("result_mean_latency_ns") or 0) < 9_000_000
 
 
 def test_an_offline_run_that_was_too_short_names_the_rate_to_set(tmp_path: Path) -> None:
