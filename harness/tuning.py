@@ -3,7 +3,8 @@
 The choice was measured for the models, platforms and core counts in `measured_tuning.json`, by
 `python -m harness.tune`, which does the same on any machine. Elsewhere the preference of the nearest core
 count is scaled up, and where there is none a rule holds: one instance with all threads answers a single
-sample soonest; one instance per core, with one thread each, gives the most samples per second of many.
+sample soonest; one instance per core, with one thread each, gives the most samples per second of many, and
+with that, under load, the shortest queues.
 """
 
 import dataclasses
@@ -32,6 +33,10 @@ _OFFLINE_BATCH = 32
 _RUN_BATCH = 4
 """Offline: samples of a request that an instance with one thread calculates at once: what they need fits into
 a core's caches. Nowhere slower than all at once, and up to a fifth faster (`measured_tuning.json`)."""
+_SERVER_JOINED = 2
+"""Server: samples that an instance with a core of its own runs at once. Of 1, 2 and all that wait it was the
+best or near it wherever it was measured (`measured_tuning.json`): all that wait make the next ones wait long.
+"""
 _MAX_REQUEST_BYTES = 32 << 20
 """Images of 1200x1200 (17 MB) fill the cores by themselves: joined, they only take memory."""
 _MIN_OFFLINE_IN_FLIGHT = 4
@@ -154,6 +159,8 @@ def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: 
     if scenario == Scenario.MULTI_STREAM:
         instances = min(_most_instances(threads), samples_per_query)
         return Choice(instances, min(-(-samples_per_query // instances), by_size))
+    if scenario == Scenario.SERVER and threads:
+        return Choice(_most_instances(threads), client_batch=1, max_batch=_SERVER_JOINED)
     return Choice(instances=1, client_batch=1)
 
 

@@ -76,10 +76,11 @@ def test_requests_meant_for_several_instances_are_not_joined(tables, scenario: S
 
 
 def test_in_server_triton_joins_as_many_as_were_best(tables) -> None:
-    assert tuned(Scenario.SERVER, 2).server.max_batch_size == VARIANT.max_batch_size
+    assert tuned(Scenario.SERVER, 0).server.max_batch_size == VARIANT.max_batch_size
+    assert tuned(Scenario.SERVER, 2).server.max_batch_size == 2
     tuning.add(tables[1], line(Scenario.SERVER, 2, instances=2, client_batch=1, max_batch=4))
     assert tuned(Scenario.SERVER, 2).server.max_batch_size == 4
-    assert tuned(Scenario.SERVER, 2, max_batchsize=2).server.max_batch_size == 2
+    assert tuned(Scenario.SERVER, 2, max_batchsize=3).server.max_batch_size == 3
 
 
 def test_where_instances_are_not_counted_offline_requests_may_be_joined() -> None:
