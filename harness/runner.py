@@ -125,8 +125,10 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
     try:
         yield (info.grpc_url,), True
     finally:
-        server.stop(info, state_dir=state_dir)
-        shutil.rmtree(state_dir, ignore_errors=True)
+        if server.stop(info, state_dir=state_dir):
+            shutil.rmtree(state_dir, ignore_errors=True)
+        else:
+            logger.error("the Triton server died during the run; %s", server.log_tail(state_dir))
 
 
 def _run_scenario(

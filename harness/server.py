@@ -188,7 +188,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], state_dir: Path, ports: 
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            tail = _log_tail(state_dir)
+            tail = log_tail(state_dir)
             raise (_PortLost if "already in use" in tail else ServerError)(
                 f"tritonserver died at start; {tail}"
             )
@@ -198,10 +198,11 @@ def _wait_until_ready(process: subprocess.Popen[bytes], state_dir: Path, ports: 
             logger.info("Triton is ready at %s (pid %d)", info.grpc_url, info.pid)
             return info
         time.sleep(_POLL_S)
-    raise ServerError(f"tritonserver was not ready after {READY_TIMEOUT_S} s; {_log_tail(state_dir)}")
+    raise ServerError(f"tritonserver was not ready after {READY_TIMEOUT_S} s; {log_tail(state_dir)}")
 
 
-def _log_tail(state_dir: Path) -> str:
+def log_tail(state_dir: Path) -> str:
+    """The last telling lines of a server's log, and where that is."""
     log = state_dir / _LOG_FILE
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     telling = [line for line in lines if line.strip() and not _NOISE.match(line)]

@@ -46,7 +46,8 @@ def main() -> None:
     supervisor = {"supervisor": os.getpid(), "supervisor_started": start_time(os.getpid())}
     write_state(state_file, {**plan["state"], **own, **supervisor})
     try:
-        _wait_for_end(server.pid)
+        if how := _wait_for_end(server.pid):
+            print(f"tritonserver has ended, {how}", flush=True)  # noqa: T201 - into the server's log
     finally:
         kill_children()
         remove_regions(plan["state"]["shm_prefix"])
@@ -59,10 +60,10 @@ def _follow_supervisor() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 
-def _wait_for_end(server: int) -> None:
-    """Return when the server has ended, by itself or because we were told to end it."""
+def _wait_for_end(server: int) -> str:
+    """Return when the server has ended: how, or nothing where we were told to end it."""
     deadline: float | None = None
-    while not _has_ended(server):
+    while (status := _end_of(server)) is None:
         if deadline is None:
             if signal.sigwait({signal.SIGCHLD, *_ENDING}) in _ENDING:
                 os.kill(server, signal.SIGTERM)
@@ -70,19 +71,26 @@ def _wait_for_end(server: int) -> None:
         elif signal.sigtimedwait({signal.SIGCHLD}, max(0.0, deadline - time.monotonic())) is None:
             os.kill(server, signal.SIGKILL)
             deadline = time.monotonic() + GRACE_S
+    return "" if deadline else _how_it_ended(status)
 
 
-def _has_ended(server: int) -> bool:
-    """Reap whatever has ended; whether the server was among it."""
+def _end_of(server: int) -> int | None:
+    """Reap whatever has ended; the server's wait status if it was among it."""
     while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return True
+        pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == server:
-            return True
+            return status
         if pid == 0:
-            return False
+            return None
+
+
+def _how_it_ended(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"by itself (exit code {code})"
+    if -code == signal.SIGKILL:
+        return "killed by SIGKILL: Linux does that to the largest process when memory runs out"
+    return f"killed by {signal.Signals(-code).name}"
 
 
 def kill_children() -> None:

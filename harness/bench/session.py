@@ -69,7 +69,7 @@ def own_server() -> Iterator[tuple[str, Path]]:
     """A server for as long as the block takes: its address, and its repository, which is empty at first."""
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     repository = state_dir / "entries"
-    repository.mkdir(parents=True)
+    repository.mkdir(parents=True, exist_ok=True)
     try:
         info = server.start(repository, die_with_parent=True, state_dir=state_dir)
         try:

@@ -24,7 +24,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.ServerIn
     state_dir = tmp_path_factory.mktemp("server")
     info = server.start(repository, state_dir=state_dir, die_with_parent=True)
     yield info
-    assert server.stop(info, state_dir), f"the server died during the tests; see {info.log}"
+    assert server.stop(info, state_dir), f"the server died during the tests; {server.log_tail(state_dir)}"
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ def repository_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serv
     state_dir = tmp_path_factory.mktemp("repository-server")
     info = server.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
     yield info
-    assert server.stop(info, state_dir), f"the server died during the tests; see {info.log}"
+    assert server.stop(info, state_dir), f"the server died during the tests; {server.log_tail(state_dir)}"
     for entry in set(paths.MODEL_REPOSITORY.iterdir()) - before:
         shutil.rmtree(entry)
 

@@ -327,6 +327,13 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 LONG = (*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "60", "--scenario", "SingleStream")
 
 
+@pytest.fixture(scope="module")
+def converted() -> None:
+    """The entry that runs here use is there, so that they say that it is up to date."""
+    subprocess.run([sys.executable, "-m", "converters", *MINIMAL], cwd=paths.PROJECT_ROOT, check=True)
+
+
+@pytest.mark.usefixtures("converted")
 @pytest.mark.parametrize(
     "moment", ["is up to date", "Triton is ready", "SingleStream PerformanceOnly", "calibration"]
 )
@@ -347,6 +354,19 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, moment: str, n
         time.sleep(0.1)
     assert not marked(str(tmp_path))
     assert not segments(process)
+
+
+def test_a_server_of_our_own_that_dies_is_reported_and_its_log_kept(tmp_path: Path) -> None:
+    process = start_harness(tmp_path, *LONG)
+    wait_for(process, "calibration")
+    state_dir = paths.STATE_DIR / f"server-{process.pid}"
+    os.kill(json.loads((state_dir / "server.json").read_text())["pid"], signal.SIGSEGV)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 3
+    assert f"the Triton server died during the run; the end of {state_dir / 'server.log'}:" in said
+    assert "tritonserver has ended, killed by SIGSEGV" in said
+    assert not segments(process)
+    shutil.rmtree(state_dir)
 
 
 def read_until(terminal: int, text: bytes) -> bytes:

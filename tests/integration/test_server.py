@@ -120,6 +120,13 @@ def test_a_crashed_server_is_cleared_up_and_no_longer_running(place: Path) -> No
     os.kill(info.pid, signal.SIGKILL)
     assert wait_until(lambda: server.running(place / "state") is None, 5)
     assert wait_until(lambda: not traces(state), 5), traces(state)
+    assert "tritonserver has ended, killed by SIGKILL: " in info.log.read_text()
+
+
+def test_a_server_that_was_told_to_end_says_nothing_of_how(place: Path) -> None:
+    info = server.start(place / "models", state_dir=place / "state")
+    assert server.stop(info, place / "state")
+    assert "tritonserver has ended" not in info.log.read_text()
 
 
 def test_a_killed_supervisor_takes_the_server_with_it_and_the_next_start_clears_up(place: Path) -> None:
