@@ -12,8 +12,6 @@ from harness.http2 import Buffer, Call, Connection, Done, Message, NotProcessed,
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
-_WITH_STATUS = (("triton_grpc_error", "true"),)
-"""A request that fails ends the call with gRPC's status; Triton would send its text alone."""
 _CONNECT_TIMEOUT_S = 20.0
 _EXPIRY_INTERVAL_S = 0.5
 _RECEIVE_BYTES = 1 << 18
@@ -59,13 +57,16 @@ def _lost(error: OSError | None) -> InferenceError:
 class BlockingChannel:
     """One server, asked by one thread, which waits for each answer. It connects with the first request.
 
-    The requests are messages of one long call: the server spends less on them than on a call each.
+    The requests are messages of one long call: the server spends less on them than on a call each. One that
+    fails has its error's text for an answer. Triton can end the call with gRPC's status instead, asked by its
+    header `triton_grpc_error`, but may then crash (seen in 2.51: its log has "HandleCancellation called even
+    when the context was not cancelled" for every failed request, and now and then a segmentation fault next).
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._socket: socket.socket | None = None
-        self._connection = Connection(url, _STREAM_INFER, _WITH_STATUS)
+        self._connection = Connection(url, _STREAM_INFER)
         self._call: Call | None = None
         self._outcomes: list[bytes | InferenceError] = []
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
@@ -118,7 +119,7 @@ class BlockingChannel:
         if self._socket is None or self._connection.is_closing:
             self.close()
             self._socket = _connect(self._url)
-            self._connection = Connection(self._url, _STREAM_INFER, _WITH_STATUS)
+            self._connection = Connection(self._url, _STREAM_INFER)
             self._timeout_s = 0.0
         if timeout_s != self._timeout_s:
             # The kernel's own timeouts: Python's would cost every call another system call.

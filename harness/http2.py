@@ -11,7 +11,7 @@ import enum
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from urllib.parse import unquote
 
 import hpack
@@ -159,7 +159,7 @@ class _Upload:
 class Connection:
     """One connection's state. `unsent` is what must be sent next, in order; its owner empties it."""
 
-    def __init__(self, authority: str, path: str, metadata: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, authority: str, path: str) -> None:
         """`authority`: the server, as host:port; `path`: the method, as /package.Service/Method."""
         self._header_fields = (
             (":method", "POST"),
@@ -168,7 +168,6 @@ class Connection:
             (":authority", authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
-            *metadata,
         )
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._latest_block = self._block = b""

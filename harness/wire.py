@@ -13,8 +13,8 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from harness.errors import InferenceError
-from harness.http2 import Message, Status, failed, message_prefix
+from harness.errors import InferenceError, RequestFailed
+from harness.http2 import Message, message_prefix
 from harness.models.spec import TensorSpec
 
 _RAW_INPUT_TAG = b"\x3a"
@@ -111,7 +111,7 @@ def streamed_response(response: bytes) -> bytes:
     except DecodeError as error:
         raise InferenceError(f"malformed response: {error}") from error
     if message.error_message:
-        raise failed(Status.UNKNOWN, message.error_message)
+        raise RequestFailed(message.error_message, is_fatal=False)
     return bytes(message.infer_response.SerializeToString())
 
 
