@@ -54,7 +54,7 @@ def is_on_this_host(url: str) -> bool:
         logger.debug("%s", error)
         return False
     try:
-        with TritonClient(url) as client:
+        with TritonClient(url) as client, segment.named():
             refusal = client.refusal_of_shared_memory(segment.name, segment.size)
             client.unregister_shared_memory(segment.name)
     finally:

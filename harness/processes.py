@@ -4,19 +4,21 @@ The child asks the kernel itself to be killed with its parent. Asking between fo
 would need a real fork, which crashes now and then in a process that uses gRPC.
 """
 
+import contextlib
 import ctypes
 import os
 import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from harness.paths import PROJECT_ROOT, weights_dir
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_GET_PDEATHSIG = 2
 
 
 def start_module(
@@ -58,6 +60,20 @@ def peak_rss_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
     return sum(int(line.split()[1]) * 1024 for line in lines)
+
+
+@contextlib.contextmanager
+def death_with_parent_put_off() -> Iterator[None]:
+    """Live to the end of the block, even if the parent dies: for what must be cleared up."""
+    parent, asked = os.getppid(), ctypes.c_int()
+    ctypes.CDLL(None).prctl(_PR_GET_PDEATHSIG, ctypes.byref(asked))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, asked.value)
+        if asked.value and os.getppid() != parent:
+            os.kill(os.getpid(), asked.value)
 
 
 def main() -> None:

@@ -160,11 +160,8 @@ def open_store(
     if transport == "grpc":
         return MessageStore(entry, variant, batch)
     segment = Segment(name, rows * sample_bytes(variant.input))
-    try:
+    with segment.named():
         refusing = [client for client in clients if not client.register_shared_memory(name, segment.size)]
-    finally:
-        # Mapped memory needs no name any more, and without one no crash can leak it.
-        segment.unlink()
     if not refusing:
         return SharedMemoryStore(clients, entry, variant, segment, batch)
     for client in clients:

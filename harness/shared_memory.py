@@ -1,57 +1,70 @@
 """A system shared memory segment that nothing can leak.
 
 Not `multiprocessing.shared_memory`, whose resource tracker warns about, and at exit removes, what another
-process has mapped. The segment's name exists only until the server has mapped it (see `unlink`).
+process has mapped. The segment has a name only while servers map it (see `Segment.named`).
 """
 
 import contextlib
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+from harness import processes
 from harness.errors import ServerError
 
 SHM_DIR = Path("/dev/shm")
 
 
 class Segment:
-    """`size` zeroed bytes under /dev/shm/`name`, mapped into this process."""
+    """`size` zeroed bytes in /dev/shm, mapped into this process."""
 
     def __init__(self, name: str, size: int) -> None:
-        """Create and map the segment.
+        """Create and map the segment, which is to be /dev/shm/`name` while it is `named`.
 
         Raises:
             ServerError: /dev/shm is absent, full or not writable.
         """
         self.name = name
         self.size = size
-        self._path = SHM_DIR / name
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            self._descriptor = os.open(SHM_DIR, os.O_TMPFILE | os.O_RDWR, 0o600)
         except OSError as error:
             raise ServerError(
-                f"cannot create {self._path}: {error.strerror}; use --transport grpc"
+                f"cannot create a file in {SHM_DIR}: {error.strerror}; use --transport grpc"
             ) from error
         try:
             # Reserve the pages now: a full /dev/shm is an error here and a bus error at the first write.
-            os.posix_fallocate(descriptor, 0, size)
-            self.buffer = mmap.mmap(descriptor, size)
+            os.posix_fallocate(self._descriptor, 0, size)
+            self.buffer = mmap.mmap(self._descriptor, size)
         except OSError as error:
-            self.unlink()
+            os.close(self._descriptor)
             raise ServerError(
                 f"{SHM_DIR} has no room for {size / 1e6:.0f} MB of samples ({error.strerror}); "
                 "enlarge it (docker: shm_size), lower --count, or use --transport grpc"
             ) from error
-        finally:
-            os.close(descriptor)
 
-    def unlink(self) -> None:
-        """Remove the name; the memory lives on until everyone who mapped it has let go. Can be repeated."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Give it its name for as long as servers need to map it: mapped memory needs none any more.
+
+        Raises:
+            ServerError: there is such a name.
+        """
+        path = SHM_DIR / self.name
+        with processes.death_with_parent_put_off():
+            try:
+                # Only linkat(2), which takes folders' descriptors, follows the link; link(2) does not.
+                os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor)
+            except OSError as error:
+                raise ServerError(f"cannot create {path}: {error.strerror}; use --transport grpc") from error
+            try:
+                yield
+            finally:
+                path.unlink()
 
     def close(self) -> None:
-        """Remove the name and unmap, unless arrays still point into the memory."""
-        self.unlink()
+        """Unmap it, unless arrays still point into the memory."""
+        os.close(self._descriptor)
         with contextlib.suppress(BufferError):
             self.buffer.close()
