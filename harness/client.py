@@ -50,15 +50,12 @@ def is_on_this_host(url: str) -> bool:
     try:
         # No other machine has a segment of this name.
         segment = Segment(f"mlperf-probe-{uuid.uuid4().hex}", mmap.PAGESIZE)
+        with contextlib.closing(segment), segment.named(), TritonClient(url) as client:
+            refusal = client.refusal_of_shared_memory(segment.name, segment.size)
+            client.unregister_shared_memory(segment.name)
     except ServerError as error:
         logger.debug("%s", error)
         return False
-    try:
-        with TritonClient(url) as client, segment.named():
-            refusal = client.refusal_of_shared_memory(segment.name, segment.size)
-            client.unregister_shared_memory(segment.name)
-    finally:
-        segment.close()
     logger.debug("%s: %s", url, refusal or "on this machine")
     return not refusal
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.paths import PROJECT_ROOT, weights_dir
+from harness.supervisor import PR_SET_PDEATHSIG, prctl
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PR_GET_PDEATHSIG = 2
+_PR_GET_PDEATHSIG = 2  # linux/prctl.h
 
 
 def start_module(
@@ -66,12 +66,12 @@ def peak_rss_bytes(pid: int) -> int:
 def death_with_parent_put_off() -> Iterator[None]:
     """Live to the end of the block, even if the parent dies: for what must be cleared up."""
     parent, asked = os.getppid(), ctypes.c_int()
-    ctypes.CDLL(None).prctl(_PR_GET_PDEATHSIG, ctypes.byref(asked))
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0)
+    prctl(_PR_GET_PDEATHSIG, ctypes.byref(asked))
+    prctl(PR_SET_PDEATHSIG, 0)
     try:
         yield
     finally:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, asked.value)
+        prctl(PR_SET_PDEATHSIG, asked.value)
         if asked.value and os.getppid() != parent:
             os.kill(os.getpid(), asked.value)
 
@@ -79,7 +79,7 @@ def death_with_parent_put_off() -> Iterator[None]:
 def main() -> None:
     """Become the module, once it is certain that we end with the parent."""
     parent, module = int(sys.argv[1]), sys.argv[2]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return  # it ended before we could ask
     sys.argv = sys.argv[2:]

@@ -116,19 +116,8 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
         server.stop(state_dir=leftover)
         shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    try:
-        info = server.start(paths.MODEL_REPOSITORY, die_with_parent=True, state_dir=state_dir)
-    except (KeyboardInterrupt, OSError):
-        # A server that fails leaves its log there, which the error names; a full disk keeps nothing.
-        shutil.rmtree(state_dir, ignore_errors=True)
-        raise
-    try:
+    with server.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
         yield (info.grpc_url,), True
-    finally:
-        if server.stop(info, state_dir=state_dir):
-            shutil.rmtree(state_dir, ignore_errors=True)
-        else:
-            logger.error("the Triton server died during the run; %s", server.log_tail(state_dir))
 
 
 def _run_scenario(

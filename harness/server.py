@@ -12,13 +12,14 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,28 @@ def start(
                 return _launch(repository, state_dir, host, chosen, auto_complete, parent)
         chosen = server_launch.choose_ports(host, ports)
         return _launch(repository, state_dir, host, chosen, auto_complete, parent)
+
+
+@contextlib.contextmanager
+def for_a_while(repository: Path, state_dir: Path) -> Iterator[ServerInfo]:
+    """A server until the block ends; its folder goes with it, but for the log of one that has failed.
+
+    Raises:
+        as `start`.
+    """
+    try:
+        info = start(repository, die_with_parent=True, state_dir=state_dir)
+    except (KeyboardInterrupt, OSError):
+        # A server that fails leaves its log there, which the error names; a full disk keeps nothing.
+        shutil.rmtree(state_dir, ignore_errors=True)
+        raise
+    try:
+        yield info
+    finally:
+        if stop(info, state_dir):
+            shutil.rmtree(state_dir, ignore_errors=True)
+        else:
+            logger.error("the Triton server died during the run; %s", log_tail(state_dir))
 
 
 def _launch(

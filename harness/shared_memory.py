@@ -8,12 +8,10 @@ import contextlib
 import mmap
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from harness import processes
 from harness.errors import ServerError
-
-SHM_DIR = Path("/dev/shm")
+from harness.supervisor import SHM_DIR
 
 
 class Segment:

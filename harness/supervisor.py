@@ -26,7 +26,7 @@ SHM_DIR = Path("/dev/shm")
 _LISTENING = "0A"
 """In /proc/net/tcp."""
 
-_PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 
@@ -35,9 +35,9 @@ def main() -> None:
     """Run the server that argv[1] describes (see `harness.server`) until it ends or we are told to."""
     plan = json.loads(sys.argv[1])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_ENDING})
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if plan["die_with"]:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != plan["die_with"]:
             return  # it died before we could ask to be told
     server = subprocess.Popen(plan["command"], cwd=plan["folder"], preexec_fn=_follow_supervisor)
@@ -56,7 +56,7 @@ def main() -> None:
 
 def _follow_supervisor() -> None:
     """In the server before it runs: die with the supervisor, take signals again."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
 
@@ -149,7 +149,12 @@ def write_state(file: Path, state: dict[str, Any]) -> None:
     draft.replace(file)
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: Any) -> None:
+    """Have the kernel set or tell an attribute of this process; `value` is a number, or where to put one.
+
+    Raises:
+        OSError: it is refused.
+    """
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 

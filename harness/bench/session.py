@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +69,8 @@ def own_server() -> Iterator[tuple[str, Path]]:
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     repository = state_dir / "entries"
     repository.mkdir(parents=True, exist_ok=True)
-    try:
-        info = server.start(repository, die_with_parent=True, state_dir=state_dir)
-        try:
-            yield info.grpc_url, repository
-        finally:
-            server.stop(info, state_dir=state_dir)
-    finally:
-        shutil.rmtree(state_dir, ignore_errors=True)
+    with server.for_a_while(repository, state_dir) as info:
+        yield info.grpc_url, repository
 
 
 class Session:
