@@ -9,13 +9,13 @@ from pathlib import Path
 from converters import command
 from converters.convert import Request, convert
 from converters.weights import AUTO, accepts
-from harness.command_parser import CommandParser
 from harness.errors import ConfigError
+from harness.machine.command import CommandParser
+from harness.machine.paths import MODEL_REPOSITORY, absolute
 from harness.manifest import OFFICIAL, SEEDED, Manifest
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.recipes import RECIPES
 from harness.models.spec import ModelSpec, Nms, Platform
-from harness.paths import MODEL_REPOSITORY, absolute
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

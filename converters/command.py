@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import FrameType
 
 from converters import cleanup
-from harness import progress
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, HarnessError
+from harness.machine import progress
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from converters import command
 from converters.publish import CONFIG_NAME, writing
-from harness.command_parser import CommandParser
 from harness.errors import ConversionError
+from harness.machine.command import CommandParser
+from harness.machine.paths import MODEL_REPOSITORY
 from harness.model_config import model_config, to_text
 from harness.models import MODELS
-from harness.paths import MODEL_REPOSITORY
 
 logger = logging.getLogger(__name__)
 

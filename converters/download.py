@@ -15,8 +15,8 @@ import pooch
 import requests
 import urllib3
 
-from harness import progress
 from harness.errors import ConversionError
+from harness.machine import progress
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from converters import download, fetch_coco
 from converters.published import errors_about, fetch_file, fetch_member
-from harness import paths
-from harness.command_parser import CommandParser
 from harness.datasets import LIST_NAME
-from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, ConversionError, HarnessError
+from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, ConversionError, HarnessError, nearest
+from harness.machine import paths
+from harness.machine.command import CommandParser
 from harness.models import MODELS, get_model
 from harness.models.spec import Weights
-from harness.option_values import nearest
 
 IMAGENET, COCO = "imagenet", "coco2017"
 # mlcommons/mlperf-automations, get-dataset-imagenet-aux: the mirror's archive is packed differently.

@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 import pooch
 
 from converters.published import errors_about, fetch_file
-from harness import file_lock, progress
 from harness.errors import ConversionError
+from harness.machine import file_lock, progress
+from harness.machine.threads import in_threads
 from harness.models.spec import Weights
-from harness.parallel import in_threads
 
 logger = logging.getLogger(__name__)
 

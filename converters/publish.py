@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from converters import cleanup
-from harness import file_lock
 from harness.errors import ConversionError
+from harness.machine import file_lock
 from harness.manifest import GOLDEN_NAME, MANIFEST_NAME
 
 logger = logging.getLogger(__name__)

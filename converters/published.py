@@ -12,8 +12,8 @@ from pathlib import Path
 import pooch
 
 from converters import archives, download
-from harness import file_lock, progress
 from harness.errors import ConversionError
+from harness.machine import file_lock, progress
 from harness.models.spec import Weights
 
 logger = logging.getLogger(__name__)

@@ -1,21 +1,16 @@
 """The command line: options to RunConfig, results to stdout, errors to one line and an exit code."""
 
 import argparse
-import contextlib
 import logging
-import os
-import re
-import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
-from harness import dry_run, output_files, result_file, runner
+from harness import dry_run, result_file, runner
 from harness.config import RunConfig
-from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError
-from harness.option_values import nearest
+from harness.machine import files
+from harness.machine.command import OneLineParser, one_line_errors
 from harness.options import GROUPS, Kind
 from harness.resolution import Invocation, invocation
 from harness.results import Result, Unmeasured, print_sweep, print_table, reference_line
@@ -34,16 +29,6 @@ Exit codes: 0 valid; 1 INVALID, or accuracy below target; 2 bad usage or input;
 3 server or inference failure; 130 interrupted.
 """
 _HELP_COLUMN = 26
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage in front, and suggests the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        """Argparse's callback."""
-        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
-        hint = nearest(unknown[1].split("=")[0], self._option_string_actions) if unknown else ""
-        raise ConfigError(f"{message}{hint}; see --help")
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -116,7 +101,7 @@ def _filed(config: RunConfig, results: Iterator[Result]) -> Iterator[Result]:
     """Keep --output FILE.json up to date with what was measured."""
     collected: list[Result] = []
     if config.output_file:
-        output_files.check_writable(config.output_file.parent)
+        files.check_writable(config.output_file.parent)
     for result in results:
         collected.append(result)
         if config.output_file:
@@ -138,56 +123,3 @@ def _report(results: Iterator[_Row], print_rows: Callable[[list[_Row]], None]) -
         if collected:
             print_rows(collected)
     return max(result.exit_code for result in collected)
-
-
-class Ending:
-    """How the program ends; set by the block that `one_line_errors` guards."""
-
-    code = EXIT_VALID
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[Ending]:
-    """Turn whatever ends the block into an exit code and one line on stderr.
-
-    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that servers and workers are stopped on
-    all of them; a second one is ignored, so that they are stopped to the end.
-    """
-    ending = Ending()
-    _open_closed_streams()
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, _interrupt)
-    try:
-        yield ending
-    except HarnessError as error:
-        ending.code = error.exit_code
-        sys.stderr.write(f"error: {error}\n")
-        logger.debug("traceback", exc_info=True)
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ending.code = EXIT_USAGE
-    except OSError as error:
-        ending.code = EXIT_USAGE
-        sys.stderr.write(f"error: {error}\n")
-        logger.debug("traceback", exc_info=True)
-    except KeyboardInterrupt:
-        ending.code = EXIT_INTERRUPTED
-        sys.stderr.write("interrupted\n")
-
-
-def _open_closed_streams() -> None:
-    """Write to nowhere where our parent has closed stdout or stderr, which are None then."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            # As the lowest free descriptor it is 1 or 2, which children inherit.
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we live
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    raise KeyboardInterrupt

@@ -29,8 +29,8 @@ from harness.channel import Channel
 from harness.client import TritonClient
 from harness.errors import InferenceError, RequestFailed
 from harness.http2 import Done
+from harness.machine.processes import start_module
 from harness.postprocess import decoder, payload_floats
-from harness.processes import start_module
 from harness.sample_file import SampleFile
 from harness.samples import MessageStore, Requests, Samples, SharedMemoryRequests
 from harness.sut import ServerEndpoint, Slot

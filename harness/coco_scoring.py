@@ -9,9 +9,10 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness import boxes, progress
+from harness import boxes
 from harness.boxes import Boxes
 from harness.coco import Annotations
+from harness.machine import progress
 
 logger = logging.getLogger(__name__)
 

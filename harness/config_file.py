@@ -8,9 +8,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from harness import paths
-from harness.errors import ConfigError
-from harness.option_values import nearest
+from harness.errors import ConfigError, nearest
+from harness.machine import paths
 from harness.options import OPTIONS, Kind
 from harness.profiles import is_model_file
 

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import coco, image_files, progress, synthetic
+from harness import coco, image_files, synthetic
 from harness.coco import Annotations
 from harness.errors import ConfigError, DatasetError
+from harness.machine import progress
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import ServerError
-from harness.paths import PROJECT_ROOT
+from harness.machine.paths import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "docker"
 FILES = ("compose.yaml", "compose.host.yaml")

@@ -8,11 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness import boxes, coco, progress
+from harness import boxes, coco
 from harness.boxes import Boxes
 from harness.coco import Annotations
 from harness.datasets import Dataset
 from harness.errors import ConfigError
+from harness.machine import progress
 from harness.preprocess import U8Image, decode
 
 MIN_SCORE = 0.3

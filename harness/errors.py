@@ -3,6 +3,9 @@
 A message says what happened, on what, and what to do next. Only the command line prints errors and exits.
 """
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_VALID = 0
 EXIT_INVALID = 1
 EXIT_USAGE = 2
@@ -46,3 +49,9 @@ class RequestFailed(InferenceError):
     def __init__(self, message: str, *, is_fatal: bool) -> None:
         super().__init__(message)
         self.is_fatal = is_fatal
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a mistyped word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

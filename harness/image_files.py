@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from harness import progress
 from harness.errors import DatasetError
-from harness.parallel import in_threads
+from harness.machine import progress
+from harness.machine.threads import in_threads
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 _EDGE_BYTES = 4096

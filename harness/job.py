@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import output_files
 from harness.errors import ConfigError, InferenceError
 from harness.loadgen import Mode, Plan
+from harness.machine import files
 from harness.rounds import Scenario
 from harness.server_statistics import ServerStatistics
 from harness.sut import Failures
@@ -102,6 +102,6 @@ def _plan(fields: dict[str, Any]) -> Plan:
 def write_outcome(job: Job, outcome: Outcome) -> None:
     """Write the outcome file of a job; where that fails, the log says why there is none."""
     try:
-        output_files.write(Path(job.outcome), json.dumps(dataclasses.asdict(outcome), indent=2))
+        files.write(Path(job.outcome), json.dumps(dataclasses.asdict(outcome), indent=2))
     except ConfigError as error:
         logger.error("%s", error)

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import environment, loadgen, planning, results, settings, verdict
+from harness import loadgen, planning, results, settings, verdict
 from harness.accuracy import Accuracy, score_classification, score_detection
 from harness.client import is_on_this_host
 from harness.config import SYNTHETIC, RunConfig, RunMode
 from harness.errors import InferenceError
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
+from harness.machine import environment
 from harness.manifest import OFFICIAL, SEEDED
 from harness.precision import BOX_AGREEMENT, is_full
 from harness.preparation import DATA_SET, Prepared

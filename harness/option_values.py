@@ -6,20 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import paths
 from harness.errors import ConfigError
+from harness.machine import paths
 from harness.rounds import Scenario
 
 _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
 _URL = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def one_of(option: str, word: str, known: Iterable[str]) -> str:

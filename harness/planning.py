@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.client import is_on_this_host
-from harness.config import RunConfig, cpu_count
+from harness.config import RunConfig
 from harness.loadgen import Mode, Plan
+from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario
 from harness.tuning import Tuning, tune

@@ -11,17 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import coco, manifest, paths, sample_cache
+from harness import coco, manifest, sample_cache
 from harness.coco import Annotations
-from harness.config import AUTO, COCO, SYNTHETIC, RunConfig, cpu_count
+from harness.config import AUTO, COCO, SYNTHETIC, RunConfig
 from harness.config_checks import check_tensors
 from harness.datasets import Dataset, open_coco, open_imagenet, open_synthetic, open_synthetic_coco
 from harness.detections import split, strongest
 from harness.errors import ConfigError, ConversionError
+from harness.machine import paths
+from harness.machine.environment import cpu_count
+from harness.machine.processes import start_module
 from harness.manifest import SEEDED, Manifest
 from harness.models.spec import Nms, Task
 from harness.precision import is_near_best, scores_of
-from harness.processes import start_module
 
 logger = logging.getLogger(__name__)
 

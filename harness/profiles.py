@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from harness import paths
 from harness.errors import ConfigError
+from harness.machine import paths
 from harness.models import MODELS, get_platform
 from harness.models.spec import ModelSpec, Platform
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import config_file, option_values, paths, user_conf
+from harness import config_file, option_values, user_conf
 from harness.config import AUTO, DATASETS, SYNTHETIC, TRANSPORTS, RunConfig, RunMode
 from harness.config_checks import check, no_effect
 from harness.errors import ConfigError
+from harness.machine import paths
 from harness.manifest import OFFICIAL, SEEDED
 from harness.model_config import DEVICES
 from harness.models import MODELS, get_model, get_variant

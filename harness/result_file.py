@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import output_files
 from harness.config import RunConfig
+from harness.machine import files
 from harness.results import Result
 from harness.rounds import Scenario
 
@@ -34,4 +34,4 @@ def write(file: Path, config: RunConfig, results: Sequence[Result]) -> None:
         # Several bounds are told apart as the reference of 2019 did, which took a list of them.
         bound = next(bounds, None) if result.scenario == Scenario.SERVER else None
         merged[key if bound is None else f"{key}-{bound:g}"] = entry
-    output_files.write(file, json.dumps(merged, indent=2) + "\n")
+    files.write(file, json.dumps(merged, indent=2) + "\n")

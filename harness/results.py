@@ -11,11 +11,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import output_files
 from harness.accuracy import Accuracy
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
+from harness.machine import files
 from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.verdict import Metric
@@ -181,7 +181,7 @@ def write(result: Result, server_details: dict[str, Any]) -> Path:
         "server": server_details,
         **result.details,
     }
-    output_files.write(path, json.dumps(document, indent=2) + "\n")
+    files.write(path, json.dumps(document, indent=2) + "\n")
     return path
 
 

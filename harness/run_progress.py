@@ -3,8 +3,8 @@
 from collections import deque
 from collections.abc import Iterable
 
-from harness import progress
 from harness.loadgen import Mode, Plan
+from harness.machine import progress
 from harness.rounds import Scenario
 from harness.run_status import Status, Step
 

@@ -12,32 +12,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import (
-    drawing,
-    loadgen,
-    manifest,
-    output_files,
-    paths,
-    planning,
-    results,
-    run_progress,
-    run_status,
-    server,
-)
+from harness import drawing, loadgen, manifest, planning, results, run_progress, run_status, server
 from harness.client import TritonClient
 from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_outcome
 from harness.judgement import judge
 from harness.loadgen import Mode, Plan
+from harness.machine import files, paths
+from harness.machine.kernel import SHM_DIR
+from harness.machine.processes import start_module
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
-from harness.processes import start_module
 from harness.report.write import write_or_warn
 from harness.results import Result, Unmeasured
 from harness.rounds import Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served, executed_precision
-from harness.supervisor import SHM_DIR
 from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)
@@ -59,7 +49,7 @@ def run(config: RunConfig) -> Iterator[Result]:
     Raises:
         HarnessError: the next scenario could not be measured.
     """
-    output_files.check_writable(config.output)
+    files.check_writable(config.output)
     prepared = prepare(config)
     with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
@@ -76,7 +66,7 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     Raises:
         HarnessError: no server.
     """
-    output_files.check_writable(configs[0].output)
+    files.check_writable(configs[0].output)
     with servers(configs[0]) as (urls, _):
         for config in configs:
             try:
@@ -262,7 +252,7 @@ def run_test(
     """Run LoadGen in a process of its own, which ends with this one."""
     job = job_of(prepared, clients, plan, tuning, log_dir, precision)
     job_file = log_dir / "job.json"
-    output_files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
+    files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
     reading, writing = os.pipe()
     statuses = os.fdopen(reading, encoding="utf-8")

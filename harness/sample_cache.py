@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import file_lock, preprocess, progress
+from harness import preprocess
 from harness.datasets import Dataset
 from harness.errors import ConfigError, DatasetError
+from harness.machine import file_lock, progress
+from harness.machine.threads import in_threads
 from harness.models.spec import Preprocess
-from harness.parallel import in_threads
 from harness.sample_file import SampleFile
 
 logger = logging.getLogger(__name__)

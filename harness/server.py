@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import docker_engine, file_lock, progress, server_launch, supervisor
-from harness.command_parser import CommandParser
+from harness import docker_engine, server_launch, supervisor
 from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, ConfigError, HarnessError, ServerError
-from harness.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
+from harness.machine import file_lock, kernel, paths, progress
+from harness.machine.command import CommandParser
+from harness.machine.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server_launch import Ports
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,9 @@ def _spawn_supervisor(plan: dict[str, Any], env: dict[str, str], log: Path) -> s
         # A session of its own and none of our streams: the server survives the shell that started it, gets
         # no Ctrl-C meant for us, and keeps no pipe open that someone reads to its end.
         process = subprocess.Popen(
-            [sys.executable, "-I", supervisor.__file__, json.dumps(plan)],
+            # As -I, but for the working folder, which it is found in.
+            [sys.executable, "-E", "-s", "-m", supervisor.__name__, json.dumps(plan)],
+            cwd=paths.PROJECT_ROOT,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -217,7 +220,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], state_dir: Path, ports: 
             )
         info = running(state_dir)
         # Its own sockets first: what answers on the port might be somebody else's server.
-        if info and supervisor.listening_ports(info.pid) >= set(ports) and is_ready(info):
+        if info and kernel.listening_ports(info.pid) >= set(ports) and is_ready(info):
             logger.info("Triton is ready at %s (pid %d)", info.grpc_url, info.pid)
             return info
         time.sleep(_POLL_S)
@@ -280,7 +283,7 @@ def _is_state(state: Any) -> bool:
 
 
 def _is_alive(state: dict[str, Any], pid: str, started: str) -> bool:
-    return state[started] is not None and supervisor.start_time(state[pid]) == int(state[started])
+    return state[started] is not None and kernel.start_time(state[pid]) == int(state[started])
 
 
 def stop(info: ServerInfo | None = None, state_dir: Path = SERVER_STATE_DIR) -> bool:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ServerError
-from harness.paths import BACKENDS_DIR
+from harness.machine.kernel import SHM_DIR
+from harness.machine.paths import BACKENDS_DIR
 from harness.server_flags import EMBEDDED, flags
-from harness.supervisor import SHM_DIR
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import paths, planning
-from harness.config import SYNTHETIC, RunConfig, cpu_count
+from harness import planning
+from harness.config import SYNTHETIC, RunConfig
 from harness.loadgen import Mode, Plan
+from harness.machine import paths
+from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.options import OPTIONS, Kind
 from harness.rounds import Rules, Scenario

@@ -9,9 +9,9 @@ import mmap
 import os
 from collections.abc import Iterator
 
-from harness import processes
 from harness.errors import ServerError
-from harness.supervisor import SHM_DIR
+from harness.machine import kernel
+from harness.machine.kernel import SHM_DIR
 
 
 class Segment:
@@ -50,7 +50,7 @@ class Segment:
             ServerError: there is such a name.
         """
         path = SHM_DIR / self.name
-        with processes.death_with_parent_put_off():
+        with kernel.death_with_parent_put_off():
             try:
                 # Only linkat(2), which takes folders' descriptors, follows the link; link(2) does not.
                 os.link(f"/proc/self/fd/{self._descriptor}", path, src_dir_fd=self._descriptor)

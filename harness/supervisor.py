@@ -7,7 +7,6 @@ server ends, for whatever reason, ends them and removes their shared memory.
 Standard library only: it is run as a file, and stays in memory as long as the server.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -18,15 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.machine.kernel import PR_SET_PDEATHSIG, SHM_DIR, prctl, start_time
+
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
-
-SHM_DIR = Path("/dev/shm")
-
-_LISTENING = "0A"
-"""In /proc/net/tcp."""
-
-PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ENDING = {signal.SIGTERM, signal.SIGINT}
 
@@ -117,46 +111,11 @@ def remove_regions(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None where there is none (or only its zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def listening_ports(pid: int) -> set[int]:
-    """TCP ports that a process of ours listens on."""
-    process = Path(f"/proc/{pid}")
-    try:
-        sockets = {str(file.readlink()) for file in (process / "fd").iterdir()}
-        lines = [line for table in process.glob("net/tcp*") for line in table.read_text().splitlines()[1:]]
-    except OSError:
-        return set()  # it ended
-    ports = set()
-    for line in lines:
-        _, address, _, state, *_, inode = line.split()[:10]
-        if state == _LISTENING and f"socket:[{inode}]" in sockets:
-            ports.add(int(address.rpartition(":")[2], 16))
-    return ports
-
-
 def write_state(file: Path, state: dict[str, Any]) -> None:
     """Write the state file as a whole or not at all."""
     draft = file.with_suffix(".draft")
     draft.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     draft.replace(file)
-
-
-def prctl(option: int, value: Any) -> None:
-    """Have the kernel set or tell an attribute of this process; `value` is a number, or where to put one.
-
-    Raises:
-        OSError: it is refused.
-    """
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
 
 
 if __name__ == "__main__":

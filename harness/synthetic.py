@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from harness import file_lock
 from harness.errors import DatasetError
-from harness.parallel import in_threads
+from harness.machine import file_lock
+from harness.machine.threads import in_threads
 
 logger = logging.getLogger(__name__)
 

@@ -17,17 +17,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import paths, progress, runner, tuning
-from harness.cli import OneLineParser, one_line_errors
+from harness import runner, tuning
 from harness.client import TritonClient
-from harness.config import SYNTHETIC, cpu_count
+from harness.config import SYNTHETIC
 from harness.errors import ConfigError, InferenceError
 from harness.job import Job
 from harness.loadgen import Mode
+from harness.machine import paths, progress
+from harness.machine.command import OneLineParser, one_line_errors
+from harness.machine.environment import cpu_count
+from harness.machine.processes import start_module
 from harness.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Platform
 from harness.preparation import Prepared, prepare
-from harness.processes import start_module
 from harness.resolution import resolve, sweep
 from harness.rounds import Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served

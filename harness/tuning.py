@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import output_files, paths
 from harness.errors import ConfigError
+from harness.machine import files, paths
 from harness.model_config import RUN_BATCH, ServerSettings
 from harness.models.spec import ModelSpec, Platform, Variant
 from harness.rounds import Scenario
@@ -235,5 +235,5 @@ def add(file: Path, new: Measured) -> None:
     lines = {(line.model, line.platform, line.scenario, line.threads): line for line in (*read(file), new)}
     file.parent.mkdir(parents=True, exist_ok=True)
     text = ",\n".join(json.dumps(dataclasses.asdict(lines[key])) for key in sorted(lines))
-    output_files.write(file, f"[\n{text}\n]\n")
+    files.write(file, f"[\n{text}\n]\n")
     read.cache_clear()

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, nearest
 from harness.models.spec import ModelSpec
-from harness.option_values import nearest
 from harness.rounds import Scenario
 
 _ANY = "*"

@@ -7,15 +7,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import output_files
 from harness.bench import report
 from harness.bench.compare import compare
 from harness.bench.compare_null import compare_null
 from harness.bench.options import Options, parser, resolve
 from harness.bench.session import own_server
-from harness.cli import one_line_errors
 from harness.client import TritonClient
 from harness.errors import EXIT_INTERRUPTED
+from harness.machine import files
+from harness.machine.command import one_line_errors
 from harness.preparation import prepare
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> None:
-    output_files.check_writable(options.output)
+    files.check_writable(options.output)
     prefix = f"{time.strftime('%Y%m%d-%H%M%S')}_bench_"
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=options.output))
     # Exporting and preprocessing take their time; nothing else runs while anything is measured.

@@ -16,7 +16,7 @@ from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
 from harness.bottleneck import Evidence, Verdict, judge
 from harness.client import TritonClient
-from harness.config import cpu_count
+from harness.machine.environment import cpu_count
 from harness.preparation import Prepared
 from harness.rounds import Scenario, rules
 from harness.tuning import Tuning

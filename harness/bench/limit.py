@@ -13,8 +13,8 @@ from typing import Self
 from harness.bench.bare import Order, Timing
 from harness.bench.frameworks import SPINS
 from harness.errors import InferenceError
+from harness.machine.processes import start_module
 from harness.models.spec import Platform, Variant
-from harness.processes import start_module
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, paths, resolution
-from harness.cli import OneLineParser
+from harness import config, resolution
 from harness.config import RunConfig
 from harness.errors import ConfigError
+from harness.machine import paths
+from harness.machine.command import OneLineParser
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.spec import Platform
 from harness.option_values import positive

@@ -13,10 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import environment
 from harness.bench.compare import Comparison
 from harness.bench.figures import Row, median
 from harness.bench.options import Options
+from harness.machine import environment
 
 _WIDTH = 110
 

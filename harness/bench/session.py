@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import loadgen, paths, runner, server, timeline
+from harness import loadgen, runner, server, timeline
 from harness.bench.plain import Job, PlainOutcome
 from harness.bottleneck import Evidence, Setup, evidence_of
 from harness.client import TritonClient
 from harness.errors import InferenceError
 from harness.job import Outcome
 from harness.loadgen import Mode
+from harness.machine import paths
+from harness.machine.processes import start_module
 from harness.model_config import model_config, to_json
 from harness.preparation import Prepared
-from harness.processes import start_module
 from harness.rounds import Scenario, rules
 from harness.serving import check_served, executed_precision
 from harness.tuning import Tuning

@@ -10,11 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import output_files, recorded_run
-from harness.cli import OneLineParser, one_line_errors
+from harness import recorded_run
 from harness.compare import page
 from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
 from harness.errors import EXIT_INTERRUPTED
+from harness.machine import files
+from harness.machine.command import OneLineParser, one_line_errors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with recorded_run.understood(*options.runs):
             comparison = compare(runs)
             content = page.render(comparison)
-        output_files.write(options.output, content)
+        files.write(options.output, content)
         _show(comparison)
         sys.stdout.write(f"Curves: {options.output}\n")
     return ending.code

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.container.owner import become_owner
 from harness.errors import EXIT_USAGE, HarnessError
-from harness.paths import MODEL_REPOSITORY, RESULTS_DIR, STATE_DIR, weights_dir
+from harness.machine.paths import MODEL_REPOSITORY, RESULTS_DIR, STATE_DIR, weights_dir
 
 _MODULES = {"fetch": "converters.fetch", "convert": "converters"}
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli import OneLineParser, one_line_errors
 from harness.errors import EXIT_INTERRUPTED, ConfigError
+from harness.machine.command import OneLineParser, one_line_errors
 from harness.report import browser
 from harness.report.write import write
 

@@ -3,7 +3,8 @@
 import logging
 from pathlib import Path
 
-from harness import output_files, recorded_run
+from harness import recorded_run
+from harness.machine import files
 from harness.report import page
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def write(path: Path) -> Path:
     file = run.folder / page.REPORT_NAME
     with recorded_run.understood(run.folder / recorded_run.RESULTS_NAME):
         content = page.render(run)
-    output_files.write(file, content)
+    files.write(file, content)
     return file
 
 

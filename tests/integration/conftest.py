@@ -12,7 +12,8 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from harness import paths, server
+from harness import server
+from harness.machine import paths
 
 AddModel = Callable[..., str]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths
+from harness.machine import paths
 from harness.rounds import Scenario
 
 BOUNDS = {"client-bound", "server-bound", "transport-bound"}

@@ -22,9 +22,10 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from harness import paths, server
+from harness import server
 from harness.client import TritonClient
 from harness.errors import ServerError
+from harness.machine import paths
 from harness.model_config import ServerSettings, model_config, to_json
 from harness.models import MODELS
 from harness.models.spec import Platform

@@ -17,9 +17,9 @@ import pytest
 from converters import detection_parity, files, parity, samples, source
 from harness import manifest
 from harness.detections import compare, split
+from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.paths import MODEL_REPOSITORY, PROJECT_ROOT
 
 PAIRS = [(model, platform) for model, spec in MODELS.items() for platform in spec.variants]
 Convert = Callable[..., subprocess.CompletedProcess[str]]

@@ -16,9 +16,9 @@ from converters.onnx_graphs import OPSET
 from converters.tensorflow_chain import read_chain
 from harness import manifest, preprocess
 from harness.errors import ConversionError
+from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS
 from harness.models.spec import DType, Layout, Platform, TensorSpec
-from harness.paths import PROJECT_ROOT
 
 DATA = PROJECT_ROOT.parent / "shared" / "data"
 FROZEN = "mobilenet_v1_1.0_224_frozen.pb"

@@ -12,11 +12,11 @@ from harness.client import TritonClient
 from harness.detections import records_of
 from harness.job import Outcome
 from harness.loadgen import Mode
+from harness.machine.kernel import peak_rss_bytes
 from harness.manifest import Manifest, Parity
 from harness.model_config import model_config, to_text
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.processes import peak_rss_bytes
 from harness.rounds import Scenario
 from harness.wire import sample_bytes
 from tests.integration.worker_process import outcome_in, plan_of, start_worker

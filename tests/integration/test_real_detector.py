@@ -14,7 +14,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness import paths
+from harness.machine import paths
 
 DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
 FROZEN = DATA / "models" / "ssd_mobilenet_v1_0.75_coco_dequant_frozen.pb"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import paths
+from harness.machine import paths
 from harness.models import MODELS
 from harness.models.recipes import IMAGENET_MOBILENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import DType, Preprocess

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import paths
+from harness.machine import paths
 from harness.report import browser
 from harness.report.browser import Tab
 

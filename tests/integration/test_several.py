@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths, server
+from harness import server
 from harness.client import TritonClient
+from harness.machine import paths
 
 ENTRY = "mobilenet_onnxruntime"
 SAMPLES = 48

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import paths
+from harness.machine import paths
 
 DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
 OWN = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from harness import server
 from harness.job import Job, Outcome, read_outcome
 from harness.loadgen import Mode, Plan
+from harness.machine.processes import start_module
 from harness.models.spec import ModelSpec
-from harness.processes import start_module
 from harness.rounds import Scenario, rules
 
 

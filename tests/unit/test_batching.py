@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.model_config import RUN_BATCH
-from harness.paths import PROJECT_ROOT
 
 FEED = {"in": np.arange(16, dtype=np.float32).reshape(8, 2)}
 

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from harness import coco, paths
+from harness import coco
 from harness.coco import COCO_CATEGORIES, CocoImage, read_annotations, with_detections_as_truth
 from harness.datasets import open_coco, open_synthetic, open_synthetic_coco
 from harness.errors import ConfigError, DatasetError, InferenceError
+from harness.machine import paths
 
 REAL = paths.PROJECT_ROOT.parent / "shared" / "data" / "coco"
 needs_real_data = pytest.mark.skipif(not REAL.exists(), reason="the folder with real images is not here")

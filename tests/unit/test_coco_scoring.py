@@ -10,10 +10,11 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness import coco, paths
+from harness import coco
 from harness.coco import COCO_CATEGORIES, Annotations, CocoImage
 from harness.coco_scoring import score
 from harness.errors import InferenceError
+from harness.machine import paths
 
 REAL = paths.PROJECT_ROOT.parent / "shared" / "data" / "coco"
 REAL_ANNOTATIONS = REAL / "annotations" / "instances_val2017.json"

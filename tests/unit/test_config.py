@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import paths
 from harness.config import RunMode
 from harness.errors import ConfigError
+from harness.machine import paths
 from harness.models import MODELS
 from harness.models.spec import Nms, Platform, Precision
 from harness.resolution import resolve, sweep

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from converters import cleanup, native_output
-from harness.paths import PROJECT_ROOT
+from harness.machine.paths import PROJECT_ROOT
 
 
 def test_an_ensured_action_runs_at_the_end_and_after_a_failure():

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from converters import configs, weights
+from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
 from harness.models import MODELS
-from harness.paths import MODEL_REPOSITORY, PROJECT_ROOT
 
 
 def _run(module, *arguments):

@@ -7,7 +7,7 @@ import pytest
 
 from converters import publish
 from harness.errors import ConversionError
-from harness.paths import PROJECT_ROOT
+from harness.machine.paths import PROJECT_ROOT
 
 
 def _publish(repository: Path, entry: str, text: str, failure: BaseException | None = None) -> None:

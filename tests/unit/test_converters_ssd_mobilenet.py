@@ -13,10 +13,10 @@ from converters import anchors, files, own_files, samples, ssd_mobilenet_seeded,
 from converters.tensorflow_graphs import FrozenGraph, serialise, tf
 from harness import preprocess
 from harness.errors import ConversionError
+from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS
 from harness.models.recipes import COCO_300
 from harness.models.spec import BoxOrder, DType, Platform
-from harness.paths import PROJECT_ROOT
 
 SPEC = MODELS["ssd-mobilenet"]
 DATA = PROJECT_ROOT.parent / "shared" / "data"

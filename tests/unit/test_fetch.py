@@ -494,7 +494,7 @@ def test_an_interrupted_command_ends_with_130(tmp_path, monkeypatch, capsys):
 
 
 def test_progress_of_a_long_download_is_logged(server, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("harness.progress._SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr("harness.machine.progress._SHOW_AFTER_S", 0.0)
     caplog.set_level(logging.INFO)
     fetch_weights(weights(server.url("ok")), tmp_path)
     assert "downloading model.pb: 0 of 1 MB (25%)" in caplog.text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import file_lock
+from harness.machine import file_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness import cli, dry_run, settings
-from harness.config import cpu_count
 from harness.errors import ConfigError
+from harness.machine.environment import cpu_count
+from harness.machine.paths import PROJECT_ROOT
 from harness.models import get_variant
 from harness.models.recipes import RECIPES, has_same_arithmetic
 from harness.options import OPTIONS
-from harness.paths import PROJECT_ROOT
 from harness.profiles import PROFILES
 from harness.resolution import Invocation, invocation
 from harness.settings import Setting

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.parallel import in_threads
+from harness.machine.threads import in_threads
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def test_closing_early_ends_the_threads() -> None:
 
 INTERRUPTED = """
 import signal, sys, time
-from harness.parallel import in_threads
+from harness.machine.threads import in_threads
 signal.setitimer(signal.ITIMER_REAL, float(sys.argv[1]))
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 try:

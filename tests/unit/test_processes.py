@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.processes import cpu_seconds
+from harness.machine.kernel import cpu_seconds
 
 
 def test_cpu_time_of_another_process_is_what_it_says_itself() -> None:

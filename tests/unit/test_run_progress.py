@@ -3,8 +3,9 @@ import os
 
 import pytest
 
-from harness import progress, run_progress
+from harness import run_progress
 from harness.loadgen import Mode, Plan
+from harness.machine import progress
 from harness.rounds import Scenario
 from harness.run_status import Counts, Reporter, Status, Step, parse
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ServerError
-from harness.paths import PROJECT_ROOT
+from harness.machine.paths import PROJECT_ROOT
 from harness.shared_memory import Segment
 
 
@@ -51,7 +51,7 @@ def test_too_large_a_segment_is_refused(path: Path) -> None:
 
 PARENT = """
 import sys, time
-from harness.processes import start_module
+from harness.machine.processes import start_module
 start_module("tests.unit.named_segment", sys.argv[1])
 time.sleep(600)
 """

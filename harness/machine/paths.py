@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 STATE_DIR = PROJECT_ROOT / ".state"
 """Everything that this tool makes and that is not a result: server state, weights, data, caches."""
 

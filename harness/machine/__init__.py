@@ -1,0 +1,1 @@
+"""This machine: folders, files, locks, threads, processes, terminal."""
