@@ -12,8 +12,8 @@ from converters.weights import AUTO, accepts
 from harness.errors import ConfigError
 from harness.machine.command import CommandParser
 from harness.machine.paths import MODEL_REPOSITORY, absolute
-from harness.manifest import OFFICIAL, SEEDED, Manifest
 from harness.models import MODELS, get_model, get_platform, get_variant
+from harness.models.manifest import OFFICIAL, SEEDED, Manifest
 from harness.models.recipes import RECIPES
 from harness.models.spec import ModelSpec, Nms, Platform
 

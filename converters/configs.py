@@ -10,8 +10,8 @@ from converters.publish import CONFIG_NAME, writing
 from harness.errors import ConversionError
 from harness.machine.command import CommandParser
 from harness.machine.paths import MODEL_REPOSITORY
-from harness.model_config import model_config, to_text
 from harness.models import MODELS
+from harness.models.model_config import model_config, to_text
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,11 @@ from converters import detection_parity, files, own_files, parity, publish, samp
 from converters.graph import shape_in
 from converters.parity import Comparison
 from converters.weights import AUTO, SourceFile
-from harness import manifest
 from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
-from harness.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
-from harness.model_config import model_config, to_text
-from harness.models import get_variant
+from harness.models import get_variant, manifest
+from harness.models.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
+from harness.models.model_config import model_config, to_text
 from harness.models.recipes import RECIPES, is_for
 from harness.models.spec import Layout, ModelSpec, Nms, Platform, Variant
 

@@ -13,7 +13,7 @@ from converters.graph import Array, Graph, relayout
 from converters.parity import Comparison
 from harness import detections
 from harness.errors import ConversionError
-from harness.manifest import GOLDEN_DETECTIONS, Parity
+from harness.models.manifest import GOLDEN_DETECTIONS, Parity
 from harness.models.spec import Variant
 from harness.postprocess import Payload
 

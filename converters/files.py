@@ -9,7 +9,7 @@ from pathlib import Path
 from converters import own_files
 from converters.graph import Graph
 from harness.errors import ConfigError, ConversionError
-from harness.manifest import USER_FILE
+from harness.models.manifest import USER_FILE
 from harness.models.spec import ModelSpec, Nms, Platform, Variant
 
 

@@ -7,9 +7,8 @@ import numpy as np
 
 from converters.graph import Array, Graph, relayout
 from harness.errors import ConversionError
-from harness.manifest import Parity
+from harness.models.manifest import Parity
 from harness.models.spec import TensorSpec, Variant
-from harness.wire import sample_bytes
 
 _CHUNKS = (1, 3, 12)
 """Batch sizes in which the inputs are run, so that an export which only takes one size is found out."""
@@ -43,7 +42,7 @@ def golden_samples(variant: Variant) -> int:
 
 
 def _is_large(variant: Variant) -> bool:
-    return sample_bytes(variant.input) >= _LARGE_BYTES
+    return variant.input.sample_bytes >= _LARGE_BYTES
 
 
 def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Comparison:

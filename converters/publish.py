@@ -14,7 +14,7 @@ from pathlib import Path
 from converters import cleanup
 from harness.errors import ConversionError
 from harness.machine import file_lock
-from harness.manifest import GOLDEN_NAME, MANIFEST_NAME
+from harness.models.manifest import GOLDEN_NAME, MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from converters import cleanup, command, detection_parity, files, parity
 from converters.graph import Array, Graph, relayout
-from harness import manifest, precision
+from harness import precision
 from harness.errors import ConversionError
 from harness.machine.command import CommandParser
 from harness.machine.progress import track
-from harness.manifest import Manifest
-from harness.models import get_model
+from harness.models import get_model, manifest
+from harness.models.manifest import Manifest
 from harness.models.spec import Nms, Variant
 
 DEFAULT_BATCH = 16

@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 from converters import cleanup, samples
 from converters.fetch import fetch_weights
 from converters.seeded import RECIPE_VERSION
-from harness import manifest
 from harness.errors import ConfigError, ConversionError
 from harness.machine import file_lock, progress
 from harness.machine.paths import absolute, weights_dir
-from harness.manifest import OFFICIAL, SEEDED, USER_FILE
+from harness.models import manifest
+from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE
 from harness.models.spec import ModelSpec, Platform, Variant, Weights
 
 logger = logging.getLogger(__name__)

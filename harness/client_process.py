@@ -24,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import manifest
 from harness.channel import Channel
 from harness.client import TritonClient
 from harness.errors import InferenceError, RequestFailed
 from harness.http2 import Done
 from harness.machine.processes import start_module
+from harness.models import manifest
 from harness.postprocess import decoder, payload_floats
 from harness.sample_file import SampleFile
 from harness.samples import MessageStore, Requests, Samples, SharedMemoryRequests

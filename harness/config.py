@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.manifest import OFFICIAL, SEEDED
 from harness.models import get_model
+from harness.models.manifest import OFFICIAL, SEEDED
 from harness.models.recipes import RECIPES
 from harness.models.spec import Layout, ModelSpec, Nms, Platform, Precision
 from harness.rounds import Scenario

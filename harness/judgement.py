@@ -15,7 +15,7 @@ from harness.errors import InferenceError
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
 from harness.machine import environment
-from harness.manifest import OFFICIAL, SEEDED
+from harness.models.manifest import OFFICIAL, SEEDED
 from harness.precision import BOX_AGREEMENT, is_full
 from harness.preparation import DATA_SET, Prepared
 from harness.results import Result

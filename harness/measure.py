@@ -8,12 +8,12 @@ import logging
 import sys
 from pathlib import Path
 
-from harness import manifest
 from harness.calibration import Calibrator, Stopwatch
 from harness.client import TritonClient
 from harness.crew import crew_of
 from harness.errors import EXIT_SERVER, HarnessError
 from harness.job import Job, read_job
+from harness.models import manifest
 from harness.postprocess import payload_floats
 from harness.rounds import Scenario
 from harness.sample_file import SampleFile

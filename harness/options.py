@@ -11,8 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from harness.config import DATASETS, TRANSPORTS, RunMode
-from harness.model_config import DEVICES
 from harness.models import MODELS
+from harness.models.model_config import DEVICES
 from harness.models.spec import Layout, Nms, Platform, Precision
 from harness.profiles import PROFILES
 from harness.rounds import LATEST_ROUND, ROUNDS, Scenario

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import coco, manifest, sample_cache
+from harness import coco, sample_cache
 from harness.coco import Annotations
 from harness.config import AUTO, COCO, SYNTHETIC, RunConfig
 from harness.config_checks import check_tensors
@@ -21,7 +21,8 @@ from harness.errors import ConfigError, ConversionError
 from harness.machine import paths
 from harness.machine.environment import cpu_count
 from harness.machine.processes import start_module
-from harness.manifest import SEEDED, Manifest
+from harness.models import manifest
+from harness.models.manifest import SEEDED, Manifest
 from harness.models.spec import Nms, Task
 from harness.precision import is_near_best, scores_of
 

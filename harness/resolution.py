@@ -14,9 +14,9 @@ from harness.config import AUTO, DATASETS, SYNTHETIC, TRANSPORTS, RunConfig, Run
 from harness.config_checks import check, no_effect
 from harness.errors import ConfigError
 from harness.machine import paths
-from harness.manifest import OFFICIAL, SEEDED
-from harness.model_config import DEVICES
 from harness.models import MODELS, get_model, get_variant
+from harness.models.manifest import OFFICIAL, SEEDED
+from harness.models.model_config import DEVICES
 from harness.models.recipes import RECIPES, has_same_arithmetic
 from harness.models.spec import Layout, ModelSpec, Nms, Platform, Precision
 from harness.option_values import one_of, positive

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import drawing, loadgen, manifest, planning, results, run_progress, run_status, server
+from harness import drawing, loadgen, planning, results, run_progress, run_status, server
 from harness.client import TritonClient
 from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
@@ -22,7 +22,8 @@ from harness.loadgen import Mode, Plan
 from harness.machine import files, paths
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
-from harness.model_config import model_config, to_json
+from harness.models import manifest
+from harness.models.model_config import model_config, to_json
 from harness.preparation import Prepared, prepare
 from harness.report.write import write_or_warn
 from harness.results import Result, Unmeasured

@@ -15,7 +15,7 @@ from harness.errors import ServerError
 from harness.http2 import Message
 from harness.models.spec import Variant
 from harness.shared_memory import Segment
-from harness.wire import message_request_header, sample_bytes, shared_memory_request
+from harness.wire import message_request_header, shared_memory_request
 
 
 class Samples(Protocol):
@@ -159,7 +159,7 @@ def open_store(
     """
     if transport == "grpc":
         return MessageStore(entry, variant, batch)
-    segment = Segment(name, rows * sample_bytes(variant.input))
+    segment = Segment(name, rows * variant.input.sample_bytes)
     with segment.named():
         refusing = [client for client in clients if not client.register_shared_memory(name, segment.size)]
     if not refusing:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import manifest
 from harness.client import TritonClient
 from harness.detections import compare, decode, split
 from harness.errors import InferenceError
+from harness.models import manifest
 from harness.models.spec import Variant
 from harness.postprocess import Tensors
 from harness.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_near_best

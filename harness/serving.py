@@ -10,7 +10,7 @@ from typing import Any
 from harness.client import TritonClient, is_on_this_host
 from harness.errors import RequestFailed, ServerError
 from harness.machine import file_lock, paths, progress
-from harness.model_config import dims
+from harness.models.model_config import dims
 from harness.models.spec import Precision, TensorSpec, Variant
 from harness.precision import REDUCED, UNKNOWN
 from harness.tuning import Tuning

@@ -27,7 +27,7 @@ from harness.machine import paths, progress
 from harness.machine.command import OneLineParser, one_line_errors
 from harness.machine.environment import cpu_count
 from harness.machine.processes import start_module
-from harness.model_config import RUN_BATCH, model_config, to_json
+from harness.models.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Platform
 from harness.preparation import Prepared, prepare
 from harness.resolution import resolve, sweep

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.machine import files, paths
-from harness.model_config import RUN_BATCH, ServerSettings
+from harness.models.model_config import RUN_BATCH, ServerSettings
 from harness.models.spec import ModelSpec, Platform, Variant
 from harness.rounds import Scenario
-from harness.wire import sample_bytes
 
 MEASURED_FILE = Path(__file__).with_name("measured_tuning.json")
 OWN_FILE = paths.STATE_DIR / "measured_tuning.json"
@@ -123,7 +122,7 @@ def tune(
     in_flight = {
         Scenario.SINGLE_STREAM: 1,
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
-        Scenario.SERVER: min(_SERVER_IN_FLIGHT, _SERVER_BYTES_IN_FLIGHT // sample_bytes(variant.input)),
+        Scenario.SERVER: min(_SERVER_IN_FLIGHT, _SERVER_BYTES_IN_FLIGHT // variant.input.sample_bytes),
         # Every instance runs one full batch while the next one waits for it.
         Scenario.OFFLINE: max(2 * choice.instances, _MIN_OFFLINE_IN_FLIGHT),
     }[scenario]
@@ -151,7 +150,7 @@ def _joined(choice: Choice, scenario: Scenario, threads: int, batch: int, limit:
 
 def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:
     """The choice where nothing was measured."""
-    by_size = max(1, _MAX_REQUEST_BYTES // sample_bytes(variant.input))
+    by_size = max(1, _MAX_REQUEST_BYTES // variant.input.sample_bytes)
     if scenario == Scenario.OFFLINE:
         instances, batch = _most_instances(threads), min(_OFFLINE_BATCH, by_size)
         in_parts = threads == instances and batch > _RUN_BATCH

@@ -25,21 +25,11 @@ _DESCRIBE = "describe_execution"
 """`DESCRIBE` of backends/batching.py."""
 
 
-def batch_shape(spec: TensorSpec, batch: int) -> tuple[int, ...]:
-    """Shape of a tensor as clients see it; one number per sample has a last axis of 1 (see model_config)."""
-    return (batch, *(spec.shape or (1,)))
-
-
-def sample_bytes(spec: TensorSpec) -> int:
-    """Bytes of one sample of a tensor."""
-    return int(np.prod(spec.shape or (1,))) * np.dtype(spec.dtype.value).itemsize
-
-
 def _request(
     entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
 ) -> service_pb2.ModelInferRequest:
     request = service_pb2.ModelInferRequest(model_name=entry)
-    request.inputs.add(name=source.name, datatype=source.dtype.triton, shape=batch_shape(source, batch))
+    request.inputs.add(name=source.name, datatype=source.dtype.triton, shape=source.batch_shape(batch))
     for output in outputs:
         request.outputs.add(name=output.name)
     return request
@@ -52,9 +42,9 @@ def shared_memory_request(
     request = _request(entry, source, outputs, batch)
     parameters = request.inputs[0].parameters
     parameters["shared_memory_region"].string_param = region
-    parameters["shared_memory_byte_size"].int64_param = batch * sample_bytes(source)
+    parameters["shared_memory_byte_size"].int64_param = batch * source.sample_bytes
     if first_row:
-        parameters["shared_memory_offset"].int64_param = first_row * sample_bytes(source)
+        parameters["shared_memory_offset"].int64_param = first_row * source.sample_bytes
     return _message(request)
 
 
@@ -62,7 +52,7 @@ def message_request_header(
     entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
 ) -> bytes:
     """Serialise all of a request but the samples, whose raw bytes must follow to complete it."""
-    size = rest = batch * sample_bytes(source)
+    size = rest = batch * source.sample_bytes
     length = bytearray()
     while rest > 0x7F:
         length.append(rest & 0x7F | 0x80)
@@ -80,7 +70,7 @@ def description_request(entry: str, source: TensorSpec, outputs: Sequence[Tensor
     """
     request = _request(entry, source, outputs, 1)
     request.parameters[_DESCRIBE].bool_param = True
-    request.raw_input_contents.append(bytes(sample_bytes(source)))
+    request.raw_input_contents.append(bytes(source.sample_bytes))
     return _message(request)
 
 
@@ -190,8 +180,8 @@ class ResponseReader:
                 (
                     offsets[spec.name],
                     np.dtype(spec.dtype.value),
-                    int(np.prod(batch_shape(spec, batch))),
-                    batch_shape(spec, batch),
+                    int(np.prod(spec.batch_shape(batch))),
+                    spec.batch_shape(batch),
                 )
                 for spec in self._outputs
             ),
@@ -208,7 +198,7 @@ def _check_tensor(
     spec: TensorSpec, got: service_pb2.ModelInferResponse.InferOutputTensor, raw: bytes, batch: int
 ) -> None:
     """Compare with the declaration; the byte length too, since Triton can send well-shaped empty tensors."""
-    want, shape = batch_shape(spec, batch), tuple(got.shape)
+    want, shape = spec.batch_shape(batch), tuple(got.shape)
     is_right_shape = len(shape) == len(want) and all(b in (a, -1) for a, b in zip(shape, want, strict=True))
     size = int(np.prod(shape)) * np.dtype(spec.dtype.value).itemsize
     if got.datatype != spec.dtype.triton or not is_right_shape or len(raw) != size:

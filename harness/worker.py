@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from harness import loadgen, manifest, run_status, server_statistics, timeline
+from harness import loadgen, run_status, server_statistics, timeline
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
 from harness.crew import crew_of
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_job, write_outcome
 from harness.loadgen import Mode, Plan
+from harness.models import manifest
 from harness.postprocess import payload_floats
 from harness.precision import is_full
 from harness.rounds import Scenario

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import manifest
 from harness.bench.frameworks import Array, Bind, Call, DoesNotFit, check, open_graph
+from harness.models import manifest
 from harness.models.spec import Variant
 from harness.sample_file import SampleFile
 

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.models.spec import Platform, TensorSpec, Variant
-from harness.wire import batch_shape
 
 Array = npt.NDArray[Any]
 Call = Callable[[], Sequence[Any]]
@@ -209,7 +208,7 @@ def _open_tflite(file: Path, variant: Variant, threads: int, _: bool) -> Bind:
             nonlocal shape
             if shape != batch.shape:
                 shape = ()
-                interpreter.resize_tensor_input(source, batch_shape(variant.input, len(batch)))
+                interpreter.resize_tensor_input(source, variant.input.batch_shape(len(batch)))
                 interpreter.allocate_tensors()
                 shape = batch.shape
             interpreter.set_tensor(source, batch)

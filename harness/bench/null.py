@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import manifest, model_config
 from harness.datasets import Dataset, Sample
-from harness.manifest import Manifest, Parity
-from harness.model_config import ServerSettings
+from harness.models import manifest, model_config
+from harness.models.manifest import Manifest, Parity
+from harness.models.model_config import ServerSettings
 from harness.models.spec import DType, Layout, Platform, Preprocess, Resize, TensorSpec, Variant
 from harness.preparation import Prepared
 from harness.resolution import resolve

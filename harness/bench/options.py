@@ -15,7 +15,6 @@ from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.spec import Platform
 from harness.option_values import positive
 from harness.rounds import Scenario
-from harness.wire import sample_bytes
 
 _MODELS = "resnet50,mobilenet"
 _QUICK_MODELS = "mobilenet"
@@ -105,7 +104,7 @@ def resolve(given: Mapping[str, Any]) -> Options:
 def _config(model: str, platform: str, scenario: str) -> RunConfig:
     spec = get_model(model)
     variant = get_variant(spec, get_platform(platform))
-    fitting = max(_MIN_SAMPLES, _MAX_SAMPLE_BYTES // sample_bytes(variant.input))
+    fitting = max(_MIN_SAMPLES, _MAX_SAMPLE_BYTES // variant.input.sample_bytes)
     count = min(spec.performance_sample_count, _MAX_SAMPLES, fitting)
     return resolution.resolve(
         {

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
-from harness import manifest, server_statistics, timeline
+from harness import server_statistics, timeline
 from harness.bench.bare import read_rows
 from harness.bench.frameworks import Array
 from harness.client import TritonClient
 from harness.errors import InferenceError
+from harness.models import manifest
 from harness.models.spec import Variant
 from harness.rounds import Scenario
 

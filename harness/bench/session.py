@@ -18,12 +18,11 @@ from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.machine import paths
 from harness.machine.processes import start_module
-from harness.model_config import model_config, to_json
+from harness.models.model_config import model_config, to_json
 from harness.preparation import Prepared
 from harness.rounds import Scenario, rules
 from harness.serving import check_served, executed_precision
 from harness.tuning import Tuning
-from harness.wire import sample_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +130,7 @@ class Session:
             raise InferenceError(
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"
             )
-        loaded = plan.performance_sample_count * sample_bytes(prepared.manifest.variant.input)
+        loaded = plan.performance_sample_count * prepared.manifest.variant.input.sample_bytes
         return _ours(log_dir, outcome, scenario, tuning, loaded, config.client_processes)
 
     def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, ours: Ours) -> Plain:

@@ -4,6 +4,7 @@ Converters, config.pbtxt, the harness, the tests and the README's table all deri
 What differs by framework (tensors, layout, preprocessing, label offset) sits on `Variant`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -71,6 +72,11 @@ class DType(StrEnum):
     def triton(self) -> str:
         """Name in Triton's protocol and, prefixed with TYPE_, in config.pbtxt."""
         return {"float32": "FP32", "uint8": "UINT8", "int64": "INT64", "int32": "INT32"}[self.value]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of one element."""
+        return {"float32": 4, "uint8": 1, "int64": 8, "int32": 4}[self.value]
 
 
 class Layout(StrEnum):
@@ -169,6 +175,15 @@ class TensorSpec:
     shape: tuple[int, ...]
     is_requested: bool = True
     """Outputs only: whether the harness asks for it. Others are declared so that clients can."""
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample."""
+        return math.prod(self.shape or (1,)) * self.dtype.size_bytes
+
+    def batch_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape as clients see it; one number per sample has a last axis of 1 (see `model_config`)."""
+        return (batch, *(self.shape or (1,)))
 
 
 @dataclass(frozen=True)

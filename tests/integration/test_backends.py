@@ -15,7 +15,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from harness import server
-from harness.model_config import RUN_BATCH
+from harness.models.model_config import RUN_BATCH
 from harness.models.spec import Platform
 from tests.integration import small_models
 from tests.integration.small_models import PLATFORMS, tensor_name

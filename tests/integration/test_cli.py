@@ -26,8 +26,8 @@ from harness import server
 from harness.client import TritonClient
 from harness.errors import ServerError
 from harness.machine import paths
-from harness.model_config import ServerSettings, model_config, to_json
 from harness.models import MODELS
+from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.spec import Platform
 from harness.rounds import Scenario
 from harness.serving import check_served

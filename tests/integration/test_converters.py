@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from converters import detection_parity, files, parity, samples, source
-from harness import manifest
 from harness.detections import compare, split
 from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
-from harness.models import MODELS
+from harness.models import MODELS, manifest
 from harness.models.spec import Platform
 
 PAIRS = [(model, platform) for model, spec in MODELS.items() for platform in spec.variants]

@@ -14,10 +14,10 @@ from converters import files, own_files, parity, source
 from converters.convert import Request, convert
 from converters.onnx_graphs import OPSET
 from converters.tensorflow_chain import read_chain
-from harness import manifest, preprocess
+from harness import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
-from harness.models import MODELS
+from harness.models import MODELS, manifest
 from harness.models.spec import DType, Layout, Platform, TensorSpec
 
 DATA = PROJECT_ROOT.parent / "shared" / "data"

@@ -11,13 +11,13 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import loadgen, manifest, server
+from harness import loadgen, server
 from harness.client import TritonClient
 from harness.job import Outcome
 from harness.loadgen import Mode
-from harness.manifest import Manifest, Parity
-from harness.model_config import ServerSettings, model_config, to_text
-from harness.models import MODELS
+from harness.models import MODELS, manifest
+from harness.models.manifest import Manifest, Parity
+from harness.models.model_config import ServerSettings, model_config, to_text
 from harness.models.spec import Platform
 from harness.rounds import Scenario
 from tests.integration.worker_process import outcome_in, plan_of, start_worker

@@ -7,18 +7,17 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import loadgen, manifest, server
+from harness import loadgen, server
 from harness.client import TritonClient
 from harness.detections import records_of
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.machine.kernel import peak_rss_bytes
-from harness.manifest import Manifest, Parity
-from harness.model_config import model_config, to_text
-from harness.models import MODELS
+from harness.models import MODELS, manifest
+from harness.models.manifest import Manifest, Parity
+from harness.models.model_config import model_config, to_text
 from harness.models.spec import Platform
 from harness.rounds import Scenario
-from harness.wire import sample_bytes
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
 SPEC = MODELS["ssd-resnet34"]
@@ -89,8 +88,8 @@ def test_every_image_gets_its_own_boxes_and_memory_is_bounded_by_the_loaded_samp
     for index, payload in payloads.items():
         expected = [index, 0.2, 0.1, 0.4, 0.3, 0.5, 1 + index % 80]
         assert records_of(payload).tolist() == [pytest.approx(expected)] * (index % 4)
-    loaded = LOADED * sample_bytes(VARIANT.input)
-    everything = SAMPLES * sample_bytes(VARIANT.input)
+    loaded = LOADED * VARIANT.input.sample_bytes
+    everything = SAMPLES * VARIANT.input.sample_bytes
     # The client: the loaded samples twice where they travel in messages (ours, gRPC's), and Python itself.
     assert outcome.peak_rss_bytes < 2 * loaded + 150e6 < everything
     assert server_peak_rss_bytes(triton.pid) - before < 3 * loaded + 50e6 < everything

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.machine.paths import PROJECT_ROOT
-from harness.model_config import RUN_BATCH
+from harness.models.model_config import RUN_BATCH
 
 FEED = {"in": np.arange(16, dtype=np.float32).reshape(8, 2)}
 

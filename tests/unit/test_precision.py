@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from harness.accuracy import score_classification
-from harness.model_config import ServerSettings, model_config
 from harness.models import MODELS
+from harness.models.model_config import ServerSettings, model_config
 from harness.models.spec import Platform, Precision
 from harness.precision import is_full, is_near_best, scores_of
 

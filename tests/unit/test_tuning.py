@@ -6,8 +6,8 @@ import pytest
 
 from harness import tuning
 from harness.errors import ConfigError
-from harness.model_config import RUN_BATCH
 from harness.models import MODELS
+from harness.models.model_config import RUN_BATCH
 from harness.models.spec import Platform
 from harness.rounds import Scenario
 from harness.tuning import Choice, Measured, Tuning, tune
