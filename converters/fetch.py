@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from converters import download, fetch_coco
 from converters.published import errors_about, fetch_file, fetch_member
-from harness.datasets import LIST_NAME
+from harness.data.imagenet import LIST_NAME
 from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, ConversionError, HarnessError, nearest
 from harness.machine import paths
 from harness.machine.command import CommandParser

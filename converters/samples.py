@@ -3,7 +3,7 @@
 import numpy as np
 
 from converters.graph import Array
-from harness import preprocess, synthetic
+from harness.data import preprocess, synthetic
 from harness.models.spec import Preprocess
 
 _FIRST_INDEX = 1_000_000

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness import coco_scoring
-from harness.coco import Annotations
+from harness.data.annotations import Annotations
 from harness.errors import InferenceError
 
 

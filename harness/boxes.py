@@ -1,11 +1,12 @@
 """Logged detections, checked, as boxes in pixels: what scoring, pictures and derived truth are made from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.data.annotations import Annotations
 from harness.errors import InferenceError
 from harness.postprocess import RECORD_FLOATS
 
@@ -104,3 +105,37 @@ def _categories(
         )
     whole = classes.astype(np.int64)
     return np.asarray(category_ids, np.int64)[whole - 1] if is_contiguous else whole
+
+
+def with_detections_as_truth(
+    annotations: Annotations, payloads: Mapping[int, bytes], is_contiguous: bool
+) -> Annotations:
+    """The same images with what a detector found in them as the true objects; ids from 1.
+
+    Detections of a category that the annotations lack are left out, which the evaluation does not look at,
+    and those without an area, which it never finds again.
+
+    Args:
+        annotations: images and categories.
+        payloads: detections by sample index (see `collect`).
+        is_contiguous: whether class k means the k-th category, instead of a COCO id.
+
+    Raises:
+        InferenceError: samples are missing, or a payload is not a list of detections.
+    """
+    found = collect(payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous)
+    known = set(annotations.category_ids)
+    objects = [
+        {"image_id": annotations.images[index].id, "category_id": category, "bbox": box}
+        for index, category, box in zip(
+            found.sample_indices.tolist(), found.category_ids.tolist(), found.xywh_px.tolist(), strict=True
+        )
+        if category in known and box[2] * box[3] > 0
+    ]
+    return replace(
+        annotations,
+        annotations=tuple(
+            {"id": number, **entry, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
+            for number, entry in enumerate(objects, 1)
+        ),
+    )

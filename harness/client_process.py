@@ -26,12 +26,12 @@ import numpy as np
 
 from harness.channel import Channel
 from harness.client import TritonClient
+from harness.data.sample_file import SampleFile
 from harness.errors import InferenceError, RequestFailed
 from harness.http2 import Done
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.postprocess import decoder, payload_floats
-from harness.sample_file import SampleFile
 from harness.samples import MessageStore, Requests, Samples, SharedMemoryRequests
 from harness.sut import ServerEndpoint, Slot
 from harness.wire import ResponseReader

@@ -11,7 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from harness import boxes
 from harness.boxes import Boxes
-from harness.coco import Annotations
+from harness.data.annotations import Annotations
 from harness.machine import progress
 
 logger = logging.getLogger(__name__)

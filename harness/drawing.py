@@ -8,13 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness import boxes, coco
+from harness import boxes
 from harness.boxes import Boxes
-from harness.coco import Annotations
-from harness.datasets import Dataset
+from harness.data.annotations import Annotations, subset
+from harness.data.dataset import Dataset
+from harness.data.preprocess import U8Image, decode
 from harness.errors import ConfigError
 from harness.machine import progress
-from harness.preprocess import U8Image, decode
 
 MIN_SCORE = 0.3
 MOST_BOXES = 20
@@ -68,7 +68,7 @@ def save_pictures(
         InferenceError: samples are missing, or a payload is not a list of detections.
     """
     assert dataset.coco is not None
-    annotations = coco.subset(dataset.coco, count)
+    annotations = subset(dataset.coco, count)
     found = boxes.collect(
         payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
     )

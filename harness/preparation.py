@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import coco, sample_cache
-from harness.coco import Annotations
+from harness.boxes import with_detections_as_truth
 from harness.config import AUTO, COCO, SYNTHETIC, RunConfig
 from harness.config_checks import check_tensors
-from harness.datasets import Dataset, open_coco, open_imagenet, open_synthetic, open_synthetic_coco
+from harness.data import sample_cache
+from harness.data.annotations import Annotations, write_annotations
+from harness.data.coco import open_coco, open_synthetic_coco
+from harness.data.dataset import Dataset
+from harness.data.imagenet import open_imagenet, open_synthetic
 from harness.detections import split, strongest
 from harness.errors import ConfigError, ConversionError
 from harness.machine import paths
@@ -197,11 +200,11 @@ def _truth(prepared: Prepared, *, is_exact: bool) -> Truth:
     records = np.load(answers)
     parts = [strongest(part) for part in split(records, len(dataset.samples))]
     payloads = dict(enumerate(part.tobytes() for part in parts))
-    annotations = coco.with_detections_as_truth(dataset.coco, payloads, is_contiguous=detection.is_contiguous)
+    annotations = with_detections_as_truth(dataset.coco, payloads, is_contiguous=detection.is_contiguous)
     file = answers.with_suffix("") / "annotations" / "instances_val2017.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        coco.write_annotations(annotations, file)
+        write_annotations(annotations, file)
     return Truth(SOURCE_FRAMEWORK, annotations=annotations, file=str(file))
 
 

@@ -22,6 +22,7 @@ from harness import loadgen, run_status, server_statistics, timeline
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
 from harness.crew import crew_of
+from harness.data.sample_file import SampleFile
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_job, write_outcome
 from harness.loadgen import Mode, Plan
@@ -30,7 +31,6 @@ from harness.postprocess import payload_floats
 from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.run_status import Counts, Reporter, Step
-from harness.sample_file import SampleFile
 from harness.samples import SampleLibrary, Samples
 from harness.self_test import self_test
 from harness.server_statistics import ServerStatistics

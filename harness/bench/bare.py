@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.bench.frameworks import Array, Bind, Call, DoesNotFit, check, open_graph
+from harness.data.sample_file import SampleFile
 from harness.models import manifest
 from harness.models.spec import Variant
-from harness.sample_file import SampleFile
 
 _MAX_ROWS = 256
 _MAX_BYTES = 256 << 20

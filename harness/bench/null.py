@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.datasets import Dataset, Sample
+from harness.data.dataset import Dataset, Sample
 from harness.models import manifest, model_config
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings

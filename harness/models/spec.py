@@ -87,7 +87,7 @@ class Layout(StrEnum):
 
 
 class Resize(StrEnum):
-    """How a decoded image becomes the model's size; see `harness.preprocess` for the arithmetic."""
+    """How a decoded image becomes the model's size; see `harness.data.preprocess` for the arithmetic."""
 
     ASPECT_AREA = "aspect-area"
     ASPECT_LINEAR = "aspect-linear"
@@ -128,7 +128,7 @@ class Step:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Reject what `harness.preprocess` cannot carry out."""
+        """Reject what `harness.data.preprocess` cannot carry out."""
         if self.op not in ("divide", "subtract", "multiply"):
             raise ValueError(f"unknown preprocessing operation {self.op!r}")
         if len(self.values) not in (1, 3):

@@ -14,7 +14,7 @@ from converters import files, own_files, parity, source
 from converters.convert import Request, convert
 from converters.onnx_graphs import OPSET
 from converters.tensorflow_chain import read_chain
-from harness import preprocess
+from harness.data import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS, manifest

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.data.preprocess import load
 from harness.machine import paths
 from harness.models import MODELS
 from harness.models.recipes import IMAGENET_MOBILENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import DType, Preprocess
-from harness.preprocess import load
 
 DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
 FROZEN = "mobilenet_v1_1.0_224_frozen.pb"

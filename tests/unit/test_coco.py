@@ -10,9 +10,19 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from harness import coco
-from harness.coco import COCO_CATEGORIES, CocoImage, read_annotations, with_detections_as_truth
-from harness.datasets import open_coco, open_synthetic, open_synthetic_coco
+from harness.boxes import with_detections_as_truth
+from harness.data.annotations import (
+    COCO_CATEGORIES,
+    Annotations,
+    CocoImage,
+    is_val2017,
+    of_files,
+    read_annotations,
+    subset,
+    write_annotations,
+)
+from harness.data.coco import open_coco, open_synthetic_coco
+from harness.data.imagenet import open_synthetic
 from harness.errors import ConfigError, DatasetError, InferenceError
 from harness.machine import paths
 
@@ -143,11 +153,11 @@ def test_a_missing_a_foreign_and_a_cut_off_file_are_told_apart(folder, tmp_path)
 
 def test_a_subset_has_the_first_images_only_their_objects_and_every_category(folder):
     whole = read_annotations(folder / "annotations" / "instances_val2017.json")
-    part = coco.subset(whole, 2)
+    part = subset(whole, 2)
     assert [image.id for image in part.images] == [7, 3]
     assert [entry["id"] for entry in part.annotations] == [12]
     assert part.category_ids == whole.category_ids
-    assert coco.subset(whole, 3) == whole
+    assert subset(whole, 3) == whole
 
 
 def test_the_categories_are_coco_s_80_with_the_gaps_in_their_ids():
@@ -189,7 +199,7 @@ def test_detections_of_unused_ids_are_no_truth_and_bad_payloads_are_refused(fold
     payloads = {0: detection(0, 0, 0, 1, 1, category=12), 1: b"", 2: detection(2, 0, 0, 1, 1, category=18)}
     truth = with_detections_as_truth(annotations, payloads, False)
     assert [(entry["id"], entry["category_id"]) for entry in truth.annotations] == [(1, 18)]
-    coco.write_annotations(truth, tmp_path / "truth.json")
+    write_annotations(truth, tmp_path / "truth.json")
     assert read_annotations(tmp_path / "truth.json") == truth
     with pytest.raises(InferenceError, match="no answer for 1 of 3 samples, first 1"):
         with_detections_as_truth(annotations, {0: b"", 2: b""}, False)
@@ -198,7 +208,7 @@ def test_detections_of_unused_ids_are_no_truth_and_bad_payloads_are_refused(fold
 def test_what_is_written_reads_back_equal_here_and_in_pycocotools(folder, tmp_path, capsys):
     annotations = read_annotations(folder / "annotations" / "instances_val2017.json")
     file = tmp_path / "new" / "instances_val2017.json"
-    coco.write_annotations(annotations, file)
+    write_annotations(annotations, file)
     assert read_annotations(file) == annotations
     assert list(file.parent.iterdir()) == [file]
     loaded = COCO(str(file))
@@ -212,10 +222,10 @@ def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_old_one(folder
     annotations = read_annotations(folder / "annotations" / "instances_val2017.json")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DatasetError, match=r"cannot write the annotations .*file/x\.json: "):
-        coco.write_annotations(annotations, tmp_path / "file" / "x.json")
+        write_annotations(annotations, tmp_path / "file" / "x.json")
     (tmp_path / "taken").mkdir()
     with pytest.raises(DatasetError, match="Is a directory"):
-        coco.write_annotations(annotations, tmp_path / "taken")
+        write_annotations(annotations, tmp_path / "taken")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coco", "file", "taken"]
 
 
@@ -325,18 +335,18 @@ def test_the_real_images_open(caplog):
     assert not dataset.is_complete
     decoded = [cv2.imread(str(sample.path)).shape[:2] for sample in dataset.samples[:10]]
     assert dataset.coco.sizes_px[:10] == decoded
-    assert coco.of_files([sample.path for sample in dataset.samples[:10]]).sizes_px == decoded
+    assert of_files([sample.path for sample in dataset.samples[:10]]).sizes_px == decoded
     assert not caplog.records
 
 
 def test_only_5000_images_with_36781_objects_of_80_categories_are_complete():
     ids, names = zip(*COCO_CATEGORIES, strict=True)
     images = tuple(CocoImage(number, f"{number:012}.jpg", 480, 640) for number in range(5000))
-    whole = coco.Annotations(images, ({"id": 1},) * 36_781, ids, names)
-    assert coco.is_val2017(whole)
-    assert not coco.is_val2017(replace(whole, images=images[1:]))
-    assert not coco.is_val2017(replace(whole, annotations=whole.annotations[1:]))
-    assert not coco.is_val2017(replace(whole, category_names=names[::-1]))
+    whole = Annotations(images, ({"id": 1},) * 36_781, ids, names)
+    assert is_val2017(whole)
+    assert not is_val2017(replace(whole, images=images[1:]))
+    assert not is_val2017(replace(whole, annotations=whole.annotations[1:]))
+    assert not is_val2017(replace(whole, category_names=names[::-1]))
 
 
 def test_synthetic_images_have_categories_and_sizes_but_no_objects(tmp_path):

@@ -10,9 +10,16 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness import coco
-from harness.coco import COCO_CATEGORIES, Annotations, CocoImage
+from harness.boxes import with_detections_as_truth
 from harness.coco_scoring import score
+from harness.data.annotations import (
+    COCO_CATEGORIES,
+    Annotations,
+    CocoImage,
+    read_annotations,
+    subset,
+    write_annotations,
+)
 from harness.errors import InferenceError
 from harness.machine import paths
 
@@ -90,7 +97,7 @@ FIRST_30 = {"mAP": 0.449595, "AP50": 0.797861, "AP75": 0.426025, "AR_large": 0.4
 
 @needs_real_data
 def test_the_twelve_figures_are_those_of_pycocotools_called_directly():
-    annotations = coco.read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(REAL_ANNOTATIONS)
     found = score(perturbed(annotations), annotations, is_contiguous=False)
     assert list(found) == list(ALL_80)
     assert found == pytest.approx(ALL_80, abs=1e-6)
@@ -98,17 +105,17 @@ def test_the_twelve_figures_are_those_of_pycocotools_called_directly():
 
 @needs_real_data
 def test_contiguous_classes_score_the_same():
-    annotations = coco.read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(REAL_ANNOTATIONS)
     found = score(perturbed(annotations, contiguous=True), annotations, is_contiguous=True)
     assert found == pytest.approx(ALL_80, abs=1e-6)
 
 
 @needs_real_data
 def test_a_subset_is_scored_on_its_own_images_only():
-    annotations = coco.read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(REAL_ANNOTATIONS)
     payloads = perturbed(annotations)
     assert len(payloads) == 80  # those of the other 50 must not count
-    found = score(payloads, coco.subset(annotations, 30), is_contiguous=False)
+    found = score(payloads, subset(annotations, 30), is_contiguous=False)
     assert {name: found[name] for name in FIRST_30} == pytest.approx(FIRST_30, abs=1e-6)
 
 
@@ -233,7 +240,7 @@ def map_as_mlcommons_reads_it(log, annotation_file, use_inv_map):
 @needs_real_data
 @pytest.mark.parametrize("contiguous", [False, True], ids=["direct ids", "--use-inv-map"])
 def test_mlcommons_reading_of_the_log_gives_the_same_map(tmp_path, contiguous):
-    annotations = coco.read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(REAL_ANNOTATIONS)
     payloads = perturbed(annotations, contiguous=contiguous)
     payloads[4] = payloads[17] = b""  # "data": "" still counts as an image
     write_log(payloads, tmp_path / "mlperf_log_accuracy.json")
@@ -245,8 +252,8 @@ def test_mlcommons_reading_of_the_log_gives_the_same_map(tmp_path, contiguous):
 
 @needs_real_data
 def test_a_written_subset_is_scored_by_mlcommons_reading_as_by_ours(tmp_path):
-    part = coco.subset(coco.read_annotations(REAL_ANNOTATIONS), 30)
-    coco.write_annotations(part, tmp_path / "instances_val2017.json")
+    part = subset(read_annotations(REAL_ANNOTATIONS), 30)
+    write_annotations(part, tmp_path / "instances_val2017.json")
     write_log(perturbed(part), tmp_path / "log.json")
     theirs = map_as_mlcommons_reads_it(tmp_path / "log.json", tmp_path / "instances_val2017.json", False)
     ours = score(perturbed(part), part, is_contiguous=False)["mAP"]
@@ -256,8 +263,8 @@ def test_a_written_subset_is_scored_by_mlcommons_reading_as_by_ours(tmp_path):
 @needs_real_data
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_detections_made_the_truth_agree_with_themselves(contiguous):
-    annotations = coco.read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(REAL_ANNOTATIONS)
     payloads = perturbed(annotations, contiguous=contiguous)
-    truth = coco.with_detections_as_truth(annotations, payloads, contiguous)
+    truth = with_detections_as_truth(annotations, payloads, contiguous)
     assert len(truth.annotations) == 724
     assert score(payloads, truth, is_contiguous=contiguous)["mAP"] == pytest.approx(1.0)

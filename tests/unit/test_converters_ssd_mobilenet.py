@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from converters import anchors, files, own_files, samples, ssd_mobilenet_seeded, tensorflow_detection
 from converters.tensorflow_graphs import FrozenGraph, serialise, tf
-from harness import preprocess
+from harness.data import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS

@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import datasets
-from harness.datasets import Sample, open_imagenet, open_synthetic
+from harness.data import imagenet
+from harness.data.dataset import Sample
+from harness.data.imagenet import open_imagenet, open_synthetic
 from harness.errors import ConfigError, DatasetError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "imagenet"
@@ -245,14 +246,14 @@ def test_only_the_50000_images_with_their_published_labels_are_complete(caplog):
         pytest.skip(f"no {published}")
     columns = [line.split() for line in published.read_text().splitlines()]
     samples = [Sample(Path(name), int(label)) for name, label in columns]
-    assert datasets._is_imagenet(samples)
-    assert datasets._is_imagenet([Sample(sample.path, None) for sample in samples])
-    assert not datasets._is_imagenet(samples[:-1])
-    assert not datasets._is_imagenet(samples[::-1])
-    assert not datasets._is_imagenet([samples[0]] * 50_000)
+    assert imagenet._is_imagenet(samples)
+    assert imagenet._is_imagenet([Sample(sample.path, None) for sample in samples])
+    assert not imagenet._is_imagenet(samples[:-1])
+    assert not imagenet._is_imagenet(samples[::-1])
+    assert not imagenet._is_imagenet([samples[0]] * 50_000)
     assert not caplog.records
     wrong = [Sample(sample.path, (sample.label + 1) % 1000) for sample in samples]
-    assert not datasets._is_imagenet(wrong)
+    assert not imagenet._is_imagenet(wrong)
     assert "not with the labels that MLPerf uses" in caplog.text
 
 

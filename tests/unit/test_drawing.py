@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from harness.coco import COCO_CATEGORIES, Annotations, CocoImage
-from harness.datasets import Dataset, Sample
+from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
+from harness.data.dataset import Dataset, Sample
 from harness.drawing import save_pictures
 from harness.errors import ConfigError, InferenceError
 

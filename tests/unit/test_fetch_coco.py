@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from converters import download, fetch, fetch_coco
-from harness.datasets import open_coco
+from harness.data.coco import open_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 JPEG = cv2.imencode(".jpg", np.full((8, 8, 3), 9, np.uint8))[1].tobytes()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import preprocess
+from harness.data import preprocess
 from harness.errors import DatasetError
 from harness.models.recipes import (
     COCO_1200,

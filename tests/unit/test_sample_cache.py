@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import preprocess, sample_cache
-from harness.datasets import Sample, open_synthetic
+from harness.data import preprocess, sample_cache
+from harness.data.dataset import Sample
+from harness.data.imagenet import open_synthetic
+from harness.data.sample_cache import cache_path, preprocessed
 from harness.errors import ConfigError, DatasetError
 from harness.models.recipes import IMAGENET, IMAGENET_MOBILENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import DType, Layout
-from harness.sample_cache import cache_path, preprocessed
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -228,10 +229,10 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(dataset, tmp_path):
 CHILD = """
 import logging, resource, sys
 from pathlib import Path
-from harness.datasets import open_synthetic
+from harness.data.dataset import open_synthetic
 from harness.errors import HarnessError
 from harness.models.recipes import IMAGENET
-from harness.sample_cache import preprocessed
+from harness.data.sample_cache import preprocessed
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 images, cache, count, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 dataset = open_synthetic(images, count)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import synthetic
+from harness.data import synthetic
 from harness.errors import DatasetError
 
 

@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import preprocess
-from harness.datasets import Dataset
+from harness.data import preprocess
+from harness.data.dataset import Dataset
+from harness.data.sample_file import SampleFile
 from harness.errors import ConfigError, DatasetError
 from harness.machine import file_lock, progress
+from harness.machine.environment import cpu_count
 from harness.machine.threads import in_threads
 from harness.models.spec import Preprocess
-from harness.sample_file import SampleFile
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def preprocessed(
         DatasetError: images that cannot be decoded: the first, and how many of how many.
         ConfigError: the cache folder is full or cannot be written.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or cpu_count()
     entry = cache_path(dataset, recipe, cache_dir).parent
     key = _key(dataset, recipe)
     array = _open(entry, key, workers)

@@ -10,7 +10,6 @@ from typing import Any
 
 from PIL import Image
 
-from harness import boxes
 from harness.errors import DatasetError
 
 # cocodataset.org's category list, in the order of its instances_*.json: eleven ids are not used.
@@ -216,42 +215,6 @@ def _size_px(path: Path) -> tuple[int, int]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"cannot read the size of {path}: {error}") from error
     return (width, height) if is_sideways else (height, width)
-
-
-def with_detections_as_truth(
-    annotations: Annotations, payloads: Mapping[int, bytes], is_contiguous: bool
-) -> Annotations:
-    """The same images with what a detector found in them as the true objects; ids from 1.
-
-    Detections of a category that the annotations lack are left out, which the evaluation does not look at,
-    and those without an area, which it never finds again.
-
-    Args:
-        annotations: images and categories.
-        payloads: detections by sample index (see `boxes.collect`).
-        is_contiguous: whether class k means the k-th category, instead of a COCO id.
-
-    Raises:
-        InferenceError: samples are missing, or a payload is not a list of detections.
-    """
-    found = boxes.collect(
-        payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
-    )
-    known = set(annotations.category_ids)
-    objects = [
-        {"image_id": annotations.images[index].id, "category_id": category, "bbox": box}
-        for index, category, box in zip(
-            found.sample_indices.tolist(), found.category_ids.tolist(), found.xywh_px.tolist(), strict=True
-        )
-        if category in known and box[2] * box[3] > 0
-    ]
-    return replace(
-        annotations,
-        annotations=tuple(
-            {"id": number, **entry, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
-            for number, entry in enumerate(objects, 1)
-        ),
-    )
 
 
 def write_annotations(annotations: Annotations, path: Path) -> None:

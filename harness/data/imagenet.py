@@ -1,0 +1,168 @@
+"""ImageNet, or what is laid out like it; synthetic images, which have no labels."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.data.dataset import (
+    IMAGE_SUFFIXES,
+    Dataset,
+    Sample,
+    check_count,
+    draw,
+    files_of,
+    fingerprint,
+    take,
+)
+from harness.errors import DatasetError
+
+logger = logging.getLogger(__name__)
+
+LIST_NAME = "val_map.txt"
+CLASSES = 1000
+_IMAGENET_SIZE = 50_000
+# Of the labels in order, a line each, as in val.txt of caffe_ilsvrc12.tar.gz, which the reference uses.
+_IMAGENET_LABELS_SHA256 = "098d797749a19d2c76f3243494b4d38079446eab41f3b8775212a33e4558a35f"
+
+
+def open_imagenet(path: Path, *, list_file: Path | None, count: int | None) -> Dataset:
+    """Find the ImageNet validation images, or another set that is laid out like them.
+
+    The order is that of `list_file`, else of val_map.txt in the folder: lines `file label`, the files being
+    in the folder, in its `val/`, or in the synset folders of either. Without a list: by file name, labelled
+    by the 1000 synset folders, or without labels where the images lie flat.
+
+    Args:
+        path: the folder.
+        list_file: a list to use instead of val_map.txt.
+        count: how many to take, from the start; None for all.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+        DatasetError: the list is bad, or what it names cannot be used (which, how many of how many).
+    """
+    check_count(count)
+    if not path.is_dir():
+        raise DatasetError(
+            f"dataset folder {path} does not exist; `./run.sh fetch imagenet` says what to put there"
+        )
+    path = path.absolute()
+    source = list_file or path / LIST_NAME
+    if list_file or source.is_file():
+        samples = take(_locate(path, source, _read_list(source)), count, source)
+    else:
+        samples = take(_scan(path), count, path)
+    dataset = _dataset("imagenet", path, samples)
+    if not dataset.has_labels:
+        logger.warning("%s: no labels, so accuracy cannot be measured; they belong into %s", path, LIST_NAME)
+    return dataset
+
+
+def open_synthetic(root: Path, count: int) -> Dataset:
+    """Images that the tool draws itself; those that are not in `root` yet are drawn.
+
+    Raises:
+        ConfigError: `count` is less than 1.
+        DatasetError: the folder cannot be written.
+    """
+    return _dataset("synthetic", root.absolute(), draw(root.absolute(), count))
+
+
+def _dataset(name: str, root: Path, samples: tuple[Sample, ...]) -> Dataset:
+    return Dataset(
+        name=name,
+        root=root,
+        samples=samples,
+        fingerprint=fingerprint(samples),
+        is_complete=_is_imagenet(samples),
+        has_labels=all(sample.label is not None for sample in samples),
+    )
+
+
+def _read_list(source: Path) -> list[tuple[str, int]]:
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read the list {source}: {error}") from error
+    entries = [_parse(line, f"{source}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not entries:
+        raise DatasetError(f"the list {source} is empty; it wants lines `file label`")
+    labels = dict(entries)
+    for file, label in entries:
+        if labels[file] != label:
+            raise DatasetError(f"{source} gives {file} two labels: {label} and {labels[file]}")
+    return entries
+
+
+def _parse(line: str, where: str) -> tuple[str, int]:
+    columns = line.split()
+    if len(columns) != 2:
+        raise DatasetError(f"{where}: wants two columns, `file label`, not {line.strip()!r}")
+    file, label = columns
+    if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) >= CLASSES:
+        raise DatasetError(
+            f"{where}: the label must be a whole number from 0 to {CLASSES - 1}, not {label!r}"
+        )
+    return file, int(label)
+
+
+def _locate(path: Path, source: Path, entries: list[tuple[str, int]]) -> list[Sample]:
+    """Where the listed files are; the first layout that has any of them is taken to be the one."""
+    for folder in (path, path / "val"):
+        if any((folder / file).is_file() for file, _ in entries):
+            return [Sample(folder / file, label) for file, label in entries]
+    by_name = {image.name: image for image, _ in _synset_images(path)}
+    if not any(file in by_name for file, _ in entries):
+        raise DatasetError(
+            f"{source} does not belong to {path}: not one of its {len(entries)} images is there "
+            f"(the first is {entries[0][0]})"
+        )
+    return [Sample(by_name.get(file, path / file), label) for file, label in entries]
+
+
+def _scan(path: Path) -> list[Sample]:
+    """Images of a folder without a list, in the order of their names, as the published list has them."""
+    images = sorted(_synset_images(path), key=lambda image: image[0].name)
+    if images:
+        synsets = sorted({synset for _, synset in images})
+        if len(synsets) != CLASSES:
+            raise DatasetError(
+                f"{path} has {len(synsets)} synset folders with images; labels follow from them only if all "
+                f"{CLASSES} are there: add {LIST_NAME} (lines `file label`) or name a list"
+            )
+        label = {synset: number for number, synset in enumerate(synsets)}
+        return [Sample(image, label[synset]) for image, synset in images]
+    for folder in (path, path / "val"):
+        flat = sorted(folder.glob("ILSVRC2012_val_*.JPEG"))
+        if flat:
+            return [Sample(image, None) for image in flat]
+    raise DatasetError(
+        f"no images in {path}: wanted {LIST_NAME} with the files that it names, ILSVRC2012_val_*.JPEG, or "
+        f"one folder per synset; `./run.sh fetch imagenet` says where to get them"
+    )
+
+
+def _synset_images(path: Path) -> Iterator[tuple[Path, str]]:
+    """Images in `n01440764/` and the like, in the folder or its `val/`, with the synset's name."""
+    for folder in (path, path / "val"):
+        synsets = [entry for entry in files_of(folder) if re.fullmatch(r"n\d{8}", entry.name)]
+        for synset in synsets:
+            for image in files_of(synset):
+                if image.suffix.lower() in IMAGE_SUFFIXES:
+                    yield image, synset.name
+        if synsets:
+            return
+
+
+def _is_imagenet(samples: Sequence[Sample]) -> bool:
+    """Whether these are the 50,000 validation images, in order, with the labels that MLPerf uses."""
+    names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, _IMAGENET_SIZE + 1)]
+    if [sample.path.name for sample in samples] != names:
+        return False
+    labels = "".join(f"{sample.label}\n" for sample in samples)
+    if samples[0].label is None or hashlib.sha256(labels.encode()).hexdigest() == _IMAGENET_LABELS_SHA256:
+        return True
+    logger.warning("these are ImageNet's validation images, but not with the labels that MLPerf uses")
+    return False
