@@ -1,7 +1,7 @@
 """Source and export of a detector, each run by its own framework on the same images: do they find the same?
 
 Their tensors need not be alike: one may list as many boxes as it found and the other pad to a fixed number,
-in another order of corners. What is compared is what each would log (`harness.postprocess`).
+in another order of corners. What is compared is what each would log (`harness.answers.payloads`).
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import numpy as np
 from converters import parity
 from converters.graph import Array, Graph, relayout
 from converters.parity import Comparison
-from harness import detections
+from harness.answers import agreement, payloads
+from harness.answers.payloads import Payload
 from harness.errors import ConversionError
 from harness.models.manifest import GOLDEN_DETECTIONS, Parity
 from harness.models.spec import Variant
-from harness.postprocess import Payload
 
 _LARGEST_SHARE = 2.0
 """Boxes may reach beyond the image; few reach so far, and of boxes in pixels nearly all do."""
@@ -40,18 +40,18 @@ def compare(
     expected = run(source, source_variant, relaid, (1,) * len(inputs))
     found = run(export, variant, inputs, parity.chunks(variant))
     _check_shares(source, expected)
-    agreement = detections.compare(expected, found, variant.tolerance)
-    if not agreement.detections:
+    agreed = agreement.compare(expected, found, variant.tolerance)
+    if not agreed.detections:
         raise ConversionError(f"{source.path}: finds nothing in any of {len(inputs)} test images")
-    if agreement.share < detections.MIN_AGREEMENT:
+    if agreed.share < agreement.MIN_AGREEMENT:
         raise ConversionError(
-            f"{export.path.name} does not equal its source {source.path}: of {agreement.detections} "
-            f"detections on {len(inputs)} images {agreement.share:.1%} are found by both within "
+            f"{export.path.name} does not equal its source {source.path}: of {agreed.detections} "
+            f"detections on {len(inputs)} images {agreed.share:.1%} are found by both within "
             f"{variant.tolerance:.3g}; not published"
         )
-    found_parity = Parity(len(inputs), agreement.largest_difference, variant.tolerance, agreement.share)
+    found_parity = Parity(len(inputs), agreed.largest_difference, variant.tolerance, agreed.share)
     # An image in which nothing is found would prove nothing of a live server.
-    strength = [len(detections.strongest(records)) for records in expected]
+    strength = [len(payloads.strongest(records)) for records in expected]
     kept = tuple(np.argsort(strength)[::-1][: parity.golden_samples(variant)].tolist())
     return Comparison(found_parity, kept, golden([expected[index] for index in kept]))
 
@@ -88,7 +88,7 @@ def records(graph: Graph, variant: Variant, batch: Array, first_index: int) -> l
     """
     answers = dict(zip((output.name for output in graph.outputs), graph.run(batch), strict=True))
     tensors = [answers[output.name] for output in variant.requested_outputs]
-    return detections.decode(variant, tensors, range(first_index, first_index + len(batch)))
+    return payloads.decode(variant, tensors, range(first_index, first_index + len(batch)))
 
 
 def golden(found: Sequence[Payload]) -> dict[str, Array]:

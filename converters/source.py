@@ -12,7 +12,7 @@ import numpy as np
 
 from converters import cleanup, command, detection_parity, files, parity
 from converters.graph import Array, Graph, relayout
-from harness import precision
+from harness.answers import precision
 from harness.errors import ConversionError
 from harness.machine.command import CommandParser
 from harness.machine.progress import track
@@ -36,7 +36,7 @@ def predict(
 
     Returns:
         Classifiers: (n,) int64 labels, arg-max + label_offset; or (n, classes) scores.
-        Detectors: (m, 7) float32 records of `harness.postprocess`, in the order of the samples.
+        Detectors: (m, 7) float32 records of `harness.answers.payloads`, in the order of the samples.
 
     Raises:
         ConversionError: the weights are gone or changed, or the samples are for another model.

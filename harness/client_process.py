@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.answers.payloads import decoder, payload_floats
 from harness.channel import Channel
 from harness.client import TritonClient
 from harness.data.sample_file import SampleFile
@@ -31,7 +32,6 @@ from harness.errors import InferenceError, RequestFailed
 from harness.http2 import Done
 from harness.machine.processes import start_module
 from harness.models import manifest
-from harness.postprocess import decoder, payload_floats
 from harness.samples import MessageStore, Requests, Samples, SharedMemoryRequests
 from harness.sut import ServerEndpoint, Slot
 from harness.wire import ResponseReader

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.answers.payloads import decoder
 from harness.channel import Channel
 from harness.client import TritonClient
 from harness.client_process import Assignment, ProcessEndpoint, ProcessStore
 from harness.job import Job
 from harness.machine.kernel import cpu_seconds, peak_rss_bytes
 from harness.models.spec import Variant
-from harness.postprocess import decoder
 from harness.samples import MessageStore, SampleStore, SharedMemoryStore, open_store
 from harness.sut import Endpoint, ServerEndpoint, Slot
 from harness.wire import ResponseReader

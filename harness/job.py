@@ -46,7 +46,7 @@ class Job:
     has_hint: bool
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
     precision: str | None = None
-    """What the server calculates in (`harness.precision`)."""
+    """What the server calculates in (`harness.answers.precision`)."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import loadgen, planning, results, settings, verdict
-from harness.accuracy import Accuracy, score_classification, score_detection
+from harness.answers.accuracy import Accuracy, score_classification
+from harness.answers.coco_scoring import score_detection
+from harness.answers.precision import BOX_AGREEMENT, is_full
 from harness.client import is_on_this_host
 from harness.config import SYNTHETIC, RunConfig, RunMode
 from harness.errors import InferenceError
@@ -16,7 +18,6 @@ from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
 from harness.machine import environment
 from harness.models.manifest import OFFICIAL, SEEDED
-from harness.precision import BOX_AGREEMENT, is_full
 from harness.preparation import DATA_SET, Prepared
 from harness.results import Result
 from harness.rounds import Rules, Scenario
@@ -24,7 +25,7 @@ from harness.tuning import Tuning
 from harness.verdict import Metric
 
 _BOX_AGREEMENT_TOLERANCE = 0.01
-"""mAP of a served model against its source framework is 1.0 but for rounding (see `harness.detections`)."""
+"""mAP of a served model against its source framework is 1.0 but for rounding (see `answers.agreement`)."""
 
 
 @dataclasses.dataclass
@@ -58,7 +59,7 @@ def judge(
         folder: where LoadGen's logs are.
         outcomes: by mode, of the tests that were started.
         tuning: how server and client were set up.
-        precision: what the server calculated in (`harness.precision`).
+        precision: what the server calculated in (`harness.answers.precision`).
 
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.

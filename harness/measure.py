@@ -8,6 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
+from harness.answers.payloads import payload_floats
 from harness.calibration import Calibrator, Stopwatch
 from harness.client import TritonClient
 from harness.crew import crew_of
@@ -15,7 +16,6 @@ from harness.data.sample_file import SampleFile
 from harness.errors import EXIT_SERVER, HarnessError
 from harness.job import Job, read_job
 from harness.models import manifest
-from harness.postprocess import payload_floats
 from harness.rounds import Scenario
 from harness.samples import SampleLibrary
 from harness.sut import Sut

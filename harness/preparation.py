@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.boxes import with_detections_as_truth
+from harness.answers.boxes import with_detections_as_truth
+from harness.answers.payloads import split, strongest
+from harness.answers.precision import is_near_best, scores_of
 from harness.config import AUTO, COCO, SYNTHETIC, RunConfig
 from harness.config_checks import check_tensors
 from harness.data import sample_cache
@@ -19,7 +21,6 @@ from harness.data.annotations import Annotations, write_annotations
 from harness.data.coco import open_coco, open_synthetic_coco
 from harness.data.dataset import Dataset
 from harness.data.imagenet import open_imagenet, open_synthetic
-from harness.detections import split, strongest
 from harness.errors import ConfigError, ConversionError
 from harness.machine import paths
 from harness.machine.environment import cpu_count
@@ -27,7 +28,6 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.manifest import SEEDED, Manifest
 from harness.models.spec import Nms, Task
-from harness.precision import is_near_best, scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Truth:
     """Detectors, where the source framework is the truth: the annotation file."""
     near_labels: tuple[frozenset[int], ...] = ()
     """Classifiers, of each sample: the labels that count as right where the server calculates in fewer bits
-    than the source framework (`harness.precision`); empty where only the one in `labels` does."""
+    than the source framework (`harness.answers.precision`); empty where only the one in `labels` does."""
 
 
 @dataclass(frozen=True)

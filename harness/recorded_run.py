@@ -88,7 +88,7 @@ class RecordedRun:
 
     @property
     def accuracy(self) -> dict[str, Any] | None:
-        """`harness.accuracy.Accuracy`, as JSON."""
+        """`harness.answers.accuracy.Accuracy`, as JSON."""
         return self.document.get("accuracy")
 
     @property

@@ -11,12 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.accuracy import Accuracy
+from harness.answers.accuracy import Accuracy
+from harness.answers.precision import is_full
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode
 from harness.machine import files
-from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.verdict import Metric
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import drawing, loadgen, planning, results, run_progress, run_status, server
+from harness import loadgen, planning, results, run_progress, run_status, server
+from harness.answers import boxes, drawing
 from harness.client import TritonClient
 from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
@@ -187,7 +188,7 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
         folder / "pictures",
         prepared.dataset,
         payloads,
-        prepared.config.save_images or drawing.IN_EVERY_REPORT,
+        prepared.config.save_images or boxes.IN_EVERY_REPORT,
         is_contiguous=detection.is_contiguous,
     )
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from harness.answers.agreement import compare
+from harness.answers.payloads import Tensors, decode, split
+from harness.answers.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_near_best
 from harness.client import TritonClient
-from harness.detections import compare, decode, split
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant
-from harness.postprocess import Tensors
-from harness.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_near_best
 from harness.samples import MessageStore
 from harness.wire import ResponseReader
 
@@ -25,7 +25,7 @@ _GOLDEN_AGREEMENT = 0.9
 def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, is_exact: bool) -> None:
     """Compare the live server with what the source framework answered to a few fixed inputs.
 
-    Where `is_exact`, answers must be equal but for rounding; else as `harness.precision` says.
+    Where `is_exact`, answers must be equal but for rounding; else as `harness.answers.precision` says.
 
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.

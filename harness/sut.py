@@ -27,11 +27,11 @@ from typing import Protocol
 
 import numpy as np
 
+from harness.answers.payloads import Decoder
 from harness.channel import Channel
 from harness.client import TritonClient
 from harness.errors import InferenceError, RequestFailed
 from harness.http2 import Done
-from harness.postprocess import Decoder
 from harness.samples import Requests, SampleLibrary
 from harness.wire import ResponseReader
 

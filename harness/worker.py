@@ -19,6 +19,8 @@ from typing import Any
 import numpy.typing as npt
 
 from harness import loadgen, run_status, server_statistics, timeline
+from harness.answers.payloads import payload_floats
+from harness.answers.precision import is_full
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
 from harness.client import TritonClient
 from harness.crew import crew_of
@@ -27,8 +29,6 @@ from harness.errors import EXIT_SERVER, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_job, write_outcome
 from harness.loadgen import Mode, Plan
 from harness.models import manifest
-from harness.postprocess import payload_floats
-from harness.precision import is_full
 from harness.rounds import Scenario
 from harness.run_status import Counts, Reporter, Step
 from harness.samples import SampleLibrary, Samples

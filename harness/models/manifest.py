@@ -29,7 +29,7 @@ from harness.models.spec import (
 MANIFEST_NAME = "MANIFEST.json"
 GOLDEN_NAME = "golden.npz"
 """Beside the manifest: `input` (n, ...) and the source's answers. Classifiers: per requested output,
-`output:<name>` (n, ...). Detectors: `detections`, (m, 7) records of `harness.postprocess`."""
+`output:<name>` (n, ...). Detectors: `detections`, (m, 7) records of `harness.answers.payloads`."""
 GOLDEN_DETECTIONS = "detections"
 
 SEEDED = "seeded"
@@ -47,7 +47,7 @@ class Parity:
     tolerance: float
     agreement: float
     """Share of samples with the same arg-max, which must be 1.0, or of detections found by both
-    (`harness.detections`)."""
+    (`harness.answers.agreement`)."""
 
 
 @dataclass(frozen=True)

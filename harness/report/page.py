@@ -9,7 +9,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness import drawing, timeline
+from harness import timeline
+from harness.answers import boxes
 from harness.bottleneck import Bound, judge
 from harness.loadgen import Mode
 from harness.models import MODELS
@@ -111,8 +112,8 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "bottleneck": _bottleneck(run),
         "accuracy": _accuracy(run),
         "pictures": pictures.embedded(run.folder),
-        "min_score": drawing.MIN_SCORE,
-        "most_boxes": drawing.MOST_BOXES,
+        "min_score": boxes.MIN_SCORE,
+        "most_boxes": boxes.MOST_BOXES,
         "command": _command(document["cmdline"]),
         "options": facts.options(run),
         "of_test": facts.of_test(run),

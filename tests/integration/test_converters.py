@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from converters import detection_parity, files, parity, samples, source
-from harness.detections import compare, split
+from harness.answers.agreement import compare
+from harness.answers.payloads import split
 from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
 from harness.models import MODELS, manifest
 from harness.models.spec import Platform

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from harness import loadgen, server
+from harness.answers.payloads import records_of
 from harness.client import TritonClient
-from harness.detections import records_of
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.machine.kernel import peak_rss_bytes

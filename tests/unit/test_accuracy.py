@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import loadgen
-from harness.accuracy import score_classification
+from harness.answers.accuracy import score_classification
 from harness.errors import InferenceError
 
 

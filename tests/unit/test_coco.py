@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from harness.boxes import with_detections_as_truth
+from harness.answers.boxes import with_detections_as_truth
 from harness.data.annotations import (
     COCO_CATEGORIES,
     Annotations,

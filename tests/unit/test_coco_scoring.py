@@ -10,8 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness.boxes import with_detections_as_truth
-from harness.coco_scoring import score
+from harness.answers.boxes import with_detections_as_truth
+from harness.answers.coco_scoring import score
 from harness.data.annotations import (
     COCO_CATEGORIES,
     Annotations,

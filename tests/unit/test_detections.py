@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from harness.detections import compare, split, strongest
+from harness.answers.agreement import compare
+from harness.answers.payloads import split, strongest
 
 
 def records(*rows: tuple[float, ...]) -> np.ndarray:

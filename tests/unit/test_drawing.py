@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
+from harness.answers.drawing import save_pictures
 from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.data.dataset import Dataset, Sample
-from harness.drawing import save_pictures
 from harness.errors import ConfigError, InferenceError
 
 GREY = 128

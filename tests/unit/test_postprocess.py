@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from harness.answers.payloads import decoder, payload_floats
 from harness.errors import InferenceError
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.postprocess import decoder, payload_floats
 
 
 def payload_of(variant, tensor) -> list[float]:

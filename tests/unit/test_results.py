@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.accuracy import Accuracy
+from harness.answers.accuracy import Accuracy
 from harness.errors import ConversionError
 from harness.job import Outcome
 from harness.loadgen import DetailLog, Mode

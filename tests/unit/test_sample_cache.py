@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(dataset, tmp_path):
 CHILD = """
 import logging, resource, sys
 from pathlib import Path
-from harness.data.dataset import open_synthetic
+from harness.data.imagenet import open_synthetic
 from harness.errors import HarnessError
 from harness.models.recipes import IMAGENET
 from harness.data.sample_cache import preprocessed

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness import coco_scoring
-from harness.data.annotations import Annotations
 from harness.errors import InferenceError
 
 
@@ -73,34 +71,3 @@ def score_classification(
         is_right |= [int(label) in near for label, near in zip(answered, near_labels, strict=True)]
     good = int(is_right.sum())
     return Accuracy(metric, truth, good / len(labels), len(labels), threshold, good=good)
-
-
-def score_detection(
-    payloads: Mapping[int, bytes],
-    annotations: Annotations,
-    *,
-    is_contiguous: bool,
-    metric: str,
-    truth: str,
-    threshold: float | None,
-) -> Accuracy:
-    """Compute COCO's mean average precision of the logged detections.
-
-    Args:
-        payloads: logged bytes by sample index: records of 7 float32 (see `harness.postprocess`).
-        annotations: true objects; its images are the data set's, in order.
-        is_contiguous: whether class k means the k-th category, instead of a COCO id.
-        metric: name of the score.
-        truth: where the annotations are from.
-        threshold: smallest value that passes, if any.
-
-    Raises:
-        InferenceError: samples are missing from the log, a payload is not a list of such records, or there
-            is not one true object to find.
-    """
-    if all(entry["iscrowd"] for entry in annotations.annotations):
-        raise InferenceError(
-            f"nothing can be scored: the {truth} has no object in any of {len(annotations.images)} images"
-        )
-    figures = coco_scoring.score(payloads, annotations, is_contiguous=is_contiguous)
-    return Accuracy(metric, truth, figures["mAP"], len(annotations.images), threshold, figures=figures)

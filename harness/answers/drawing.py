@@ -8,19 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from harness import boxes
-from harness.boxes import Boxes
+from harness.answers import boxes
+from harness.answers.boxes import MIN_SCORE, MOST_BOXES, Boxes
 from harness.data.annotations import Annotations, subset
 from harness.data.dataset import Dataset
 from harness.data.preprocess import U8Image, decode
 from harness.errors import ConfigError
 from harness.machine import progress
 
-MIN_SCORE = 0.3
-MOST_BOXES = 20
-"""Per picture, those with the highest scores."""
-IN_EVERY_REPORT = 4
-"""Pictures of a run that did not ask for any."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SIDE_PER_SCALE_PX = 900
 """Short side of a picture on which text has the font's full size, 22 px."""

@@ -27,10 +27,15 @@ Raises InferenceError for values that no model can mean.
 
 RECORD_FLOATS = 7
 _LABEL_BYTES = 4
-_RECORD_BYTES = 4 * RECORD_FLOATS
+RECORD_BYTES = 4 * RECORD_FLOATS
 _MAX_DETECTIONS = 1000
 """Per image, of models that say nothing of it; ten times what COCO's evaluation looks at."""
 _CORNERS = {BoxOrder.YXYX: (0, 1, 2, 3), BoxOrder.XYXY: (1, 0, 3, 2)}
+SIGNIFICANT_SCORE = 0.05
+"""Detections below are not compared: which of the many near zero get the last slots is chance.
+The score below which the MLPerf reference's ssd-resnet34 drops them."""
+MAX_PER_CLASS = 100
+"""Detections of one class in one image that COCO's evaluation looks at (`maxDets` of pycocotools)."""
 _LEAST_SCORE = np.finfo(np.float32).tiny
 """Slots without a detection have a score of 0."""
 
@@ -105,7 +110,7 @@ def _detector(variant: Variant, detection: Detection) -> Decoder:
         for row in range(count):
             kept = records[row, is_kept[row]]
             payload[row, : kept.size] = kept.ravel()
-            sizes.append(len(kept) * _RECORD_BYTES)
+            sizes.append(len(kept) * RECORD_BYTES)
         return sizes
 
     return decode
@@ -114,3 +119,33 @@ def _detector(variant: Variant, detection: Detection) -> Decoder:
 def _slots(variant: Variant, detection: Detection) -> int:
     (boxes,) = (output for output in variant.outputs if output.name == detection.boxes)
     return _MAX_DETECTIONS if boxes.shape[0] < 0 else boxes.shape[0]
+
+
+def records_of(payload: bytes) -> Payload:
+    """A payload as (n, 7) records: sample index, ymin, xmin, ymax, xmax, score, class."""
+    return np.frombuffer(payload, "<f4").reshape(-1, RECORD_FLOATS)
+
+
+def decode(variant: Variant, tensors: Tensors, indices: Sequence[int]) -> list[Payload]:
+    """What a detector's answer to these samples would log: the (n, 7) records of each."""
+    payload = np.empty((len(indices), payload_floats(variant)), np.float32)
+    sizes = decoder(variant)(tensors, indices, payload)
+    return [
+        records_of(row[: size // row.itemsize].tobytes()) for row, size in zip(payload, sizes, strict=True)
+    ]
+
+
+def split(records: Payload, count: int) -> list[Payload]:
+    """Records of many samples, (n, 7), as one array for each sample index below `count`."""
+    return [records[records[:, 0] == index] for index in range(count)]
+
+
+def strongest(records: Payload) -> Payload:
+    """The significant detections of one image, at most `MAX_PER_CLASS` of each class, strongest first."""
+    ordered = records[np.argsort(-records[:, 5], kind="stable")]
+    ordered = ordered[ordered[:, 5] >= SIGNIFICANT_SCORE]
+    rank = np.zeros(len(ordered), np.int64)
+    for category in np.unique(ordered[:, 6]):
+        is_of_class = ordered[:, 6] == category
+        rank[is_of_class] = np.arange(is_of_class.sum())
+    return ordered[rank < MAX_PER_CLASS]

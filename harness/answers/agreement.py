@@ -10,18 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.models.spec import Variant
-from harness.postprocess import RECORD_FLOATS, Payload, Tensors, decoder, payload_floats
-
-SIGNIFICANT_SCORE = 0.05
-"""Detections below are not compared: which of the many near zero get the last slots is chance.
-The score below which the MLPerf reference's ssd-resnet34 drops them."""
+from harness.answers.payloads import (
+    SIGNIFICANT_SCORE,
+    Payload,
+)
 
 MIN_AGREEMENT = 0.99
 """Smallest share of detections with a twin between a model and its export; the rest is chance, as above."""
-
-MAX_PER_CLASS = 100
-"""Detections of one class in one image that COCO's evaluation looks at (`maxDets` of pycocotools)."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +34,6 @@ class Agreement:
     def share(self) -> float:
         """Share of the detections that have a twin; 1.0 where there are none at all."""
         return self.matched / self.detections if self.detections else 1.0
-
-
-def records_of(payload: bytes) -> Payload:
-    """A payload as (n, 7) records: sample index, ymin, xmin, ymax, xmax, score, class."""
-    return np.frombuffer(payload, "<f4").reshape(-1, RECORD_FLOATS)
-
-
-def decode(variant: Variant, tensors: Tensors, indices: Sequence[int]) -> list[Payload]:
-    """What a detector's answer to these samples would log: the (n, 7) records of each."""
-    payload = np.empty((len(indices), payload_floats(variant)), np.float32)
-    sizes = decoder(variant)(tensors, indices, payload)
-    return [
-        records_of(row[: size // row.itemsize].tobytes()) for row, size in zip(payload, sizes, strict=True)
-    ]
-
-
-def split(records: Payload, count: int) -> list[Payload]:
-    """Records of many samples, (n, 7), as one array for each sample index below `count`."""
-    return [records[records[:, 0] == index] for index in range(count)]
-
-
-def strongest(records: Payload) -> Payload:
-    """The significant detections of one image, at most `MAX_PER_CLASS` of each class, strongest first."""
-    ordered = records[np.argsort(-records[:, 5], kind="stable")]
-    ordered = ordered[ordered[:, 5] >= SIGNIFICANT_SCORE]
-    rank = np.zeros(len(ordered), np.int64)
-    for category in np.unique(ordered[:, 6]):
-        is_of_class = ordered[:, 6] == category
-        rank[is_of_class] = np.arange(is_of_class.sum())
-    return ordered[rank < MAX_PER_CLASS]
 
 
 def compare(expected: Sequence[Payload], found: Sequence[Payload], tolerance: float) -> Agreement:

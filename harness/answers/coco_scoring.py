@@ -9,9 +9,11 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness import boxes
-from harness.boxes import Boxes
+from harness.answers import boxes
+from harness.answers.accuracy import Accuracy
+from harness.answers.boxes import Boxes
 from harness.data.annotations import Annotations
+from harness.errors import InferenceError
 from harness.machine import progress
 
 logger = logging.getLogger(__name__)
@@ -86,3 +88,34 @@ def _detections(found: Boxes, annotations: Annotations) -> list[dict[str, Any]]:
             zip(*(column.tolist() for column in columns), strict=True), 1
         )
     ]
+
+
+def score_detection(
+    payloads: Mapping[int, bytes],
+    annotations: Annotations,
+    *,
+    is_contiguous: bool,
+    metric: str,
+    truth: str,
+    threshold: float | None,
+) -> Accuracy:
+    """Compute COCO's mean average precision of the logged detections.
+
+    Args:
+        payloads: logged bytes by sample index: records of 7 float32 (see `harness.answers.payloads`).
+        annotations: true objects; its images are the data set's, in order.
+        is_contiguous: whether class k means the k-th category, instead of a COCO id.
+        metric: name of the score.
+        truth: where the annotations are from.
+        threshold: smallest value that passes, if any.
+
+    Raises:
+        InferenceError: samples are missing from the log, a payload is not a list of such records, or there
+            is not one true object to find.
+    """
+    if all(entry["iscrowd"] for entry in annotations.annotations):
+        raise InferenceError(
+            f"nothing can be scored: the {truth} has no object in any of {len(annotations.images)} images"
+        )
+    figures = score(payloads, annotations, is_contiguous=is_contiguous)
+    return Accuracy(metric, truth, figures["mAP"], len(annotations.images), threshold, figures=figures)

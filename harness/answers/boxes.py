@@ -6,11 +6,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from harness.answers.payloads import RECORD_BYTES, RECORD_FLOATS
 from harness.data.annotations import Annotations
 from harness.errors import InferenceError
-from harness.postprocess import RECORD_FLOATS
 
-_RECORD_BYTES = 4 * RECORD_FLOATS
+MIN_SCORE = 0.3
+"""Pictures: weaker boxes are not drawn."""
+MOST_BOXES = 20
+"""Per picture, those with the highest scores."""
+IN_EVERY_REPORT = 4
+"""Pictures of a run that did not ask for any."""
+
 _MAX_CLASS = 1 << 24
 """Above, float32 does not hold every whole number."""
 
@@ -39,8 +45,8 @@ def collect(
     """Read the payloads of the samples 0 to n - 1.
 
     Args:
-        payloads: logged bytes by sample index: records of 7 float32 (see `harness.postprocess`). Those of
-            further samples are left alone.
+        payloads: logged bytes by sample index: records of 7 float32 (see
+            `harness.answers.payloads`). Those of further samples are left alone.
         sizes_px: (height, width) of each sample's image.
         category_ids: COCO ids in the annotation file's order.
         is_contiguous: whether class k means the k-th of `category_ids`, instead of a COCO id.
@@ -69,14 +75,14 @@ def _join(payloads: Mapping[int, bytes], count: int) -> npt.NDArray[np.float64]:
             f"the accuracy log has no answer for {len(missing)} of {count} samples, first {missing[0]}"
         )
     for index in range(count):
-        if len(payloads[index]) % _RECORD_BYTES:
+        if len(payloads[index]) % RECORD_BYTES:
             raise InferenceError(
                 f"the payload of sample {index} has {len(payloads[index])} bytes: detections are records of "
-                f"{_RECORD_BYTES}"
+                f"{RECORD_BYTES}"
             )
     joined = b"".join(payloads[index] for index in range(count))
     records = np.frombuffer(joined, "<f4").reshape(-1, RECORD_FLOATS).astype(np.float64)
-    owners = np.repeat(np.arange(count), [len(payloads[index]) // _RECORD_BYTES for index in range(count)])
+    owners = np.repeat(np.arange(count), [len(payloads[index]) // RECORD_BYTES for index in range(count)])
     is_finite = np.isfinite(records).all(axis=1)
     if not is_finite.all():
         raise InferenceError(

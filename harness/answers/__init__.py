@@ -1,0 +1,1 @@
+"""What a model's answers mean: payloads, boxes, agreement, accuracy."""
