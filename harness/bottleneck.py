@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from harness.rounds import Scenario
-from harness.server_statistics import ServerStatistics
+from harness.triton.statistics import ServerStatistics
 
 _SATURATED = 0.9
 """Above, a share of one core, or of the instances' time, is all of it for practical purposes."""

@@ -25,16 +25,16 @@ from pathlib import Path
 import numpy as np
 
 from harness.answers.payloads import decoder, payload_floats
-from harness.channel import Channel
-from harness.client import TritonClient
 from harness.data.sample_file import SampleFile
 from harness.errors import InferenceError, RequestFailed
-from harness.http2 import Done
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.samples import MessageStore, Requests, Samples, SharedMemoryRequests
 from harness.sut import ServerEndpoint, Slot
-from harness.wire import ResponseReader
+from harness.triton.channel import Channel
+from harness.triton.client import TritonClient
+from harness.triton.http2 import Done
+from harness.triton.messages import ResponseReader
 
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.answers.payloads import decoder
-from harness.channel import Channel
-from harness.client import TritonClient
 from harness.client_process import Assignment, ProcessEndpoint, ProcessStore
 from harness.job import Job
 from harness.machine.kernel import cpu_seconds, peak_rss_bytes
 from harness.models.spec import Variant
 from harness.samples import MessageStore, SampleStore, SharedMemoryStore, open_store
 from harness.sut import Endpoint, ServerEndpoint, Slot
-from harness.wire import ResponseReader
+from harness.triton.channel import Channel
+from harness.triton.client import TritonClient
+from harness.triton.messages import ResponseReader
 
 
 @dataclass(frozen=True)

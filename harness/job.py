@@ -12,8 +12,8 @@ from harness.errors import ConfigError, InferenceError
 from harness.loadgen import Mode, Plan
 from harness.machine import files
 from harness.rounds import Scenario
-from harness.server_statistics import ServerStatistics
 from harness.sut import Failures
+from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from harness import loadgen, planning, results, settings, verdict
 from harness.answers.accuracy import Accuracy, score_classification
 from harness.answers.coco_scoring import score_detection
 from harness.answers.precision import BOX_AGREEMENT, is_full
-from harness.client import is_on_this_host
 from harness.config import SYNTHETIC, RunConfig, RunMode
 from harness.errors import InferenceError
 from harness.job import Outcome
@@ -21,6 +20,7 @@ from harness.models.manifest import OFFICIAL, SEEDED
 from harness.preparation import DATA_SET, Prepared
 from harness.results import Result
 from harness.rounds import Rules, Scenario
+from harness.triton.client import is_on_this_host
 from harness.tuning import Tuning
 from harness.verdict import Metric
 

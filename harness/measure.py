@@ -10,7 +10,6 @@ from pathlib import Path
 
 from harness.answers.payloads import payload_floats
 from harness.calibration import Calibrator, Stopwatch
-from harness.client import TritonClient
 from harness.crew import crew_of
 from harness.data.sample_file import SampleFile
 from harness.errors import EXIT_SERVER, HarnessError
@@ -19,6 +18,7 @@ from harness.models import manifest
 from harness.rounds import Scenario
 from harness.samples import SampleLibrary
 from harness.sut import Sut
+from harness.triton.client import TritonClient
 
 _SAMPLES = 64
 _PERCENTILE = 0.9

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from harness.client import is_on_this_host
 from harness.config import RunConfig
 from harness.loadgen import Mode, Plan
 from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.rounds import QUICK_MIN_QUERIES, Rules, Scenario
+from harness.triton.client import is_on_this_host
 from harness.tuning import Tuning, tune
 from harness.user_conf import (
     MIN_DURATION,

@@ -12,8 +12,8 @@ from harness.bottleneck import Evidence, Setup
 from harness.errors import ConfigError, InferenceError
 from harness.loadgen import PERCENTILE, Mode
 from harness.rounds import Scenario
-from harness.server_statistics import ServerStatistics
 from harness.timeline import Recorded
+from harness.triton.statistics import ServerStatistics
 from harness.verdict import Metric
 
 RESULTS_NAME = "results.json"

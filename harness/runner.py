@@ -14,7 +14,6 @@ from typing import Any
 
 from harness import loadgen, planning, results, run_progress, run_status, server
 from harness.answers import boxes, drawing
-from harness.client import TritonClient
 from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.job import Job, Outcome, read_outcome
@@ -30,6 +29,7 @@ from harness.report.write import write_or_warn
 from harness.results import Result, Unmeasured
 from harness.rounds import Rules, Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served, executed_precision
+from harness.triton.client import TritonClient
 from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)

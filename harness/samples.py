@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from harness.client import TritonClient
 from harness.errors import ServerError
-from harness.http2 import Message
 from harness.models.spec import Variant
-from harness.shared_memory import Segment
-from harness.wire import message_request_header, shared_memory_request
+from harness.triton.client import TritonClient
+from harness.triton.http2 import Message
+from harness.triton.messages import message_request_header, shared_memory_request
+from harness.triton.shared_memory import Segment
 
 
 class Samples(Protocol):

@@ -9,12 +9,12 @@ import numpy as np
 from harness.answers.agreement import compare
 from harness.answers.payloads import Tensors, decode, split
 from harness.answers.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_near_best
-from harness.client import TritonClient
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant
 from harness.samples import MessageStore
-from harness.wire import ResponseReader
+from harness.triton.client import TritonClient
+from harness.triton.messages import ResponseReader
 
 _GOLDEN_TOLERANCE = 1e-2
 """On floating-point outputs; generous, since a GPU may compute in TF32. The arg-max must be equal."""

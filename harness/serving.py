@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.answers.precision import REDUCED, UNKNOWN
-from harness.client import TritonClient, is_on_this_host
 from harness.errors import RequestFailed, ServerError
 from harness.machine import file_lock, paths, progress
 from harness.models.model_config import dims
 from harness.models.spec import Precision, TensorSpec, Variant
+from harness.triton.client import TritonClient, is_on_this_host
+from harness.triton.messages import description_request
 from harness.tuning import Tuning
-from harness.wire import description_request
 
 logger = logging.getLogger(__name__)
 

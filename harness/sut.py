@@ -2,7 +2,7 @@
 
     issue (LoadGen's thread)      query -> the event loop, or answered at once where one request is under way
     _take                         the next neighbouring samples of a query -> a free slot
-    Endpoint.ask                  ready bytes -> harness.channel
+    Endpoint.ask                  ready bytes -> harness.triton.channel
     _answered, Endpoint.read      bytes -> check -> payloads
     _finish                       payloads -> LoadGen, and a note in the timeline
 
@@ -28,12 +28,12 @@ from typing import Protocol
 import numpy as np
 
 from harness.answers.payloads import Decoder
-from harness.channel import Channel
-from harness.client import TritonClient
 from harness.errors import InferenceError, RequestFailed
-from harness.http2 import Done
 from harness.samples import Requests, SampleLibrary
-from harness.wire import ResponseReader
+from harness.triton.channel import Channel
+from harness.triton.client import TritonClient
+from harness.triton.http2 import Done
+from harness.triton.messages import ResponseReader
 
 Complete = Callable[[Sequence[int], int, int, Sequence[int]], None]
 """(response ids, address of the first payload, bytes from one payload to the next, bytes of each payload).

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import runner, tuning
-from harness.client import TritonClient
 from harness.config import SYNTHETIC
 from harness.errors import ConfigError, InferenceError
 from harness.job import Job
@@ -33,6 +32,7 @@ from harness.preparation import Prepared, prepare
 from harness.resolution import resolve, sweep
 from harness.rounds import Scenario, rules
 from harness.serving import ModelLoader, borrowed, check_served
+from harness.triton.client import TritonClient
 from harness.tuning import Choice, Measured
 
 logger = logging.getLogger(__name__)

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from harness import loadgen, run_status, server_statistics, timeline
+from harness import loadgen, run_status, timeline
 from harness.answers.payloads import payload_floats
 from harness.answers.precision import is_full
 from harness.calibration import Calibrator, Hints, Stopwatch, calibrate
-from harness.client import TritonClient
 from harness.crew import crew_of
 from harness.data.sample_file import SampleFile
 from harness.errors import EXIT_SERVER, HarnessError, InferenceError
@@ -33,9 +32,11 @@ from harness.rounds import Scenario
 from harness.run_status import Counts, Reporter, Step
 from harness.samples import SampleLibrary, Samples
 from harness.self_test import self_test
-from harness.server_statistics import ServerStatistics
 from harness.sut import Complete, Sut
 from harness.timeline import Timeline
+from harness.triton import statistics
+from harness.triton.client import TritonClient
+from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
         cpu_began = crew.cpu_seconds()
         test_s = _test(job, plan, load, sut, len(samples), reporter)
         cpu_s = crew.cpu_seconds() - cpu_began
-        statistics = _statistics_after(clients, job.entry, before)
+        counted = _statistics_after(clients, job.entry, before)
         peak_rss = crew.peak_rss_bytes()
     recorder.save(Path(job.log_dir) / timeline.FILE_NAME)
     return Outcome(
@@ -162,8 +163,8 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
         plan=plan,
         calibration=hints.note,
         transport=crew.store.transport,
-        statistics=server_statistics.total(statistics) if statistics else None,
-        samples_by_server=[part.samples for part in statistics],
+        statistics=statistics.total(counted) if counted else None,
+        samples_by_server=[part.samples for part in counted],
         test_s=test_s,
         client_cpu_s=cpu_s,
         peak_rss_bytes=peak_rss,
@@ -259,7 +260,7 @@ def _statistics_after(
     except HarnessError as error:
         logger.warning("no server statistics: %s", error)
         return []
-    return list(map(server_statistics.difference, before, after))
+    return list(map(statistics.difference, before, after))
 
 
 def main() -> int:

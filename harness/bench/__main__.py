@@ -12,11 +12,11 @@ from harness.bench.compare import compare
 from harness.bench.compare_null import compare_null
 from harness.bench.options import Options, parser, resolve
 from harness.bench.session import own_server
-from harness.client import TritonClient
 from harness.errors import EXIT_INTERRUPTED
 from harness.machine import files
 from harness.machine.command import one_line_errors
 from harness.preparation import prepare
+from harness.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
 from harness.bottleneck import Evidence, Verdict, judge
-from harness.client import TritonClient
 from harness.machine.environment import cpu_count
 from harness.preparation import Prepared
 from harness.rounds import Scenario, rules
+from harness.triton.client import TritonClient
 from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)

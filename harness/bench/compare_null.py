@@ -13,8 +13,8 @@ from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
 from harness.bottleneck import judge
-from harness.client import TritonClient
 from harness.rounds import Scenario
+from harness.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
 

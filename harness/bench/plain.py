@@ -3,7 +3,7 @@
 As tritonclient's documentation shows it: an InferInput and an InferRequestedOutput per request, set from a
 NumPy array, and a callback that reads the answer with `as_numpy`. One sample is one request. It asks what
 LoadGen's scenario asks, in Server at the very times at which LoadGen did: chance arrivals of its own would
-form other queues. Being about tritonclient, it imports that, as `harness.client` does.
+form other queues. Being about tritonclient, it imports that, as `harness.triton.client` does.
 """
 
 import dataclasses
@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
-from harness import server_statistics, timeline
+from harness import timeline
 from harness.bench.bare import read_rows
 from harness.bench.frameworks import Array
-from harness.client import TritonClient
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant
 from harness.rounds import Scenario
+from harness.triton import statistics
+from harness.triton.client import TritonClient
 
 _WARM_UP_S = 0.5
 _PATIENCE_S = 120.0
@@ -173,7 +174,7 @@ def measure(job: Job) -> PlainOutcome:
         else:
             samples = loop.closed(job.seconds, window, job.samples_per_query)
         cpu_s = time.process_time() - cpu_began
-        served = server_statistics.difference(before, control.statistics(job.entry))
+        served = statistics.difference(before, control.statistics(job.entry))
     if loop.tally.error:
         raise InferenceError(f"tritonclient failed: {loop.tally.error}")
     p50, p90, p99 = np.percentile(loop.tally.latencies_ns, (50, 90, 99)) / 1e6

@@ -12,7 +12,6 @@ from pathlib import Path
 from harness import loadgen, runner, server, timeline
 from harness.bench.plain import Job, PlainOutcome
 from harness.bottleneck import Evidence, Setup, evidence_of
-from harness.client import TritonClient
 from harness.errors import InferenceError
 from harness.job import Outcome
 from harness.loadgen import Mode
@@ -22,6 +21,7 @@ from harness.models.model_config import model_config, to_json
 from harness.preparation import Prepared
 from harness.rounds import Scenario, rules
 from harness.serving import check_served, executed_precision
+from harness.triton.client import TritonClient
 from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from harness.bottleneck import Verdict
 from harness.report import axes, svg
 from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
 from harness.report.scale import Scale, nice_end, number, tick_labels
-from harness.server_statistics import ServerStatistics
+from harness.triton.statistics import ServerStatistics
 
 _MOST_BINS = 60
 _REQUESTS_PER_BIN = 8

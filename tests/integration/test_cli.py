@@ -23,7 +23,6 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from harness import server
-from harness.client import TritonClient
 from harness.errors import ServerError
 from harness.machine import paths
 from harness.models import MODELS
@@ -31,6 +30,7 @@ from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.spec import Platform
 from harness.rounds import Scenario
 from harness.serving import check_served
+from harness.triton.client import TritonClient
 from harness.tuning import Tuning
 
 MINIMAL = ("--model", "mobilenet", "--platform", "onnxruntime", "--weights", "seeded")

@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from harness import loadgen, server
-from harness.client import TritonClient
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.models import MODELS, manifest
@@ -20,6 +19,7 @@ from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings, model_config, to_text
 from harness.models.spec import Platform
 from harness.rounds import Scenario
+from harness.triton.client import TritonClient
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]

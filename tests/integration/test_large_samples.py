@@ -9,7 +9,6 @@ import pytest
 
 from harness import loadgen, server
 from harness.answers.payloads import records_of
-from harness.client import TritonClient
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.machine.kernel import peak_rss_bytes
@@ -18,6 +17,7 @@ from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import model_config, to_text
 from harness.models.spec import Platform
 from harness.rounds import Scenario
+from harness.triton.client import TritonClient
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
 SPEC = MODELS["ssd-resnet34"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness import server
-from harness.client import TritonClient
 from harness.machine import paths
+from harness.triton.client import TritonClient
 
 ENTRY = "mobilenet_onnxruntime"
 SAMPLES = 48

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from harness.shared_memory import Segment
+from harness.triton.shared_memory import Segment
 
 parent = os.getppid()
 with Segment(sys.argv[1], 4096).named():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from harness import server_statistics
 from harness.bench.figures import Row, Unit, speed_ratio
 from harness.bench.frameworks import DoesNotFit, check
 from harness.bench.limit import Setup, setups
@@ -14,6 +13,7 @@ from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.spec import Platform
 from harness.rounds import Scenario
+from harness.triton import statistics
 
 
 def evidence(**changed: float) -> Evidence:
@@ -158,7 +158,7 @@ def test_a_batch_of_several_requests_is_counted_once_as_the_instances_time() -> 
             ],
         }
 
-    found = server_statistics.difference(reading(8, 1), reading(32, 4))
+    found = statistics.difference(reading(8, 1), reading(32, 4))
     assert found.compute_infer_ns == 24 * 500
     assert found.executions_ns == 3 * 515
 

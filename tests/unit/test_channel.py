@@ -15,9 +15,9 @@ import grpc
 import hpack
 import pytest
 
-from harness.channel import BlockingChannel, Channel
 from harness.errors import InferenceError, RequestFailed
-from harness.http2 import message_prefix
+from harness.triton.channel import BlockingChannel, Channel
+from harness.triton.http2 import message_prefix
 
 SERVICE = "/inference.GRPCInferenceService/"
 ANY_SIZE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))

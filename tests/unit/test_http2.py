@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import http2
 from harness.errors import InferenceError, RequestFailed
-from harness.http2 import Connection, NotProcessed, ProtocolError, message_prefix
+from harness.triton import http2
+from harness.triton.http2 import Connection, NotProcessed, ProtocolError, message_prefix
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, END_HEADERS, PADDED, PRIORITY, ACK = 1, 4, 8, 0x20, 1

@@ -12,7 +12,7 @@ from harness.report import latency_charts, run_charts, scale, svg
 from harness.report.axes import BOTTOM, LEFT, RIGHT, TOP
 from harness.report.latency_charts import Latencies
 from harness.report.scale import Scale
-from harness.server_statistics import ServerStatistics
+from harness.triton.statistics import ServerStatistics
 
 
 def of(values: list[int] | np.ndarray, weights: list[int] | None = None) -> Latencies:

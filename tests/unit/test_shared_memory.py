@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import ServerError
 from harness.machine.paths import PROJECT_ROOT
-from harness.shared_memory import Segment
+from harness.triton.shared_memory import Segment
 
 
 @pytest.fixture

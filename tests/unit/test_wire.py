@@ -4,7 +4,12 @@ from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError, RequestFailed
 from harness.models.spec import DType, TensorSpec
-from harness.wire import ResponseReader, message_request_header, shared_memory_request, streamed_response
+from harness.triton.messages import (
+    ResponseReader,
+    message_request_header,
+    shared_memory_request,
+    streamed_response,
+)
 
 IMAGE = TensorSpec("input:0", DType.FP32, (3, 4, 5))
 CLASS = TensorSpec("ArgMax:0", DType.INT64, ())

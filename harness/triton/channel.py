@@ -8,7 +8,17 @@ import time
 from typing import Self
 
 from harness.errors import InferenceError
-from harness.http2 import Buffer, Call, Connection, Done, Message, NotProcessed, ProtocolError, Status, failed
+from harness.triton.http2 import (
+    Buffer,
+    Call,
+    Connection,
+    Done,
+    Message,
+    NotProcessed,
+    ProtocolError,
+    Status,
+    failed,
+)
 
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -73,7 +83,7 @@ class BlockingChannel:
         self._timeout_s = 0.0
 
     def infer(self, request: Message, timeout_s: float) -> bytes:
-        """Send a ModelInferRequest, made by harness.wire; its serialised ModelStreamInferResponse.
+        """Send a ModelInferRequest, made by harness.triton.messages; its serialised ModelStreamInferResponse.
 
         Raises:
             RequestFailed: it was refused or lost.
@@ -233,9 +243,9 @@ class Channel:
         return _Line(await asyncio.to_thread(_connect, url), url)
 
     def infer(self, request: Message, done: Done) -> None:
-        """Send a ModelInferRequest, made by harness.wire; `done` hears its outcome, later, on the event loop.
+        """Send a ModelInferRequest; `done` hears its outcome, later, on the event loop.
 
-        That is the serialised ModelInferResponse, or what `BlockingChannel.infer` would raise.
+        The request is made by `harness.triton.messages`. The outcome is the serialised ModelInferResponse, or what `BlockingChannel.infer` would raise.
         """
         if self._line.connection.is_closing:
             if not self._postponed:

@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError, RequestFailed
-from harness.http2 import Message, message_prefix
 from harness.models.spec import TensorSpec
+from harness.triton.http2 import Message, message_prefix
 
 _RAW_INPUT_TAG = b"\x3a"
 """Field 7 (`raw_input_contents`), length-delimited, of ModelInferRequest."""

@@ -1,7 +1,7 @@
 """A Triton server as this harness sees it. The only module that imports tritonclient's client.
 
 Control (metadata, loading, statistics, shared memory) goes through tritonclient; inferences are ready-made
-bytes on connections of our own (harness.channel), which cost a fraction of what gRPC's do.
+bytes on connections of our own (harness.triton.channel), which cost a fraction of what gRPC's do.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from typing import Any, Self
 from google.protobuf import json_format
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
-from harness.channel import BlockingChannel
 from harness.errors import ServerError
-from harness.http2 import Message
-from harness.shared_memory import Segment
-from harness.wire import streamed_response
+from harness.triton.channel import BlockingChannel
+from harness.triton.http2 import Message
+from harness.triton.messages import streamed_response
+from harness.triton.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class TritonClient:
         self._control.close()
 
     def infer_now(self, request: Message, timeout_s: float = 300.0) -> bytes:
-        """Send a ModelInferRequest, made by harness.wire, and wait for its serialised response.
+        """Send a ModelInferRequest, made by harness.triton.messages, and wait for its serialised response.
 
         Raises:
             RequestFailed: it was refused or lost.
@@ -153,7 +153,7 @@ class TritonClient:
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
 
     def statistics(self, entry: str) -> dict[str, Any]:
-        """Cumulative statistics of a model; see `harness.server_statistics` for the difference of two.
+        """Cumulative statistics of a model; see `harness.triton.statistics` for the difference of two.
 
         Triton counts a request a moment after it has answered it, so this reads until two readings agree (and
         no longer than `_STATISTICS_READINGS` times: somebody else may be sending requests too).

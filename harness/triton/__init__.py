@@ -1,0 +1,1 @@
+"""Triton as a client sees it: connections, messages, control."""
