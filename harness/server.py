@@ -1,8 +1,8 @@
 """Start, find and stop the Triton server: `python -m harness.server up|down|status|logs`.
 
 The server is the real tritonserver of the nvidia-pytriton wheel (`harness.server_launch`) under a supervisor
-(`harness.supervisor`), or NVIDIA's container (`harness.docker_engine`). A state folder holds one server: its
-state file, log, backend directory, and a link to the model repository.
+(`harness.supervisor`). A state folder holds one server: its state file, log, backend directory, and a link to
+the model repository.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import docker_engine, server_launch, supervisor
+from harness import server_launch, supervisor
 from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, ConfigError, HarnessError, ServerError
 from harness.machine import file_lock, kernel, paths, progress
 from harness.machine.command import CommandParser
@@ -44,10 +44,10 @@ _NOISE = re.compile(r"[|+]|\s*\d+# ")
 _STATE_FILE = "server.json"
 _LOG_FILE = "server.log"
 
-_LOCAL = "local"
-_DOCKER = "docker"
-_STATE_KEYS = {"engine", "repository", "host", "ports"}
-_LOCAL_KEYS = {"pid", "started", "supervisor", "supervisor_started", "shm_prefix"}
+_STATE_KEYS = {
+    *("repository", "host", "ports"),
+    *("pid", "started", "supervisor", "supervisor_started", "shm_prefix"),
+}
 _SHM_PREFIX = "triton_python_backend_"
 
 # Without the proxy of $http_proxy, which knows nothing of this machine's ports.
@@ -62,15 +62,14 @@ class ServerInfo:
     """A running server."""
 
     pid: int
-    """Of tritonserver; 0 in a container."""
+    """Of tritonserver."""
     grpc_url: str
     """host:port, as tritonclient takes it."""
     http_url: str
     metrics_url: str
     log: Path
-    """What tritonserver and the backends print; in a container see `docker compose logs`."""
+    """What tritonserver and the backends print."""
     repository: Path
-    engine: str = _LOCAL
 
 
 class AlreadyRunning(ServerError):
@@ -183,13 +182,14 @@ def _prepare(
         "command": server_launch.command(wheel, host, ports, shm_prefix, auto_complete=auto_complete),
         "folder": str(state_dir),
         "state_file": str(state_dir / _STATE_FILE),
-        "state": _state(_LOCAL, repository, host, ports) | {"shm_prefix": shm_prefix},
+        "state": {
+            "repository": str(repository),
+            "host": host,
+            "ports": ports,
+            "shm_prefix": shm_prefix,
+        },
     }
     return plan, env
-
-
-def _state(engine: str, repository: Path, host: str, ports: Ports) -> dict[str, Any]:
-    return {"engine": engine, "repository": str(repository), "host": host, "ports": ports}
 
 
 def _spawn_supervisor(plan: dict[str, Any], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -247,21 +247,18 @@ def is_ready(info: ServerInfo) -> bool:
 def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
     """The state folder's server if it is alive, started by us and not another process with its old pid."""
     state = _read_state(state_dir)
-    if state is None:
+    if state is None or not _is_alive(state, "pid", "started"):
         return None
     host = "127.0.0.1" if state["host"] == "0.0.0.0" else state["host"]
     http, grpc, metrics = state["ports"]
-    info = ServerInfo(
-        pid=state.get("pid", 0),
+    return ServerInfo(
+        pid=state["pid"],
         grpc_url=f"{host}:{grpc}",
         http_url=f"http://{host}:{http}",
         metrics_url=f"http://{host}:{metrics}/metrics",
         log=state_dir.absolute() / _LOG_FILE,
         repository=Path(state["repository"]),
-        engine=state["engine"],
     )
-    is_alive = is_ready(info) if info.engine == _DOCKER else _is_alive(state, "pid", "started")
-    return info if is_alive else None
 
 
 def _read_state(state_dir: Path) -> dict[str, Any] | None:
@@ -274,12 +271,12 @@ def _read_state(state_dir: Path) -> dict[str, Any] | None:
 
 def _is_state(state: Any) -> bool:
     """Whether a document is a state that this version writes; of another one we leave everything alone."""
-    if not isinstance(state, dict) or not _STATE_KEYS.issubset(state):
-        return False
-    if state["engine"] != _LOCAL:
-        return True
     # What carries the prefix is killed and removed.
-    return _LOCAL_KEYS.issubset(state) and str(state["shm_prefix"]).startswith(_SHM_PREFIX)
+    return (
+        isinstance(state, dict)
+        and _STATE_KEYS.issubset(state)
+        and str(state["shm_prefix"]).startswith(_SHM_PREFIX)
+    )
 
 
 def _is_alive(state: dict[str, Any], pid: str, started: str) -> bool:
@@ -294,7 +291,7 @@ def stop(info: ServerInfo | None = None, state_dir: Path = SERVER_STATE_DIR) -> 
         state_dir: As given to `start`.
     """
     state = _read_state(state_dir)
-    if state is None or state["engine"] != _LOCAL or (info is not None and info.pid != state["pid"]):
+    if state is None or (info is not None and info.pid != state["pid"]):
         return False
     was_alive = _is_alive(state, "pid", "started")
     _end(state, signal.SIGTERM, 2 * supervisor.GRACE_S)
@@ -372,19 +369,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what it may serve (default: model_repository/; runs use the server only with that one)",
     )
-    down = add("down", "stop the server")
-    status = add("status", "say where the server is and what it serves, or exit with 3")
+    add("down", "stop the server")
+    add("status", "say where the server is and what it serves, or exit with 3")
     logs = add("logs", "show what the server printed")
     logs.add_argument("--lines", type=int, default=100, help="how many of the last (default: %(default)s)")
     logs.add_argument("--follow", action="store_true", help="go on showing what is added")
-    for command in (up, down, status, logs):
-        command.add_argument(
-            "--engine",
-            choices=("auto", _LOCAL, _DOCKER),
-            default="auto",
-            help="local: the embedded server; docker: NVIDIA's container; auto: the one that runs, and"
-            " for up docker if its image has been built, else local",
-        )
     return parser
 
 
@@ -399,47 +388,22 @@ def _up(options: argparse.Namespace, state_dir: Path) -> int:
     try:
         if info := running(state_dir):
             raise AlreadyRunning(info)
-        if options.engine == _DOCKER or (options.engine == "auto" and docker_engine.is_set_up()):
-            info = _start_container(options.model_repository.absolute(), ports, options.host, state_dir)
-        else:
-            info = start(options.model_repository, ports=ports, state_dir=state_dir, host=options.host)
+        info = start(options.model_repository, ports=ports, state_dir=state_dir, host=options.host)
         _show("Triton is ready", info)
     except AlreadyRunning as error:
-        if options.engine not in ("auto", error.info.engine):
-            raise
         _show("Triton is already running", error.info)
     return 0
 
 
-def _start_container(repository: Path, ports: Ports, host: str, state_dir: Path) -> ServerInfo:
-    if not repository.is_dir():
-        raise ConfigError(f"model repository {repository} is not a folder")
-    chosen = server_launch.choose_ports(host, ports)
-    docker_engine.up(repository, host, chosen)
-    state_dir.mkdir(parents=True, exist_ok=True)
-    supervisor.write_state(state_dir / _STATE_FILE, _state(_DOCKER, repository, host, chosen))
-    if info := running(state_dir):
-        return info
-    raise ServerError("the container is up, but does not answer on its published ports; see `logs`")
-
-
-def _down(options: argparse.Namespace, state_dir: Path) -> int:
-    state = _read_state(state_dir)
-    engine = (state or {}).get("engine", _LOCAL) if options.engine == "auto" else options.engine
-    if engine == _DOCKER:
-        docker_engine.down()
-        if state and state["engine"] == _DOCKER:
-            (state_dir / _STATE_FILE).unlink(missing_ok=True)
-        was_running = True
-    else:
-        was_running = stop(None, state_dir)
+def _down(_options: argparse.Namespace, state_dir: Path) -> int:
+    was_running = stop(None, state_dir)
     print("Triton is stopped" if was_running else "Triton was not running")  # noqa: T201 - the result
     return 0
 
 
-def _status(options: argparse.Namespace, state_dir: Path) -> int:
+def _status(_options: argparse.Namespace, state_dir: Path) -> int:
     info = running(state_dir)
-    if info is None or options.engine not in ("auto", info.engine):
+    if info is None:
         print("Triton is not running; start it with ./run.sh tritonserver-up")  # noqa: T201 - the result
         return EXIT_SERVER
     _show("Triton is ready" if is_ready(info) else "Triton is running, but not ready", info)
@@ -459,21 +423,16 @@ def _models(info: ServerInfo) -> list[str]:
 
 
 def _logs(options: argparse.Namespace, state_dir: Path) -> int:
-    state = _read_state(state_dir) or {}
-    if _DOCKER in (options.engine, state.get("engine")) and options.engine != _LOCAL:
-        command = docker_engine.logs_command(options.lines, options.follow)
-    else:
-        log = state_dir / _LOG_FILE
-        if not log.exists():
-            raise ServerError(f"there is no log yet ({log}); start the server first")
-        command = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
+    log = state_dir / _LOG_FILE
+    if not log.exists():
+        raise ServerError(f"there is no log yet ({log}); start the server first")
+    command = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
     return subprocess.run(command, check=False).returncode
 
 
 def _show(title: str, info: ServerInfo) -> None:
-    place = f"pid {info.pid}" if info.pid else "in a container"
     print(  # noqa: T201 - the result
-        f"{title} ({place})\n  gRPC        {info.grpc_url}\n  HTTP        {info.http_url}\n"
+        f"{title} (pid {info.pid})\n  gRPC        {info.grpc_url}\n  HTTP        {info.http_url}\n"
         f"  metrics     {info.metrics_url}\n  repository  {info.repository}\n  log         {info.log}"
     )
 

@@ -243,9 +243,9 @@ class Channel:
         return _Line(await asyncio.to_thread(_connect, url), url)
 
     def infer(self, request: Message, done: Done) -> None:
-        """Send a ModelInferRequest; `done` hears its outcome, later, on the event loop.
+        """Send a ModelInferRequest (see `messages`); `done` hears its outcome, later, on the event loop.
 
-        The request is made by `harness.triton.messages`. The outcome is the serialised ModelInferResponse, or what `BlockingChannel.infer` would raise.
+        The outcome is the serialised ModelInferResponse, or what `BlockingChannel.infer` would raise.
         """
         if self._line.connection.is_closing:
             if not self._postponed:

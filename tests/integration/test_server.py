@@ -197,7 +197,7 @@ def test_another_process_with_the_servers_old_pid_is_not_taken_for_it(place: Pat
 def test_the_command_line_starts_a_server_that_outlives_it(place: Path) -> None:
     state = place / "state"
     repository = ("--model-repository", str(place / "models"))
-    up = run_cli(state, "up", "--engine", "local", *repository)
+    up = run_cli(state, "up", *repository)
     assert (up.returncode, up.stderr) == (0, "")
     info = server.running(state)
     assert info is not None
@@ -221,7 +221,7 @@ def test_a_taken_port_that_was_asked_for_is_one_line_and_exit_3(place: Path) -> 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        up = run_cli(place / "state", "up", "--engine", "local", "--grpc-port", str(port))
+        up = run_cli(place / "state", "up", "--grpc-port", str(port))
     assert up.returncode == 3
     assert up.stderr == f"error: port {port} on 127.0.0.1 is taken; choose another with --grpc-port\n"
 
@@ -257,44 +257,3 @@ def test_the_server_listens_on_the_given_interface_only(place: Path) -> None:
 
 # Stands in for Docker's client alone: what `compose up` starts is a real Triton, with the settings that
 # compose.yaml takes from the environment.
-CONTAINER = """
-import os, sys
-from pathlib import Path
-from harness import server
-state = Path(sys.argv[1])
-if "up" in sys.argv:
-    ports = tuple(int(os.environ[f"TRITON_{name}_PORT"]) for name in ("HTTP", "GRPC", "METRICS"))
-    repository = Path(os.environ["MODEL_REPOSITORY"])
-    server.start(repository, ports=ports, state_dir=state, host=os.environ["TRITON_HOST"])
-elif "down" in sys.argv:
-    server.stop(None, state)
-elif "logs" in sys.argv:
-    print("the log of", sys.argv[-1], flush=True)
-"""
-
-
-def test_the_docker_engine_is_started_found_and_stopped_through_compose(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    docker = place / "bin" / "docker"
-    docker.parent.mkdir()
-    (place / "container.py").write_text(CONTAINER)
-    arguments = [sys.executable, place / "container.py", place / "state inside"]
-    command = " ".join(f"'{argument}'" for argument in arguments)
-    docker.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec {command} \"$@\"\n")
-    docker.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
-    state = place / "state"
-    up = run_cli(state, "up", "--engine", "docker", "--model-repository", str(place / "models"))
-    assert up.returncode == 0, up.stderr
-    info = server.running(state)
-    assert info is not None
-    assert (info.engine, info.pid, info.repository) == ("docker", 0, place / "models")
-    load(info)
-    assert "small: READY" in run_cli(state, "status").stdout
-    assert run_cli(state, "logs").stdout == "the log of triton\n"
-    wrong = run_cli(state, "up", "--engine", "local")
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (3, 1)
-    assert run_cli(state, "down").stdout == "Triton is stopped\n"
-    assert server.running(state) is None
-    assert server.running(place / "state inside") is None

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from harness import docker_engine
 from harness.cli import parser
 from harness.models.spec import Platform
 from harness.resolution import resolve
@@ -94,7 +93,21 @@ def test_the_containers_are_built_from_the_files_here() -> None:
         kind = {"triton": "server", "client": "client"}[name]
         assert service["build"]["context"] == ".."
         assert service["build"]["dockerfile"] == f"docker/{kind}.Dockerfile"
-    assert services("compose.yaml")["triton"]["image"] == docker_engine.IMAGE
+    assert services("compose.yaml")["triton"]["image"] == "mlperf-triton-vision-server"
+
+
+def test_for_a_harness_outside_the_servers_ports_are_published_on_this_machine_only() -> None:
+    triton = services("compose.host.yaml")["triton"]
+    assert triton["ports"] == ["127.0.0.1:8000:8000", "127.0.0.1:8001:8001", "127.0.0.1:8002:8002"]
+    assert "ports" not in services("compose.yaml")["triton"]
+
+
+def test_a_harness_outside_shares_memory_and_repository_with_the_server() -> None:
+    triton = services("compose.host.yaml")["triton"]
+    assert triton["ipc"] == "host"
+    assert mounts(triton) == {"/models": ("../model_repository", True)}
+    # In place of the volume that compose.yaml mounts there.
+    assert "/models" in mounts(services("compose.yaml")["triton"])
 
 
 def test_the_client_waits_for_a_ready_server_and_shares_its_memory() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from harness import server
 
-STATE = {"engine": "local", "repository": "/models", "host": "127.0.0.1", "ports": [8000, 8001, 8002]}
+STATE = {"repository": "/models", "host": "127.0.0.1", "ports": [8000, 8001, 8002]}
 PROCESSES = {"pid": 0, "started": None, "supervisor": 0, "supervisor_started": None}
 PREFIX = {"shm_prefix": "triton_python_backend_1234_"}
 
