@@ -13,5 +13,5 @@ RUN sed -e '/^# tests and checks/,$d' -e '/^nvidia-pytriton==/d' -e '/^openvino=
 COPY harness harness
 COPY converters converters
 USER 1000
-ENTRYPOINT ["python", "-m", "harness.container.client"]
+ENTRYPOINT ["python", "-m", "harness.server.container.client"]
 CMD ["--help"]

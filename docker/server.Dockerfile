@@ -7,10 +7,11 @@ FROM nvcr.io/nvidia/tritonserver:${TRITON_TAG}
 WORKDIR /opt/mlperf
 COPY requirements.txt ./
 COPY backends backends
-COPY harness/__init__.py harness/server_flags.py harness/
-COPY harness/container harness/container
+COPY harness/__init__.py harness/
+COPY harness/server/__init__.py harness/server/flags.py harness/server/
+COPY harness/server/container harness/server/container
 # Newer releases are Ubuntu 24.04, whose pip refuses to add to the system's Python without the variable.
-RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m harness.container.backends backends /opt/tritonserver/backends requirements.txt
-# NVIDIA's entry point starts this as root; it becomes the user of harness/container/owner.py, runs tritonserver,
-# and sees to it that a stopped container ends in time.
-CMD ["python3", "-m", "harness.container.server", "serve", "--model-repository=/models", "--backend-directory=/opt/tritonserver/backends"]
+RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m harness.server.container.backends backends /opt/tritonserver/backends requirements.txt
+# NVIDIA's entry point starts this as root; it becomes the user of harness/server/container/owner.py, runs
+# tritonserver, and sees to it that a stopped container ends in time.
+CMD ["python3", "-m", "harness.server.container.server", "serve", "--model-repository=/models", "--backend-directory=/opt/tritonserver/backends"]

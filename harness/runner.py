@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import loadgen, planning, results, run_progress, run_status, server
+from harness import loadgen, planning, results, run_progress, run_status
 from harness.answers import boxes, drawing
 from harness.config import RunConfig, RunMode
 from harness.errors import ConfigError, HarnessError, InferenceError
@@ -28,6 +28,7 @@ from harness.preparation import Prepared, prepare
 from harness.report.write import write_or_warn
 from harness.results import Result, Unmeasured
 from harness.rounds import Rules, Scenario, rules
+from harness.server import lifecycle
 from harness.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.triton.client import TritonClient
 from harness.tuning import Tuning
@@ -89,7 +90,7 @@ def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Itera
 @contextlib.contextmanager
 def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
     """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
-    running = None if config.urls else server.running()
+    running = None if config.urls else lifecycle.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
         logger.info("the running server serves %s: starting another one", running.repository)
         running = None
@@ -102,13 +103,13 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
         # Of a run that was killed; its server has ended with it.
         owner = leftover.name.removeprefix("server-")
         if Path(f"/proc/{owner}").exists():
-            if server.running(leftover):
+            if lifecycle.running(leftover):
                 logger.warning("another run (pid %s) is under way here: each slows the other down", owner)
             continue
-        server.stop(state_dir=leftover)
+        lifecycle.stop(state_dir=leftover)
         shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    with server.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
+    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
         yield (info.grpc_url,), True
 
 

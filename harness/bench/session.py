@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import loadgen, runner, server, timeline
+from harness import loadgen, runner, timeline
 from harness.bench.plain import Job, PlainOutcome
 from harness.bottleneck import Evidence, Setup, evidence_of
 from harness.errors import InferenceError
@@ -20,6 +20,7 @@ from harness.machine.processes import start_module
 from harness.models.model_config import model_config, to_json
 from harness.preparation import Prepared
 from harness.rounds import Scenario, rules
+from harness.server import lifecycle
 from harness.serving import check_served, executed_precision
 from harness.triton.client import TritonClient
 from harness.tuning import Tuning
@@ -69,7 +70,7 @@ def own_server() -> Iterator[tuple[str, Path]]:
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     repository = state_dir / "entries"
     repository.mkdir(parents=True, exist_ok=True)
-    with server.for_a_while(repository, state_dir) as info:
+    with lifecycle.for_a_while(repository, state_dir) as info:
         yield info.grpc_url, repository
 
 

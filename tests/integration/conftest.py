@@ -12,24 +12,26 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from harness import server
 from harness.machine import paths
+from harness.server import lifecycle
 
 AddModel = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.ServerInfo]:
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.ServerInfo]:
     """A running server; `triton.repository` is its model repository, empty at first."""
     repository = tmp_path_factory.mktemp("model_repository")
     state_dir = tmp_path_factory.mktemp("server")
-    info = server.start(repository, state_dir=state_dir, die_with_parent=True)
+    info = lifecycle.start(repository, state_dir=state_dir, die_with_parent=True)
     yield info
-    assert server.stop(info, state_dir), f"the server died during the tests; {server.log_tail(state_dir)}"
+    assert lifecycle.stop(info, state_dir), (
+        f"the server died during the tests; {lifecycle.log_tail(state_dir)}"
+    )
 
 
 @pytest.fixture(scope="session")
-def client(triton: server.ServerInfo) -> Iterator[tritonclient.grpc.InferenceServerClient]:
+def client(triton: lifecycle.ServerInfo) -> Iterator[tritonclient.grpc.InferenceServerClient]:
     """NVIDIA's own client of that server."""
     with tritonclient.grpc.InferenceServerClient(triton.grpc_url) as connection:
         yield connection
@@ -37,7 +39,7 @@ def client(triton: server.ServerInfo) -> Iterator[tritonclient.grpc.InferenceSer
 
 @pytest.fixture
 def add_model(
-    triton: server.ServerInfo, client: tritonclient.grpc.InferenceServerClient
+    triton: lifecycle.ServerInfo, client: tritonclient.grpc.InferenceServerClient
 ) -> Iterator[AddModel]:
     """Add and load an entry: `add_model(name, config_text, filename, write, load=True) -> name`.
 
@@ -62,7 +64,7 @@ def add_model(
         _remove(triton, client, name)
 
 
-def _remove(triton: server.ServerInfo, client: tritonclient.grpc.InferenceServerClient, name: str) -> None:
+def _remove(triton: lifecycle.ServerInfo, client: tritonclient.grpc.InferenceServerClient, name: str) -> None:
     with contextlib.suppress(InferenceServerException):  # a load that was meant to fail
         client.unload_model(name)
     deadline = time.monotonic() + 30
@@ -72,13 +74,15 @@ def _remove(triton: server.ServerInfo, client: tritonclient.grpc.InferenceServer
 
 
 @pytest.fixture(scope="session")
-def repository_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.ServerInfo]:
+def repository_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.ServerInfo]:
     """A running server on the project's own model repository, without what tests add to that for good."""
     before = set(paths.MODEL_REPOSITORY.iterdir())
     state_dir = tmp_path_factory.mktemp("repository-server")
-    info = server.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
+    info = lifecycle.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
     yield info
-    assert server.stop(info, state_dir), f"the server died during the tests; {server.log_tail(state_dir)}"
+    assert lifecycle.stop(info, state_dir), (
+        f"the server died during the tests; {lifecycle.log_tail(state_dir)}"
+    )
     for entry in set(paths.MODEL_REPOSITORY.iterdir()) - before:
         shutil.rmtree(entry)
 

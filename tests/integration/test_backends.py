@@ -14,9 +14,9 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from harness import server
 from harness.models.model_config import RUN_BATCH
 from harness.models.spec import Platform
+from harness.server import lifecycle
 from tests.integration import small_models
 from tests.integration.small_models import PLATFORMS, tensor_name
 
@@ -64,7 +64,7 @@ def check(platform: Platform, result: Any, pixels: np.ndarray, index: np.ndarray
 
 
 @pytest.fixture(scope="module")
-def small(triton: server.ServerInfo, client: Client):
+def small(triton: lifecycle.ServerInfo, client: Client):
     """`small(platform)`: the small model, loaded once for the tests that only ask it."""
     loaded: dict[Platform, str] = {}
 
@@ -212,7 +212,7 @@ def writer(platform: Platform) -> Callable[[Path], None]:
     return lambda path: small_models.write(platform, path)
 
 
-def stub_threads(triton: server.ServerInfo, name: str) -> int:
+def stub_threads(triton: lifecycle.ServerInfo, name: str) -> int:
     """Threads of a model's one instance, a process of its own; one that is being unloaded is older."""
     stubs = [
         process
@@ -232,7 +232,7 @@ THREAD_PARAMETERS = {
 
 @pytest.mark.parametrize("platform", THREAD_PARAMETERS)
 def test_a_reload_with_another_thread_count_changes_the_threads_of_the_instance(
-    triton: server.ServerInfo, client: Client, add_model: AddModel, platform: Platform
+    triton: lifecycle.ServerInfo, client: Client, add_model: AddModel, platform: Platform
 ) -> None:
     parameter = THREAD_PARAMETERS[platform]
     one = f'parameters {{ key: "{parameter}" value {{ string_value: "1" }} }}'
@@ -430,12 +430,12 @@ def completing(tmp_path_factory: pytest.TempPathFactory):
     """A server that lets the backends fill in what configurations omit."""
     repository = tmp_path_factory.mktemp("completing")
     state_dir = tmp_path_factory.mktemp("completing_server")
-    info = server.start(repository, state_dir=state_dir, die_with_parent=True, auto_complete=True)
+    info = lifecycle.start(repository, state_dir=state_dir, die_with_parent=True, auto_complete=True)
     yield info
-    server.stop(info, state_dir)
+    lifecycle.stop(info, state_dir)
 
 
-def add_to(info: server.ServerInfo, name: str, platform: Platform, config: str) -> Client:
+def add_to(info: lifecycle.ServerInfo, name: str, platform: Platform, config: str) -> Client:
     version = info.repository / name / "1"
     version.mkdir(parents=True)
     small_models.write(platform, version / platform.model_filename)
@@ -450,7 +450,7 @@ def add_to(info: server.ServerInfo, name: str, platform: Platform, config: str) 
     [Platform.ONNXRUNTIME, Platform.OPENVINO, Platform.TENSORFLOW_SAVEDMODEL, Platform.TFLITE],
 )
 def test_a_configuration_without_tensors_is_completed_from_the_file(
-    completing: server.ServerInfo, platform: Platform
+    completing: lifecycle.ServerInfo, platform: Platform
 ) -> None:
     with add_to(completing, f"bare_{platform}", platform, small_models.bare_config_text(platform)) as client:
         config = client.get_model_config(f"bare_{platform}").config
@@ -470,7 +470,7 @@ def test_a_configuration_without_tensors_is_completed_from_the_file(
         check(platform, client.infer(f"bare_{platform}", inputs(platform, *sample)), *sample)
 
 
-def test_a_complete_configuration_is_left_as_it_is(completing: server.ServerInfo) -> None:
+def test_a_complete_configuration_is_left_as_it_is(completing: lifecycle.ServerInfo) -> None:
     text = small_models.config_text(Platform.ONNXRUNTIME)
     with add_to(completing, "complete", Platform.ONNXRUNTIME, text) as client:
         config = client.get_model_config("complete").config
@@ -481,7 +481,7 @@ def test_a_complete_configuration_is_left_as_it_is(completing: server.ServerInfo
 
 @pytest.mark.parametrize("platform", [Platform.TENSORFLOW, Platform.PYTORCH])
 def test_formats_that_do_not_name_their_tensors_need_them_in_the_configuration(
-    completing: server.ServerInfo, platform: Platform
+    completing: lifecycle.ServerInfo, platform: Platform
 ) -> None:
     with pytest.raises(InferenceServerException) as failure:
         add_to(completing, f"bare_{platform}", platform, small_models.bare_config_text(platform))

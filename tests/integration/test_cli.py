@@ -22,13 +22,13 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from harness import server
 from harness.errors import ServerError
 from harness.machine import paths
 from harness.models import MODELS
 from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.spec import Platform
 from harness.rounds import Scenario
+from harness.server import lifecycle
 from harness.serving import check_served
 from harness.triton.client import TritonClient
 from harness.tuning import Tuning
@@ -213,7 +213,7 @@ VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 TUNING = Tuning(ServerSettings(max_batch_size=32), client_batch=32, in_flight=1)
 
 
-def serve_python_model(info: server.ServerInfo, name: str, change) -> None:
+def serve_python_model(info: lifecycle.ServerInfo, name: str, change) -> None:
     """Load a Python model whose configuration was changed; its answers do not matter."""
     config = model_config(name, VARIANT, ServerSettings(max_batch_size=32))
     config.backend, config.platform, config.default_model_filename = "python", "", "model.py"
@@ -279,9 +279,9 @@ def test_other_weights_on_the_server_are_found_out_before_the_test(
     biggest.CopyFrom(numpy_helper.from_array(scrambled, biggest.name))
     onnx.save(model, file)
     state_dir = tmp_path / "server"
-    info = server.start(repository, state_dir=state_dir, die_with_parent=True)
+    info = lifecycle.start(repository, state_dir=state_dir, die_with_parent=True)
     ended = run_harness(*arguments, "--url", info.grpc_url, "--output", tmp_path / "second")
-    server.stop(info, state_dir)
+    lifecycle.stop(info, state_dir)
     assert ended.returncode == 3
     assert "is not the verified model" in ended.stdout
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import tritonclient.grpc
 
-from harness import server_flags, server_launch, supervisor
+from harness.server import flags, launch, supervisor
 from tests.docker_files import FOLDER, ROOT, Image, lay_out, mounts, services
 
 OTHER_ADDRESS = "127.0.0.2"
@@ -106,14 +106,14 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
 
 def put_tritonserver(home: Path) -> None:
     """The wheel's server, laid out as in NVIDIA's image."""
-    wheel = server_launch.find_wheel()
+    wheel = launch.find_wheel()
     python = home / "backends" / "python"
     python.mkdir(parents=True)
     for file in wheel.python_backend:
         shutil.copy2(file, python / file.name)
     (home / "bin").mkdir()
     wrapper = home / "bin" / "tritonserver"
-    environment = server_launch.environment(wheel)
+    environment = launch.environment(wheel)
     exports = [
         f"export {name}={shlex.quote(environment[name])}"
         for name in ("PATH", "LD_LIBRARY_PATH", "PYTHONNOUSERSITE", "CUDA_VISIBLE_DEVICES")
@@ -163,7 +163,7 @@ def test_the_image_without_native_backends_gets_all_of_ours(containers: Containe
 def test_the_server_is_of_the_version_that_the_flags_are_for(containers: Containers) -> None:
     with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{containers.grpc_port}") as client:
         version = client.get_server_metadata().version
-    assert server_flags.parse_version(version) == server_flags.EMBEDDED
+    assert flags.parse_version(version) == flags.EMBEDDED
 
 
 def test_the_clients_command_converts_measures_and_leaves_the_results_on_the_host(

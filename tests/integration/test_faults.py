@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import loadgen, server
+from harness import loadgen
 from harness.job import Outcome
 from harness.loadgen import Mode
 from harness.models import MODELS, manifest
@@ -19,6 +19,7 @@ from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings, model_config, to_text
 from harness.models.spec import Platform
 from harness.rounds import Scenario
+from harness.server import lifecycle
 from harness.triton.client import TritonClient
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
@@ -63,9 +64,9 @@ def own_server(tmp_path: Path):
     repository = tmp_path / "repository"
     repository.mkdir()
     state_dir = tmp_path / "server"
-    info = server.start(repository, state_dir=state_dir, die_with_parent=True)
+    info = lifecycle.start(repository, state_dir=state_dir, die_with_parent=True)
     yield info
-    server.stop(info, state_dir)
+    lifecycle.stop(info, state_dir)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def run_worker(tmp_path: Path):
     np.save(samples, np.zeros((SAMPLES, 3, 224, 224), np.float32))
 
     def run(
-        info: server.ServerInfo,
+        info: lifecycle.ServerInfo,
         entry: Path,
         scenario: Scenario,
         fault: Callable[[], object],

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import loadgen, server
+from harness import loadgen
 from harness.answers.payloads import records_of
 from harness.job import Outcome
 from harness.loadgen import Mode
@@ -17,6 +17,7 @@ from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import model_config, to_text
 from harness.models.spec import Platform
 from harness.rounds import Scenario
+from harness.server import lifecycle
 from harness.triton.client import TritonClient
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
 
@@ -37,7 +38,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def entry(triton: server.ServerInfo) -> Path:
+def entry(triton: lifecycle.ServerInfo) -> Path:
     folder = triton.repository / "boxes"
     (folder / "1").mkdir(parents=True)
     (folder / "1" / "model.py").write_text(MODEL.read_text())
@@ -56,7 +57,7 @@ def entry(triton: server.ServerInfo) -> Path:
 
 
 @pytest.fixture
-def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path: Path):
+def run_accuracy(triton: lifecycle.ServerInfo, entry: Path, samples: Path, tmp_path: Path):
     """Run one accuracy test in the worker's own process; its outcome, and the log's payloads by sample."""
 
     def run(transport: str) -> tuple[Outcome, dict[int, bytes]]:
@@ -77,7 +78,7 @@ def run_accuracy(triton: server.ServerInfo, entry: Path, samples: Path, tmp_path
 
 @pytest.mark.parametrize("transport", ["shm", "grpc"])
 def test_every_image_gets_its_own_boxes_and_memory_is_bounded_by_the_loaded_samples(
-    run_accuracy: Callable, triton: server.ServerInfo, transport: str
+    run_accuracy: Callable, triton: lifecycle.ServerInfo, transport: str
 ) -> None:
     before = server_peak_rss_bytes(triton.pid)
     outcome, payloads = run_accuracy(transport)

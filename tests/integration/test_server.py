@@ -15,9 +15,9 @@ import psutil
 import pytest
 import tritonclient.grpc
 
-from harness import server
 from harness.errors import ServerError
 from harness.models.spec import Platform
+from harness.server import lifecycle
 from tests.integration import small_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,10 +37,10 @@ def place(tmp_path: Path) -> Iterator[Path]:
     write_entry(folder / "models")
     yield folder
     for state in folder.glob("state*"):
-        server.stop(None, state)
+        lifecycle.stop(None, state)
 
 
-def load(info: server.ServerInfo) -> None:
+def load(info: lifecycle.ServerInfo) -> None:
     with tritonclient.grpc.InferenceServerClient(info.grpc_url) as client:
         client.load_model("small")
         assert client.is_model_ready("small")
@@ -69,7 +69,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 def run_cli(state: Path, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """The command line with a state folder of the test's own. Pipes: it must not keep them open."""
-    code = "import sys; from pathlib import Path; from harness.server import main;"
+    code = "import sys; from pathlib import Path; from harness.server.__main__ import main;"
     code += " sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
     return subprocess.run(
         [sys.executable, "-c", code, str(state), *arguments],
@@ -89,7 +89,7 @@ from pathlib import Path
 import tritonclient.grpc
 from harness import server
 folder = Path(sys.argv[1])
-info = server.start(folder / "models", state_dir=folder / "state", die_with_parent=True)
+info = lifecycle.start(folder / "models", state_dir=folder / "state", die_with_parent=True)
 tritonclient.grpc.InferenceServerClient(info.grpc_url).load_model("small")
 print("loaded", flush=True)
 time.sleep(600)
@@ -114,84 +114,84 @@ def test_a_killed_parent_leaves_no_server_no_stub_and_no_shared_memory(
 
 
 def test_a_crashed_server_is_cleared_up_and_no_longer_running(place: Path) -> None:
-    info = server.start(place / "models", state_dir=place / "state")
+    info = lifecycle.start(place / "models", state_dir=place / "state")
     load(info)
     state = read_state(place / "state")
     os.kill(info.pid, signal.SIGKILL)
-    assert wait_until(lambda: server.running(place / "state") is None, 5)
+    assert wait_until(lambda: lifecycle.running(place / "state") is None, 5)
     assert wait_until(lambda: not traces(state), 5), traces(state)
     assert "tritonserver has ended, killed by SIGKILL: " in info.log.read_text()
 
 
 def test_a_server_that_was_told_to_end_says_nothing_of_how(place: Path) -> None:
-    info = server.start(place / "models", state_dir=place / "state")
-    assert server.stop(info, place / "state")
+    info = lifecycle.start(place / "models", state_dir=place / "state")
+    assert lifecycle.stop(info, place / "state")
     assert "tritonserver has ended" not in info.log.read_text()
 
 
 def test_a_killed_supervisor_takes_the_server_with_it_and_the_next_start_clears_up(place: Path) -> None:
-    load(server.start(place / "models", state_dir=place / "state"))
+    load(lifecycle.start(place / "models", state_dir=place / "state"))
     state = read_state(place / "state")
     leftover = Path("/dev/shm") / f"{state['shm_prefix']}leftover"
     leftover.touch()
     os.kill(state["supervisor"], signal.SIGKILL)
-    assert wait_until(lambda: server.running(place / "state") is None, 5)
-    load(server.start(place / "models", state_dir=place / "state"))
+    assert wait_until(lambda: lifecycle.running(place / "state") is None, 5)
+    load(lifecycle.start(place / "models", state_dir=place / "state"))
     assert not leftover.exists()
     assert wait_until(lambda: not traces(state), 5), traces(state)
 
 
 def test_a_server_that_ignores_the_request_to_end_is_killed(place: Path) -> None:
-    info = server.start(place / "models", state_dir=place / "state")
+    info = lifecycle.start(place / "models", state_dir=place / "state")
     load(info)
     state = read_state(place / "state")
     os.kill(info.pid, signal.SIGSTOP)
     started = time.monotonic()
-    assert server.stop(info, place / "state")
+    assert lifecycle.stop(info, place / "state")
     assert time.monotonic() - started < 5
     assert traces(state) == []
 
 
 def test_stop_is_quick_and_complete_with_a_model_loaded(place: Path) -> None:
-    info = server.start(place / "models", state_dir=place / "state")
+    info = lifecycle.start(place / "models", state_dir=place / "state")
     load(info)
     state = read_state(place / "state")
     started = time.monotonic()
-    assert server.stop(info, place / "state")
+    assert lifecycle.stop(info, place / "state")
     assert time.monotonic() - started < 4
     assert traces(state) == []
-    assert not server.stop(info, place / "state")
+    assert not lifecycle.stop(info, place / "state")
 
 
 def test_two_servers_run_side_by_side_and_only_the_one_asked_is_stopped(place: Path) -> None:
-    first = server.start(place / "models", state_dir=place / "state 1")
-    second = server.start(place / "models", state_dir=place / "state 2")
+    first = lifecycle.start(place / "models", state_dir=place / "state 1")
+    second = lifecycle.start(place / "models", state_dir=place / "state 2")
     assert first.grpc_url != second.grpc_url
     load(first)
     load(second)
-    assert not server.stop(first, place / "state 2")
-    assert server.stop(first, place / "state 1")
-    assert server.running(place / "state 2") == second
-    assert server.is_ready(second)
+    assert not lifecycle.stop(first, place / "state 2")
+    assert lifecycle.stop(first, place / "state 1")
+    assert lifecycle.running(place / "state 2") == second
+    assert lifecycle.is_ready(second)
 
 
 def test_a_second_start_in_the_same_state_folder_is_refused_and_says_where_the_first_is(
     place: Path,
 ) -> None:
-    info = server.start(place / "models", state_dir=place / "state")
-    with pytest.raises(server.AlreadyRunning, match=info.grpc_url) as refusal:
-        server.start(place / "models", state_dir=place / "state")
+    info = lifecycle.start(place / "models", state_dir=place / "state")
+    with pytest.raises(lifecycle.AlreadyRunning, match=info.grpc_url) as refusal:
+        lifecycle.start(place / "models", state_dir=place / "state")
     assert refusal.value.info == info
 
 
 def test_another_process_with_the_servers_old_pid_is_not_taken_for_it(place: Path) -> None:
-    server.start(place / "models", state_dir=place / "state")
+    lifecycle.start(place / "models", state_dir=place / "state")
     state = read_state(place / "state")
-    server.stop(None, place / "state")
+    lifecycle.stop(None, place / "state")
     stranger = {**state, "pid": os.getpid(), "supervisor": os.getppid()}
     (place / "state" / "server.json").write_text(json.dumps(stranger))
-    assert server.running(place / "state") is None
-    assert not server.stop(None, place / "state")
+    assert lifecycle.running(place / "state") is None
+    assert not lifecycle.stop(None, place / "state")
 
 
 def test_the_command_line_starts_a_server_that_outlives_it(place: Path) -> None:
@@ -199,7 +199,7 @@ def test_the_command_line_starts_a_server_that_outlives_it(place: Path) -> None:
     repository = ("--model-repository", str(place / "models"))
     up = run_cli(state, "up", *repository)
     assert (up.returncode, up.stderr) == (0, "")
-    info = server.running(state)
+    info = lifecycle.running(state)
     assert info is not None
     assert info.grpc_url in up.stdout
     again = run_cli(state, "up", *repository)
@@ -245,11 +245,11 @@ def test_a_server_that_dies_at_start_is_reported_with_what_it_printed_last(place
 
 def test_a_host_that_is_not_ours_is_a_server_error(place: Path) -> None:
     with pytest.raises(ServerError, match=r"cannot listen on 192\.0\.2\.1: "):  # RFC 5737, for documentation
-        server.start(place / "models", state_dir=place / "state", host="192.0.2.1")
+        lifecycle.start(place / "models", state_dir=place / "state", host="192.0.2.1")
 
 
 def test_the_server_listens_on_the_given_interface_only(place: Path) -> None:
-    info = server.start(place / "models", state_dir=place / "state")
+    info = lifecycle.start(place / "models", state_dir=place / "state")
     sockets = [c for c in psutil.Process(info.pid).net_connections() if c.status == psutil.CONN_LISTEN]
     assert len(sockets) >= 3
     assert {socket.laddr.ip.removeprefix("::ffff:") for socket in sockets} == {"127.0.0.1"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import server
 from harness.machine import paths
+from harness.server import lifecycle
 from harness.triton.client import TritonClient
 
 ENTRY = "mobilenet_onnxruntime"
@@ -15,11 +15,11 @@ SAMPLES = 48
 
 
 @pytest.fixture
-def second_server(tmp_path: Path) -> Iterator[server.ServerInfo]:
+def second_server(tmp_path: Path) -> Iterator[lifecycle.ServerInfo]:
     state_dir = tmp_path / "second"
-    info = server.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
+    info = lifecycle.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
     yield info
-    server.stop(info, state_dir)
+    lifecycle.stop(info, state_dir)
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def second_server(tmp_path: Path) -> Iterator[server.ServerInfo]:
 )
 def test_two_servers_share_the_samples(
     run_harness: Callable,
-    repository_server: server.ServerInfo,
-    second_server: server.ServerInfo,
+    repository_server: lifecycle.ServerInfo,
+    second_server: lifecycle.ServerInfo,
     tmp_path: Path,
     options: tuple[object, ...],
 ) -> None:

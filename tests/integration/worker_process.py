@@ -7,12 +7,12 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness import server
 from harness.job import Job, Outcome, read_outcome
 from harness.loadgen import Mode, Plan
 from harness.machine.processes import start_module
 from harness.models.spec import ModelSpec
 from harness.rounds import Scenario, rules
+from harness.server import lifecycle
 
 
 def plan_of(spec: ModelSpec, scenario: Scenario, mode: Mode, **settings: object) -> Plan:
@@ -30,7 +30,7 @@ def plan_of(spec: ModelSpec, scenario: Scenario, mode: Mode, **settings: object)
 
 
 def start_worker(
-    info: server.ServerInfo,
+    info: lifecycle.ServerInfo,
     entry: Path,
     samples: Path,
     plan: Plan,

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from converters import cli, configs, fetch, source
-from harness import server
+from harness.server.__main__ import main as server
 
 
 @pytest.mark.parametrize(
     ("main", "arguments"),
     [
-        (server.main, []),
-        (server.main, ["up", "--grpc-port", "0"]),
-        (server.main, ["logs", "--lines", "x"]),
+        (server, []),
+        (server, ["up", "--grpc-port", "0"]),
+        (server, ["logs", "--lines", "x"]),
         (cli.main, ["--bogus"]),
         (configs.main, ["--bogus"]),
         (fetch.main, []),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.container import backends, client, owner, server
-from harness.container.client import command_line
+from harness.server.container import backends, client, owner, server
+from harness.server.container.client import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE_25_02 = {"dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow"}
@@ -66,7 +66,7 @@ def test_weights_are_fetched_and_models_converted_without_a_server() -> None:
 AS_OWNER = """
 import os, sys
 from pathlib import Path
-from harness.container.owner import become_owner
+from harness.server.container.owner import become_owner
 become_owner([Path(folder) for folder in sys.argv[1:]])
 print(os.getuid(), os.getgid(), os.getgroups(), os.environ["HOME"])
 """
@@ -112,7 +112,7 @@ def test_an_image_without_tritons_version_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
-SERVE = "from harness.container import server; server._GRACE_S = 1; sys.exit(server.main(['serve']))"
+SERVE = "from harness.server.container import server; server._GRACE_S = 1; sys.exit(server.main(['serve']))"
 FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child"]
 if os.getuid() != 0:
     FIRST_PROCESS.append("--map-root-user")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.server_flags import flags, parse_version
+from harness.server.flags import flags, parse_version
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import server_launch
 from harness.errors import ServerError
+from harness.server import launch
 
-WHEEL = server_launch.Wheel(
+WHEEL = launch.Wheel(
     server=Path("/wheel/tritonserver"),
     libraries=Path("/wheel/libs"),
     python_backend=(Path("/wheel/libtriton_python.so"), Path("/wheel/utils.py"), Path("/wheel/stub")),
@@ -22,7 +22,7 @@ def test_the_stub_finds_this_interpreters_packages_and_libpython(monkeypatch: py
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/users/own")
     monkeypatch.setenv("PYTHONPATH", "/somewhere/else")
-    env = server_launch.environment(WHEEL)
+    env = launch.environment(WHEEL)
     assert env["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert env["LD_LIBRARY_PATH"] == f"/wheel/libs:{sysconfig.get_config_var('LIBDIR')}:/users/own"
     assert "PYTHONPATH" not in env
@@ -37,9 +37,9 @@ def test_a_missing_libpython_is_one_line_that_says_what_to_install(tmp_path: Pat
         "exit 127\n"
     )
     stub.chmod(0o755)
-    wheel = server_launch.Wheel(WHEEL.server, WHEEL.libraries, (stub,))
+    wheel = launch.Wheel(WHEEL.server, WHEEL.libraries, (stub,))
     with pytest.raises(ServerError) as failure:
-        server_launch.check_python(wheel, dict(os.environ))
+        launch.check_python(wheel, dict(os.environ))
     message = str(failure.value)
     assert "(shared libraries: libpython3.11.so.1.0: cannot open)" in message
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -48,17 +48,17 @@ def test_a_missing_libpython_is_one_line_that_says_what_to_install(tmp_path: Pat
 
 
 def test_the_installed_wheel_is_complete_and_its_stub_starts() -> None:
-    wheel = server_launch.find_wheel()
+    wheel = launch.find_wheel()
     assert wheel.server.is_file()
     assert wheel.libraries.is_dir()
     assert all(file.is_file() for file in wheel.python_backend)
-    server_launch.check_python(wheel, server_launch.environment(wheel))
+    launch.check_python(wheel, launch.environment(wheel))
 
 
 def test_the_backend_directory_holds_ours_beside_the_python_backend(tmp_path: Path) -> None:
     folder = tmp_path / "backends"
     (folder / "stale").mkdir(parents=True)
-    server_launch.assemble_backends(folder, server_launch.find_wheel())
+    launch.assemble_backends(folder, launch.find_wheel())
     assert {path.name for path in folder.iterdir()} == {
         "batching.py", "onnxruntime", "openvino", "python", "pytorch", "tensorflow", "tflite",
     }  # fmt: skip
@@ -79,15 +79,15 @@ def test_a_taken_port_that_was_asked_for_is_refused_with_its_option() -> None:
     with listen() as holder:
         taken = holder.getsockname()[1]
         with pytest.raises(ServerError, match=f"port {taken} .* taken; choose another with --metrics-port"):
-            server_launch.choose_ports("127.0.0.1", (0, 0, taken))
+            launch.choose_ports("127.0.0.1", (0, 0, taken))
 
 
 def test_a_default_that_is_taken_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     with listen() as holder, listen() as other:
         taken, free = holder.getsockname()[1], other.getsockname()[1]
         other.close()
-        monkeypatch.setattr(server_launch, "DEFAULT_PORTS", (taken, free, taken))
-        http, grpc, metrics = server_launch.choose_ports("127.0.0.1", None)
+        monkeypatch.setattr(launch, "DEFAULT_PORTS", (taken, free, taken))
+        http, grpc, metrics = launch.choose_ports("127.0.0.1", None)
     assert grpc == free
     assert taken not in (http, metrics)
     assert len({http, grpc, metrics}) == 3
@@ -96,17 +96,17 @@ def test_a_default_that_is_taken_is_replaced(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_port_that_was_asked_for_is_used() -> None:
     with listen() as holder:
         wanted = holder.getsockname()[1]
-    http, grpc, metrics = server_launch.choose_ports("127.0.0.1", (0, wanted, 0))
+    http, grpc, metrics = launch.choose_ports("127.0.0.1", (0, wanted, 0))
     assert grpc == wanted
     assert wanted not in (http, metrics)
 
 
 def test_the_command_line_has_no_path_that_a_shell_would_split() -> None:
-    command = server_launch.command(WHEEL, "127.0.0.1", (1, 2, 3), "prefix_", auto_complete=False)
+    command = launch.command(WHEEL, "127.0.0.1", (1, 2, 3), "prefix_", auto_complete=False)
     assert "--model-repository=repository" in command
     assert "--backend-directory=backends" in command
     assert "--grpc-port=2" in command
     assert "--disable-auto-complete-config" in command
     assert "--backend-config=python,shm-region-prefix-name=prefix_" in command
-    completing = server_launch.command(WHEEL, "127.0.0.1", (1, 2, 3), "prefix_", auto_complete=True)
+    completing = launch.command(WHEEL, "127.0.0.1", (1, 2, 3), "prefix_", auto_complete=True)
     assert set(command) - set(completing) == {"--disable-auto-complete-config"}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import server
+from harness.server import lifecycle
+from harness.server.__main__ import main
 
 STATE = {"repository": "/models", "host": "127.0.0.1", "ports": [8000, 8001, 8002]}
 PROCESSES = {"pid": 0, "started": None, "supervisor": 0, "supervisor_started": None}
@@ -29,15 +30,15 @@ PREFIX = {"shm_prefix": "triton_python_backend_1234_"}
 def test_what_another_version_or_nobody_has_written_is_no_server(tmp_path: Path, state: object) -> None:
     file = tmp_path / "server.json"
     file.write_text(json.dumps(state))
-    assert server.running(tmp_path) is None
-    assert not server.stop(None, tmp_path)
-    assert server.main(["status"], tmp_path) == 3
+    assert lifecycle.running(tmp_path) is None
+    assert not lifecycle.stop(None, tmp_path)
+    assert main(["status"], tmp_path) == 3
     assert file.exists()
 
 
 def test_what_a_dead_server_of_ours_has_left_is_removed(tmp_path: Path) -> None:
     file = tmp_path / "server.json"
     file.write_text(json.dumps({**STATE, **PROCESSES, **PREFIX}))
-    assert server.running(tmp_path) is None
-    assert not server.stop(None, tmp_path)
+    assert lifecycle.running(tmp_path) is None
+    assert not lifecycle.stop(None, tmp_path)
     assert not file.exists()

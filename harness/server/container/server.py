@@ -9,8 +9,8 @@ import urllib.request
 from collections.abc import Sequence
 from types import FrameType
 
-from harness.container.owner import become_owner
-from harness.server_flags import flags, parse_version
+from harness.server.container.owner import become_owner
+from harness.server.flags import flags, parse_version
 
 _ANSWER_TIMEOUT_S = 4
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
                 return 2
         case ["health", url]:
             return 0 if is_healthy(url) else 1
-    sys.stderr.write("usage: python3 -m harness.container.server serve FLAG ... | health URL\n")
+    sys.stderr.write("usage: python3 -m harness.server.container.server serve FLAG ... | health URL\n")
     return 2
 
 

@@ -4,9 +4,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from harness.container.owner import become_owner
 from harness.errors import EXIT_USAGE, HarnessError
 from harness.machine.paths import MODEL_REPOSITORY, RESULTS_DIR, STATE_DIR, weights_dir
+from harness.server.container.owner import become_owner
 
 _MODULES = {"fetch": "converters.fetch", "convert": "converters"}
 

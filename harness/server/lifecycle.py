@@ -1,11 +1,9 @@
-"""Start, find and stop the Triton server: `python -m harness.server up|down|status|logs`.
+"""Start, find and stop a Triton server.
 
-The server is the real tritonserver of the nvidia-pytriton wheel (`harness.server_launch`) under a supervisor
-(`harness.supervisor`). A state folder holds one server: its state file, log, backend directory, and a link to
-the model repository.
+The server is the real tritonserver of the nvidia-pytriton wheel (see `launch`) under a `supervisor`. A state
+folder holds one server: its state file, log, backend directory, and a link to the model repository.
 """
 
-import argparse
 import contextlib
 import http.client
 import json
@@ -19,17 +17,16 @@ import sys
 import time
 import urllib.request
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import server_launch, supervisor
-from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, ConfigError, HarnessError, ServerError
+from harness.errors import ConfigError, ServerError
 from harness.machine import file_lock, kernel, paths, progress
-from harness.machine.command import CommandParser
-from harness.machine.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
-from harness.server_launch import Ports
+from harness.machine.paths import SERVER_STATE_DIR
+from harness.server import launch, supervisor
+from harness.server.launch import Ports
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ _NOISE = re.compile(r"[|+]|\s*\d+# ")
 """Triton's tables and stack frames."""
 
 _STATE_FILE = "server.json"
-_LOG_FILE = "server.log"
+LOG_FILE = "server.log"
 
 _STATE_KEYS = {
     *("repository", "host", "ports"),
@@ -51,7 +48,7 @@ _STATE_KEYS = {
 _SHM_PREFIX = "triton_python_backend_"
 
 # Without the proxy of $http_proxy, which knows nothing of this machine's ports.
-_http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+http_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 # Reaped when they end; without this they would stay zombies as long as this process lives.
 _supervisors: dict[int, subprocess.Popen[bytes]] = {}
@@ -121,9 +118,9 @@ def start(
         for _ in range(_PORT_ATTEMPTS - 1):
             # Between choosing a free port and binding it, another process may take it.
             with contextlib.suppress(_PortLost):
-                chosen = server_launch.choose_ports(host, ports)
+                chosen = launch.choose_ports(host, ports)
                 return _launch(repository, state_dir, host, chosen, auto_complete, parent)
-        chosen = server_launch.choose_ports(host, ports)
+        chosen = launch.choose_ports(host, ports)
         return _launch(repository, state_dir, host, chosen, auto_complete, parent)
 
 
@@ -153,7 +150,7 @@ def _launch(
     repository: Path, state_dir: Path, host: str, ports: Ports, auto_complete: bool, parent: int
 ) -> ServerInfo:
     plan, env = _prepare(repository, state_dir, host, ports, auto_complete)
-    process = _spawn_supervisor({**plan, "die_with": parent}, env, state_dir / _LOG_FILE)
+    process = _spawn_supervisor({**plan, "die_with": parent}, env, state_dir / LOG_FILE)
     try:
         with progress.waiting("starting Triton"):
             return _wait_until_ready(process, state_dir, ports)
@@ -168,18 +165,18 @@ def _prepare(
     repository: Path, state_dir: Path, host: str, ports: Ports, auto_complete: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Fill the state folder; returns the supervisor's plan and the environment variables."""
-    wheel = server_launch.find_wheel()
-    env = server_launch.environment(wheel)
-    server_launch.check_python(wheel, env)
-    server_launch.check_shared_memory()
-    server_launch.assemble_backends(state_dir / server_launch.BACKENDS, wheel)
-    link = state_dir / server_launch.REPOSITORY
+    wheel = launch.find_wheel()
+    env = launch.environment(wheel)
+    launch.check_python(wheel, env)
+    launch.check_shared_memory()
+    launch.assemble_backends(state_dir / launch.BACKENDS, wheel)
+    link = state_dir / launch.REPOSITORY
     link.unlink(missing_ok=True)
     link.symlink_to(repository, target_is_directory=True)
     # Unlike Triton's own, a prefix that no other server has: what carries it is ours to remove.
     shm_prefix = f"{_SHM_PREFIX}{uuid.uuid4().hex[:12]}_"
     plan = {
-        "command": server_launch.command(wheel, host, ports, shm_prefix, auto_complete=auto_complete),
+        "command": launch.command(wheel, host, ports, shm_prefix, auto_complete=auto_complete),
         "folder": str(state_dir),
         "state_file": str(state_dir / _STATE_FILE),
         "state": {
@@ -229,7 +226,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], state_dir: Path, ports: 
 
 def log_tail(state_dir: Path) -> str:
     """The last telling lines of a server's log, and where that is."""
-    log = state_dir / _LOG_FILE
+    log = state_dir / LOG_FILE
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     telling = [line for line in lines if line.strip() and not _NOISE.match(line)]
     return "\n  ".join([f"the end of {log}:", *telling[-_LOG_TAIL:]])
@@ -238,7 +235,7 @@ def log_tail(state_dir: Path) -> str:
 def is_ready(info: ServerInfo) -> bool:
     """Whether the server says that it is ready for requests."""
     try:
-        with _http.open(f"{info.http_url}/v2/health/ready", timeout=5) as answer:
+        with http_opener.open(f"{info.http_url}/v2/health/ready", timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):  # nothing there, or something that is no web server
         return False
@@ -256,7 +253,7 @@ def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
         grpc_url=f"{host}:{grpc}",
         http_url=f"http://{host}:{http}",
         metrics_url=f"http://{host}:{metrics}/metrics",
-        log=state_dir.absolute() / _LOG_FILE,
+        log=state_dir.absolute() / LOG_FILE,
         repository=Path(state["repository"]),
     )
 
@@ -324,120 +321,3 @@ def _kill_stubs(shm_prefix: str) -> None:
             arguments = file.read_bytes().decode(errors="replace").split("\0")
             if any(argument.startswith(shm_prefix) for argument in arguments):
                 os.kill(int(file.parent.name), signal.SIGKILL)
-
-
-def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_DIR) -> int:
-    """Carry out one command line; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    options = _parser().parse_args(arguments)
-    try:
-        return int(_COMMANDS[options.command](options, state_dir))
-    except HarnessError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except (OSError, ValueError) as error:
-        # The state folder cannot be written, or what is in it is damaged.
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="python -m harness.server", description="Start and stop the Triton server.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|logs")
-
-    def add(name: str, what: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name, prog=f"./run.sh tritonserver-{name}", help=what, description=f"{what.capitalize()}."
-        )
-
-    up = add("up", "start the server and leave it running")
-    up.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
-    for option, default in zip(server_launch.PORT_OPTIONS, server_launch.DEFAULT_PORTS, strict=True):
-        up.add_argument(
-            option,
-            type=_port,
-            default=0,
-            metavar="PORT",
-            help=f"default: {default} if free, else any free port",
-        )
-    up.add_argument(
-        "--model-repository",
-        type=Path,
-        default=MODEL_REPOSITORY,
-        metavar="DIR",
-        help="what it may serve (default: model_repository/; runs use the server only with that one)",
-    )
-    add("down", "stop the server")
-    add("status", "say where the server is and what it serves, or exit with 3")
-    logs = add("logs", "show what the server printed")
-    logs.add_argument("--lines", type=int, default=100, help="how many of the last (default: %(default)s)")
-    logs.add_argument("--follow", action="store_true", help="go on showing what is added")
-    return parser
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
-    return int(text)
-
-
-def _up(options: argparse.Namespace, state_dir: Path) -> int:
-    ports = (options.http_port, options.grpc_port, options.metrics_port)
-    try:
-        if info := running(state_dir):
-            raise AlreadyRunning(info)
-        info = start(options.model_repository, ports=ports, state_dir=state_dir, host=options.host)
-        _show("Triton is ready", info)
-    except AlreadyRunning as error:
-        _show("Triton is already running", error.info)
-    return 0
-
-
-def _down(_options: argparse.Namespace, state_dir: Path) -> int:
-    was_running = stop(None, state_dir)
-    print("Triton is stopped" if was_running else "Triton was not running")  # noqa: T201 - the result
-    return 0
-
-
-def _status(_options: argparse.Namespace, state_dir: Path) -> int:
-    info = running(state_dir)
-    if info is None:
-        print("Triton is not running; start it with ./run.sh tritonserver-up")  # noqa: T201 - the result
-        return EXIT_SERVER
-    _show("Triton is ready" if is_ready(info) else "Triton is running, but not ready", info)
-    for model in _models(info):
-        print(f"  {model}")  # noqa: T201 - the result
-    return 0
-
-
-def _models(info: ServerInfo) -> list[str]:
-    request = urllib.request.Request(f"{info.http_url}/v2/repository/index", data=b"{}", method="POST")
-    try:
-        with _http.open(request, timeout=5) as answer:
-            index = json.loads(answer.read())
-    except (OSError, http.client.HTTPException, ValueError):
-        return []
-    return [f"{entry['name']}: {entry['state']}" for entry in index if entry.get("state")]
-
-
-def _logs(options: argparse.Namespace, state_dir: Path) -> int:
-    log = state_dir / _LOG_FILE
-    if not log.exists():
-        raise ServerError(f"there is no log yet ({log}); start the server first")
-    command = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
-    return subprocess.run(command, check=False).returncode
-
-
-def _show(title: str, info: ServerInfo) -> None:
-    print(  # noqa: T201 - the result
-        f"{title} (pid {info.pid})\n  gRPC        {info.grpc_url}\n  HTTP        {info.http_url}\n"
-        f"  metrics     {info.metrics_url}\n  repository  {info.repository}\n  log         {info.log}"
-    )
-
-
-_COMMANDS = {"up": _up, "down": _down, "status": _status, "logs": _logs}
-
-if __name__ == "__main__":
-    sys.exit(main())

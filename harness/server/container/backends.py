@@ -1,6 +1,6 @@
 """While the server's image is built: give Triton those of our backends that it has no native one for.
 
-    python3 -m harness.container.backends SOURCE TARGET REQUIREMENTS
+    python3 -m harness.server.container.backends SOURCE TARGET REQUIREMENTS
 
 Release 25.02 lacks only TensorFlow Lite; later ones lack TensorFlow too, NVIDIA's smaller images still more.
 """
@@ -65,7 +65,7 @@ def add(source: Path, target: Path, requirements: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Carry out the command line; returns the exit code."""
     if len(arguments) != 3:
-        sys.stderr.write("usage: python3 -m harness.container.backends SOURCE TARGET REQUIREMENTS\n")
+        sys.stderr.write("usage: python3 -m harness.server.container.backends SOURCE TARGET REQUIREMENTS\n")
         return 2
     source, target, requirements = map(Path, arguments)
     try:

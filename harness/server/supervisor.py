@@ -4,7 +4,7 @@ tritonserver's stubs are processes of their own that hold shared memory; after a
 whoever started it, they may stay behind. This process starts the server, adopts its orphans, and when the
 server ends, for whatever reason, ends them and removes their shared memory.
 
-Standard library only: it is run as a file, and stays in memory as long as the server.
+Standard library only: it stays in memory as long as the server.
 """
 
 import json
@@ -26,7 +26,7 @@ _ENDING = {signal.SIGTERM, signal.SIGINT}
 
 
 def main() -> None:
-    """Run the server that argv[1] describes (see `harness.server`) until it ends or we are told to."""
+    """Run the server that argv[1] describes (see `lifecycle`) until it ends or we are told to."""
     plan = json.loads(sys.argv[1])
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_ENDING})
     prctl(_PR_SET_CHILD_SUBREAPER, 1)

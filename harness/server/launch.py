@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.errors import ServerError
 from harness.machine.kernel import SHM_DIR
 from harness.machine.paths import BACKENDS_DIR
-from harness.server_flags import EMBEDDED, flags
+from harness.server.flags import EMBEDDED, flags
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Triton as a process: start it, find it, stop it."""

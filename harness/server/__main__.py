@@ -1,0 +1,144 @@
+"""Start, find and stop the Triton server: `python -m harness.server up|down|status|logs`."""
+
+import argparse
+import http.client
+import json
+import logging
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, HarnessError, ServerError
+from harness.machine.command import CommandParser
+from harness.machine.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
+from harness.server import launch
+from harness.server.lifecycle import (
+    LOG_FILE,
+    AlreadyRunning,
+    ServerInfo,
+    http_opener,
+    is_ready,
+    running,
+    start,
+    stop,
+)
+
+
+def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_DIR) -> int:
+    """Carry out one command line; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    options = _parser().parse_args(arguments)
+    try:
+        return int(_COMMANDS[options.command](options, state_dir))
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except (OSError, ValueError) as error:
+        # The state folder cannot be written, or what is in it is damaged.
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(prog="python -m harness.server", description="Start and stop the Triton server.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|logs")
+
+    def add(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, prog=f"./run.sh tritonserver-{name}", help=what, description=f"{what.capitalize()}."
+        )
+
+    up = add("up", "start the server and leave it running")
+    up.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: %(default)s)")
+    for option, default in zip(launch.PORT_OPTIONS, launch.DEFAULT_PORTS, strict=True):
+        up.add_argument(
+            option,
+            type=_port,
+            default=0,
+            metavar="PORT",
+            help=f"default: {default} if free, else any free port",
+        )
+    up.add_argument(
+        "--model-repository",
+        type=Path,
+        default=MODEL_REPOSITORY,
+        metavar="DIR",
+        help="what it may serve (default: model_repository/; runs use the server only with that one)",
+    )
+    add("down", "stop the server")
+    add("status", "say where the server is and what it serves, or exit with 3")
+    logs = add("logs", "show what the server printed")
+    logs.add_argument("--lines", type=int, default=100, help="how many of the last (default: %(default)s)")
+    logs.add_argument("--follow", action="store_true", help="go on showing what is added")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (1 to 65535)")
+    return int(text)
+
+
+def _up(options: argparse.Namespace, state_dir: Path) -> int:
+    ports = (options.http_port, options.grpc_port, options.metrics_port)
+    try:
+        if info := running(state_dir):
+            raise AlreadyRunning(info)
+        info = start(options.model_repository, ports=ports, state_dir=state_dir, host=options.host)
+        _show("Triton is ready", info)
+    except AlreadyRunning as error:
+        _show("Triton is already running", error.info)
+    return 0
+
+
+def _down(_options: argparse.Namespace, state_dir: Path) -> int:
+    was_running = stop(None, state_dir)
+    print("Triton is stopped" if was_running else "Triton was not running")  # noqa: T201 - the result
+    return 0
+
+
+def _status(_options: argparse.Namespace, state_dir: Path) -> int:
+    info = running(state_dir)
+    if info is None:
+        print("Triton is not running; start it with ./run.sh tritonserver-up")  # noqa: T201 - the result
+        return EXIT_SERVER
+    _show("Triton is ready" if is_ready(info) else "Triton is running, but not ready", info)
+    for model in _models(info):
+        print(f"  {model}")  # noqa: T201 - the result
+    return 0
+
+
+def _models(info: ServerInfo) -> list[str]:
+    request = urllib.request.Request(f"{info.http_url}/v2/repository/index", data=b"{}", method="POST")
+    try:
+        with http_opener.open(request, timeout=5) as answer:
+            index = json.loads(answer.read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return []
+    return [f"{entry['name']}: {entry['state']}" for entry in index if entry.get("state")]
+
+
+def _logs(options: argparse.Namespace, state_dir: Path) -> int:
+    log = state_dir / LOG_FILE
+    if not log.exists():
+        raise ServerError(f"there is no log yet ({log}); start the server first")
+    command = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
+    return subprocess.run(command, check=False).returncode
+
+
+def _show(title: str, info: ServerInfo) -> None:
+    print(  # noqa: T201 - the result
+        f"{title} (pid {info.pid})\n  gRPC        {info.grpc_url}\n  HTTP        {info.http_url}\n"
+        f"  metrics     {info.metrics_url}\n  repository  {info.repository}\n  log         {info.log}"
+    )
+
+
+_COMMANDS = {"up": _up, "down": _down, "status": _status, "logs": _logs}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
