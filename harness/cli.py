@@ -1,69 +1,24 @@
 """The command line: options to RunConfig, results to stdout, errors to one line and an exit code."""
 
-import argparse
 import logging
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from harness import dry_run, result_file, runner
-from harness.config import RunConfig
 from harness.machine import files
-from harness.machine.command import OneLineParser, one_line_errors
-from harness.options import GROUPS, Kind
-from harness.resolution import Invocation, invocation
-from harness.results import Result, Unmeasured, print_sweep, print_table, reference_line
+from harness.machine.command import one_line_errors
+from harness.report.write import write_or_warn
+from harness.run import runner
+from harness.run.config import settings
+from harness.run.config.command_line import parser
+from harness.run.config.resolution import Invocation, invocation
+from harness.run.config.run_config import RunConfig
+from harness.run.results.result import Result, Unmeasured, write_all
+from harness.run.results.tables import print_sweep, print_table, reference_line
 
 logger = logging.getLogger(__name__)
 
 _Row = TypeVar("_Row", Result, Result | Unmeasured)
-
-_USAGE = "./run.sh bench --model NAME --platform WORD [OPTION ...]"
-_EPILOG = """\
-Options also come from the file of --config, as `count = 100` or `scenario =
-["Server", "Offline"]`; its paths are relative to it. The command line counts
-before the file, the file before the profile, the profile before the model.
-
-Exit codes: 0 valid; 1 INVALID, or accuracy below target; 2 bad usage or input;
-3 server or inference failure; 130 interrupted.
-"""
-_HELP_COLUMN = 26
-
-
-class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=_HELP_COLUMN)
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        # Words such as ssd-resnet34-tf are to be found and copied whole.
-        return textwrap.wrap(text, width, break_on_hyphens=False)
-
-
-def parser() -> argparse.ArgumentParser:
-    """All options; none has a default here, so that `resolution.resolve` can tell what was given."""
-    result = OneLineParser(
-        prog="./run.sh bench",
-        usage=_USAGE,
-        description="Run an MLPerf Inference vision benchmark against a Triton Inference Server.",
-        epilog=_EPILOG,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-    )
-    for title, options in GROUPS.items():
-        group = result.add_argument_group(title)
-        for option in options:
-            if option.kind == Kind.FLAG:
-                group.add_argument(
-                    *option.flags, dest=option.name, action="store_const", const=True, help=option.help
-                )
-            elif option.kind == Kind.REFUSED:
-                group.add_argument(
-                    *option.flags, dest=option.name, nargs="?", const="", metavar="X", help=option.help
-                )
-            else:
-                group.add_argument(*option.flags, dest=option.name, metavar=option.metavar, help=option.help)
-    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = invocation(given)
         logging.getLogger().setLevel(_level(asked.configs[0]))
         if asked.is_dry_run:
-            dry_run.show(asked.configs)
+            settings.show(asked.configs)
         else:
             ending.code = _run(asked)
     return ending.code
@@ -105,7 +60,7 @@ def _filed(config: RunConfig, results: Iterator[Result]) -> Iterator[Result]:
     for result in results:
         collected.append(result)
         if config.output_file:
-            result_file.write(config.output_file, config, collected)
+            write_all(config.output_file, config.max_latency_s, collected)
             logger.info("all scenarios so far: %s", config.output_file)
         yield result
 
@@ -117,6 +72,7 @@ def _report(results: Iterator[_Row], print_rows: Callable[[list[_Row]], None]) -
         for result in results:
             collected.append(result)
             if isinstance(result, Result):
+                write_or_warn(result.folder)
                 sys.stdout.write(reference_line(result) + "\n")
                 sys.stdout.flush()
     finally:

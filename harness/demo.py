@@ -7,7 +7,7 @@ seconds with real LoadGen and a real Triton, and the accuracy of serving against
 import sys
 
 from harness.cli import main
-from harness.rounds import Scenario
+from harness.run.mlperf.rounds import Scenario
 
 DEMO = {
     "--model": "mobilenet",

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 from harness.answers.payloads import payload_floats
-from harness.calibration import Calibrator, Stopwatch
-from harness.crew import crew_of
 from harness.data.sample_file import SampleFile
 from harness.errors import EXIT_SERVER, HarnessError
-from harness.job import Job, read_job
 from harness.models import manifest
-from harness.rounds import Scenario
-from harness.samples import SampleLibrary
-from harness.sut import Sut
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.calibration import Calibrator, Stopwatch
+from harness.run.worker.endpoints import crew_of
+from harness.run.worker.job import Job, read_job
+from harness.run.worker.qsl import SampleLibrary
+from harness.run.worker.sut import Sut
 from harness.triton.client import TritonClient
 
 _SAMPLES = 64

@@ -17,23 +17,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import runner, tuning
-from harness.config import SYNTHETIC
 from harness.errors import ConfigError, InferenceError
-from harness.job import Job
-from harness.loadgen import Mode
 from harness.machine import paths, progress
 from harness.machine.command import OneLineParser, one_line_errors
 from harness.machine.environment import cpu_count
 from harness.machine.processes import start_module
 from harness.models.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Platform
-from harness.preparation import Prepared, prepare
-from harness.resolution import resolve, sweep
-from harness.rounds import Scenario, rules
-from harness.serving import ModelLoader, borrowed, check_served
+from harness.run import runner
+from harness.run.config import tuning
+from harness.run.config.resolution import resolve, sweep
+from harness.run.config.run_config import SYNTHETIC
+from harness.run.config.tuning import Choice, Measured
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.preparation import Prepared, prepare
+from harness.run.serving import ModelLoader, borrowed, check_served
+from harness.run.worker.job import Job
 from harness.triton.client import TritonClient
-from harness.tuning import Choice, Measured
 
 logger = logging.getLogger(__name__)
 

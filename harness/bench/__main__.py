@@ -15,7 +15,7 @@ from harness.bench.session import own_server
 from harness.errors import EXIT_INTERRUPTED
 from harness.machine import files
 from harness.machine.command import one_line_errors
-from harness.preparation import prepare
+from harness.run.preparation import prepare
 from harness.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)

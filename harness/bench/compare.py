@@ -14,12 +14,12 @@ from harness.bench.limit import Limit
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
-from harness.bottleneck import Evidence, Verdict, judge
 from harness.machine.environment import cpu_count
-from harness.preparation import Prepared
-from harness.rounds import Scenario, rules
+from harness.run.config.tuning import Tuning
+from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.preparation import Prepared
+from harness.run.results.bottleneck import Evidence, Verdict, judge
 from harness.triton.client import TritonClient
-from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 

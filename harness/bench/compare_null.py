@@ -5,15 +5,15 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import config
 from harness.bench import null, targets
 from harness.bench.compare import Comparison
 from harness.bench.figures import Row, Unit
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.bench.targets import Target
-from harness.bottleneck import judge
-from harness.rounds import Scenario
+from harness.run.config import run_config
+from harness.run.mlperf.rounds import Scenario
+from harness.run.results.bottleneck import judge
 from harness.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
     for in_flight, bound in targets.NULL_QUERIES_PER_S.items():
         name = f"{in_flight} in flight, 1 pixel"
         tiny = null.write_entry(
-            repository, f"null_{in_flight}", side_px=1, in_flight=in_flight, transport=config.AUTO
+            repository, f"null_{in_flight}", side_px=1, in_flight=in_flight, transport=run_config.AUTO
         )
         row = _measure(
             result, Session(client, tiny, folder), name, in_flight, Unit.QUERIES_PER_S, _rate, options

@@ -13,9 +13,9 @@ from harness.models import manifest, model_config
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings
 from harness.models.spec import DType, Layout, Platform, Preprocess, Resize, TensorSpec, Variant
-from harness.preparation import Prepared
-from harness.resolution import resolve
-from harness.tuning import Tuning
+from harness.run.config.resolution import resolve
+from harness.run.config.tuning import Tuning
+from harness.run.preparation import Prepared
 
 _SAMPLES = 64
 _OUTPUT = "NULL_OUTPUT"
@@ -76,7 +76,7 @@ def tuning(in_flight: int) -> Tuning:
 
 
 def _settings(in_flight: int) -> ServerSettings:
-    # A single request has no others to be joined with: as harness.tuning does, spare it the batcher's thread.
+    # A single request has no others to be joined with: as `tuning` does, spare it the batcher's thread.
     return ServerSettings(
         _INSTANCES,
         max_batch_size=min(in_flight, _MAX_BATCH),

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import config, resolution
-from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.machine.command import OneLineParser
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.spec import Platform
-from harness.option_values import positive
-from harness.rounds import Scenario
+from harness.run.config import resolution, run_config
+from harness.run.config.run_config import RunConfig
+from harness.run.config.values import positive
+from harness.run.mlperf.rounds import Scenario
 
 _MODELS = "resnet50,mobilenet"
 _QUICK_MODELS = "mobilenet"
@@ -112,7 +112,7 @@ def _config(model: str, platform: str, scenario: str) -> RunConfig:
             "platform": platform,
             "scenario": scenario,
             "count": count,
-            "dataset": config.SYNTHETIC,
+            "dataset": run_config.SYNTHETIC,
         }
     )
 

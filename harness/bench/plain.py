@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
-from harness import timeline
 from harness.bench.bare import read_rows
 from harness.bench.frameworks import Array
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant
-from harness.rounds import Scenario
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker import timeline
 from harness.triton import statistics
 from harness.triton.client import TritonClient
 

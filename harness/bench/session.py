@@ -9,21 +9,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import loadgen, runner, timeline
 from harness.bench.plain import Job, PlainOutcome
-from harness.bottleneck import Evidence, Setup, evidence_of
 from harness.errors import InferenceError
-from harness.job import Outcome
-from harness.loadgen import Mode
 from harness.machine import paths
 from harness.machine.processes import start_module
 from harness.models.model_config import model_config, to_json
-from harness.preparation import Prepared
-from harness.rounds import Scenario, rules
+from harness.run import runner
+from harness.run.config.tuning import Tuning
+from harness.run.mlperf import logs
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.preparation import Prepared
+from harness.run.results.bottleneck import Evidence, Setup, evidence_of
+from harness.run.serving import check_served, executed_precision
+from harness.run.worker import timeline
+from harness.run.worker.job import Outcome
 from harness.server import lifecycle
-from harness.serving import check_served, executed_precision
 from harness.triton.client import TritonClient
-from harness.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +192,7 @@ class Session:
 def _ours(
     log_dir: Path, outcome: Outcome, scenario: Scenario, tuning: Tuning, loaded: int, processes: int
 ) -> Ours:
-    log = loadgen.read_detail(log_dir)
+    log = logs.read_detail(log_dir)
 
     def logged(value: float | None) -> float:
         if value is None:

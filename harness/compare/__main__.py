@@ -10,12 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness import recorded_run
 from harness.compare import page
 from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
 from harness.errors import EXIT_INTERRUPTED
 from harness.machine import files
 from harness.machine.command import OneLineParser, one_line_errors
+from harness.run.results import recorded_run
 
 
 def parser() -> argparse.ArgumentParser:

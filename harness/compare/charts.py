@@ -7,7 +7,7 @@ from harness.report import axes, latency_charts, run_charts, svg
 from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from harness.report.latency_charts import Latencies
 from harness.report.scale import Scale, nice_end, number
-from harness.timeline import Recorded
+from harness.run.worker.timeline import Recorded
 
 _COLOURS = 6
 _SPANS = 24

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.recorded_run import RecordedRun
-from harness.rounds import Scenario
+from harness.run.mlperf.rounds import Scenario
+from harness.run.results.recorded_run import RecordedRun
 
 _NO_SETTING = frozenset(
     ("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls")

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness import timeline
-from harness.loadgen import PERCENTILE, Mode
-from harness.recorded_run import RecordedRun
 from harness.report.latency_charts import Latencies
-from harness.rounds import Scenario
+from harness.run.mlperf.plan import PERCENTILE, Mode
+from harness.run.mlperf.rounds import Scenario
+from harness.run.results.recorded_run import RecordedRun
+from harness.run.worker import timeline
 
 PARTS = 8
 _STUDENT_T = 2.365

@@ -2,12 +2,12 @@
 
 from markupsafe import Markup
 
-from harness import timeline
 from harness.compare import charts
 from harness.compare.comparison import COLUMNS, RULE, Comparison, title
-from harness.loadgen import Mode
 from harness.report.latency_charts import Latencies
 from harness.report.page import Plot, fill
+from harness.run.mlperf.plan import Mode
+from harness.run.worker import timeline
 
 
 def render(comparison: Comparison) -> str:

@@ -305,7 +305,7 @@ class ModelSpec:
     task: Task
     target: Target
     rounds: tuple[str, ...]
-    """MLPerf rounds (of those in `harness.rounds`) in which this was a benchmark."""
+    """MLPerf rounds (of those in `harness.run.mlperf.rounds`) in which this was a benchmark."""
     performance_sample_count: int
     """mlperf.conf; samples that fit in memory and that performance runs draw from."""
     quick_sample_count: int

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from harness.options import OPTIONS
-from harness.recorded_run import RecordedRun
+from harness.run.config.options import OPTIONS
+from harness.run.results.recorded_run import RecordedRun
 
 COMMAND_LINE = "command line"
 

@@ -9,17 +9,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness import timeline
 from harness.answers import boxes
-from harness.bottleneck import Bound, judge
-from harness.loadgen import Mode
 from harness.models import MODELS
-from harness.recorded_run import RecordedRun
 from harness.report import facts, latency_charts, pictures, run_charts
 from harness.report.latency_charts import Latencies
 from harness.report.scale import number
-from harness.results import is_shortened
-from harness.rounds import Scenario
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario
+from harness.run.results.bottleneck import Bound, judge
+from harness.run.results.recorded_run import RecordedRun
+from harness.run.results.tables import is_shortened
+from harness.run.worker import timeline
 
 REPORT_NAME = "report.html"
 _TEMPLATES = jinja2.Environment(

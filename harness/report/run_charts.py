@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.bottleneck import Verdict
 from harness.report import axes, svg
 from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
 from harness.report.scale import Scale, nice_end, number, tick_labels
+from harness.run.results.bottleneck import Verdict
 from harness.triton.statistics import ServerStatistics
 
 _MOST_BINS = 60

@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-from harness import recorded_run
 from harness.machine import files
 from harness.report import page
+from harness.run.results import recorded_run
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.machine import paths
-from harness.rounds import Scenario
+from harness.run.mlperf.rounds import Scenario
 
 BOUNDS = {"client-bound", "server-bound", "transport-bound"}
 

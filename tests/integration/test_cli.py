@@ -27,11 +27,11 @@ from harness.machine import paths
 from harness.models import MODELS
 from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.spec import Platform
-from harness.rounds import Scenario
+from harness.run.config.tuning import Tuning
+from harness.run.mlperf.rounds import Scenario
+from harness.run.serving import check_served
 from harness.server import lifecycle
-from harness.serving import check_served
 from harness.triton.client import TritonClient
-from harness.tuning import Tuning
 
 MINIMAL = ("--model", "mobilenet", "--platform", "onnxruntime", "--weights", "seeded")
 QUICK = (*MINIMAL, "--dataset", "synthetic", "--count", "32", "--scenario", "Offline")

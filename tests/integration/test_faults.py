@@ -11,14 +11,14 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import loadgen
-from harness.job import Outcome
-from harness.loadgen import Mode
 from harness.models import MODELS, manifest
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings, model_config, to_text
 from harness.models.spec import Platform
-from harness.rounds import Scenario
+from harness.run.mlperf import logs
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.job import Outcome
 from harness.server import lifecycle
 from harness.triton.client import TritonClient
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
@@ -101,7 +101,7 @@ def run_worker(tmp_path: Path):
         log_dir = tmp_path / "log"
         log_dir.mkdir()
         worker = start_worker(info, entry, samples, plan, log_dir, timeout_s=timeout_s, processes=processes)
-        while not (log_dir / loadgen.DETAIL_LOG).exists():
+        while not (log_dir / logs.DETAIL_LOG).exists():
             assert worker.poll() is None, outcome_in(log_dir)
             time.sleep(0.05)
         time.sleep(0.5)
@@ -186,5 +186,6 @@ def client_processes() -> list[psutil.Process]:
     return [
         process
         for process in psutil.Process().children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE and "harness.client_process" in process.cmdline()
+        if process.status() != psutil.STATUS_ZOMBIE
+        and "harness.run.worker.client_process" in process.cmdline()
     ]

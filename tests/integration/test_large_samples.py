@@ -7,16 +7,16 @@ import numpy as np
 import psutil
 import pytest
 
-from harness import loadgen
 from harness.answers.payloads import records_of
-from harness.job import Outcome
-from harness.loadgen import Mode
 from harness.machine.kernel import peak_rss_bytes
 from harness.models import MODELS, manifest
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import model_config, to_text
 from harness.models.spec import Platform
-from harness.rounds import Scenario
+from harness.run.mlperf import logs
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.job import Outcome
 from harness.server import lifecycle
 from harness.triton.client import TritonClient
 from tests.integration.worker_process import outcome_in, plan_of, start_worker
@@ -71,7 +71,7 @@ def run_accuracy(triton: lifecycle.ServerInfo, entry: Path, samples: Path, tmp_p
         )
         worker = start_worker(triton, entry, samples, plan, tmp_path, transport=transport)
         worker.wait(timeout=120)
-        return outcome_in(tmp_path), loadgen.read_accuracy(tmp_path)
+        return outcome_in(tmp_path), logs.read_accuracy(tmp_path)
 
     return run
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import loadgen, timeline
 from harness.models import MODELS
 from harness.models.spec import Task
-from harness.rounds import Scenario
+from harness.run.mlperf import logs
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker import timeline
 
 # Images of which one takes two cores some seconds: no MultiStream, whose queries are eight of them.
 # `./run.sh bench --all --quick` runs that too.
@@ -74,7 +75,7 @@ def check_timelines(folder: Path) -> None:
     # LoadGen counts from when a Server query was due, the timeline from when LoadGen issued it.
     tolerance_us = 20_000 if scenario == Scenario.SERVER else 2_000
     log_dir = folder / "performance" / "run_1"
-    log = loadgen.read_detail(log_dir)
+    log = logs.read_detail(log_dir)
     latencies_us, weights = timeline.query_latencies_us(timeline.load(log_dir / timeline.FILE_NAME), scenario)
     ours_us = np.sort(np.repeat(latencies_us, weights))
     assert len(ours_us) == log.number("result_query_count") or scenario == Scenario.OFFLINE

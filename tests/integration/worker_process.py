@@ -7,11 +7,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.job import Job, Outcome, read_outcome
-from harness.loadgen import Mode, Plan
 from harness.machine.processes import start_module
 from harness.models.spec import ModelSpec
-from harness.rounds import Scenario, rules
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.worker.job import Job, Outcome, read_outcome
 from harness.server import lifecycle
 
 
@@ -60,7 +60,7 @@ def start_worker(
     )
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job)))
-    return start_module("harness.worker", str(job_file))
+    return start_module("harness.run.worker", str(job_file))
 
 
 def outcome_in(log_dir: Path) -> Outcome:

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import loadgen
 from harness.answers.accuracy import score_classification
 from harness.errors import InferenceError
+from harness.run.mlperf import logs
 
 
 def log_of(tmp_path: Path, records: list[dict[str, object]]) -> dict[int, bytes]:
     (tmp_path / "mlperf_log_accuracy.json").write_text(json.dumps(records))
-    return loadgen.read_accuracy(tmp_path)
+    return logs.read_accuracy(tmp_path)
 
 
 def score(payloads: dict[int, bytes], labels: list[int], threshold: float | None = None):
@@ -68,4 +68,4 @@ def test_a_threshold_is_met_from_its_value_on(threshold: float | None, is_met: b
 def test_a_damaged_log_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mlperf_log_accuracy.json").write_text("[{")
     with pytest.raises(InferenceError, match="cannot be read"):
-        loadgen.read_accuracy(tmp_path)
+        logs.read_accuracy(tmp_path)

@@ -8,11 +8,11 @@ from harness.bench.frameworks import DoesNotFit, check
 from harness.bench.limit import Setup, setups
 from harness.bench.options import resolve
 from harness.bench.targets import Target
-from harness.bottleneck import Bound, Evidence, judge
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.spec import Platform
-from harness.rounds import Scenario
+from harness.run.mlperf.rounds import Scenario
+from harness.run.results.bottleneck import Bound, Evidence, judge
 from harness.triton import statistics
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.calibration import Hints, calibrate
-from harness.rounds import Scenario
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.calibration import Hints, calibrate
 
 MS = 1_000_000
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from harness import recorded_run
 from harness.compare import __main__ as command
 from harness.compare.comparison import compare
 from harness.compare.differences import differences
 from harness.compare.noise import conclusion, deciding
+from harness.run.results import recorded_run
 
 STEADY_US = np.tile(np.linspace(20_000, 180_000, 50), 40)
 """40 times the same 50 queries: no noise at all between the parts of the run."""

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import RunMode
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.models import MODELS
 from harness.models.spec import Nms, Platform, Precision
-from harness.resolution import resolve, sweep
-from harness.rounds import Scenario
+from harness.run.config.resolution import resolve, sweep
+from harness.run.config.run_config import RunMode
+from harness.run.mlperf.rounds import Scenario
 
 MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
 

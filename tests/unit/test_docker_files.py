@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import parser
 from harness.models.spec import Platform
-from harness.resolution import resolve
+from harness.run.config.command_line import parser
+from harness.run.config.resolution import resolve
 from tests.docker_files import FOLDER, ROOT, instructions, mounts, services
 
 DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli, dry_run, settings
+from harness import cli
 from harness.errors import ConfigError
 from harness.machine.environment import cpu_count
 from harness.machine.paths import PROJECT_ROOT
 from harness.models import get_variant
 from harness.models.recipes import RECIPES, has_same_arithmetic
-from harness.options import OPTIONS
-from harness.profiles import PROFILES
-from harness.resolution import Invocation, invocation
-from harness.settings import Setting
+from harness.run.config import command_line, settings
+from harness.run.config.options import OPTIONS
+from harness.run.config.resolution import Invocation, invocation
+from harness.run.config.settings import Setting
+from harness.run.mlperf.reference import PROFILES
 from tests.unit.option_cases import CASES, MODEL, Case
 
 USER_CONF = """# a comment
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def asked_for(words: str) -> Invocation:
-    return invocation(vars(cli.parser().parse_args(shlex.split(words))))
+    return invocation(vars(command_line.parser().parse_args(shlex.split(words))))
 
 
 def shown(asked: Invocation) -> dict[str, Setting]:
@@ -52,7 +53,7 @@ def shown(asked: Invocation) -> dict[str, Setting]:
     config = asked.configs[0]
     variant = None if config.is_user_file else get_variant(config.spec, config.platform)
     found = {setting.name: setting for setting in settings.of_request(config, variant)}
-    for scenario, test in dry_run.tests(config):
+    for scenario, test in settings.tests(config):
         for setting in test:
             name = f"{scenario}: {setting.name}"
             found[f"{name} (2)" if name in found else name] = setting
@@ -77,7 +78,7 @@ def test_an_option_has_its_effect(case: Case, folder: Path) -> None:
 
 
 def test_every_spelling_of_every_option_has_a_case() -> None:
-    spellings = {option for action in cli.parser()._actions for option in action.option_strings}
+    spellings = {option for action in command_line.parser()._actions for option in action.option_strings}
     assert {case.option for case in CASES} == spellings - {"-h", "--help"}
 
 
@@ -90,7 +91,7 @@ def test_every_option_is_in_the_settings_or_stands_for_another_one() -> None:
 
 def test_help_is_readable_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    text = cli.parser().format_help()
+    text = command_line.parser().format_help()
     assert max(map(len, text.splitlines())) <= 80
     assert "Exit codes: 0 valid; 1 INVALID" in text
     for name in PROFILES:
@@ -270,7 +271,7 @@ def test_threads_and_their_origin_agree_on_a_cpu_for_a_file_of_ones_own_too(fold
     (folder / "model.onnx").touch()
     for words in (MODEL, own):
         (config,) = asked_for(words).configs
-        text = "\n".join(dry_run.lines(config))
+        text = "\n".join(settings.lines(config))
         assert re.search(rf"^  threads +{cpus} +number of CPUs$", text, re.MULTILINE)
     assert shown(asked_for(f"{own} --device gpu"))["threads"].origin == "the framework's"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import preparation
 from harness.errors import ConversionError, DatasetError
-from harness.resolution import resolve
+from harness.run import converter, preparation, truth
+from harness.run.config.resolution import resolve
 
 ENDING = """
 import os, sys
@@ -27,13 +27,13 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_converters_log_is_passed_on_and_its_output_returned(capsys: pytest.CaptureFixture[str]) -> None:
-    assert preparation._run_converter("ending", "0", "last line") == "the answer\n"
+    assert converter.run_converter("ending", "0", "last line") == "the answer\n"
     assert capsys.readouterr().err == "first line\nlast line\n"
 
 
 def test_a_converters_error_is_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConversionError, match=r"^no weights$"):
-        preparation._run_converter("ending", "-2", "error: no weights")
+        converter.run_converter("ending", "-2", "error: no weights")
     assert capsys.readouterr().err == "first line\n"
 
 
@@ -48,7 +48,7 @@ def test_a_signal_that_ended_a_converter_is_the_reason_and_not_what_it_logged_la
     capsys: pytest.CaptureFixture[str], number: str, reason: str
 ) -> None:
     with pytest.raises(ConversionError, match=reason):
-        preparation._run_converter("ending", number, "exporting")
+        converter.run_converter("ending", number, "exporting")
     assert capsys.readouterr().err == "first line\nexporting\n"
 
 
@@ -56,12 +56,12 @@ def test_a_signal_that_ended_a_converter_is_the_reason_and_not_what_it_logged_la
 def test_predictions_that_a_full_disk_has_cut_are_made_again(tmp_path: Path, length: int | None) -> None:
     file = tmp_path / "labels.npy"
     np.save(file, np.arange(9))
-    assert preparation._is_readable(file)
+    assert truth._is_readable(file)
     if length is None:
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:length])
-    assert not preparation._is_readable(file)
+    assert not truth._is_readable(file)
 
 
 def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@ import re
 import shlex
 from pathlib import Path
 
-from harness import cli
 from harness.models import MODELS
 from harness.models.table import markdown
+from harness.run.config import command_line
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -15,7 +15,7 @@ def test_the_table_of_models_is_what_the_specs_say() -> None:
 
 
 def test_every_option_in_a_command_of_the_readme_exists() -> None:
-    known = {option for action in cli.parser()._actions for option in action.option_strings}
+    known = {option for action in command_line.parser()._actions for option in action.option_strings}
     lines = re.findall(r"^(?:\./run\.sh bench|python -m harness) (.*)$", README, re.MULTILINE)
     assert lines
     for line in lines:

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from harness import recorded_run
 from harness.errors import ConfigError
 from harness.report import __main__ as command
 from harness.report import browser, facts, pictures
 from harness.report.write import write, write_or_warn
+from harness.run.results import recorded_run
 
 LATENCIES_US = np.linspace(20_000, 180_000, 800)
 

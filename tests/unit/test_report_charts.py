@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.bottleneck import Bound, Verdict
 from harness.report import latency_charts, run_charts, scale, svg
 from harness.report.axes import BOTTOM, LEFT, RIGHT, TOP
 from harness.report.latency_charts import Latencies
 from harness.report.scale import Scale
+from harness.run.results.bottleneck import Bound, Verdict
 from harness.triton.statistics import ServerStatistics
 
 

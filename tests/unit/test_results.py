@@ -8,11 +8,13 @@ import pytest
 
 from harness.answers.accuracy import Accuracy
 from harness.errors import ConversionError
-from harness.job import Outcome
-from harness.loadgen import DetailLog, Mode
-from harness.results import Result, Unmeasured, print_sweep, print_table, reference_line
-from harness.rounds import Scenario
-from harness.verdict import Metric
+from harness.run.mlperf.logs import DetailLog
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario
+from harness.run.mlperf.verdict import Metric
+from harness.run.results.result import Result, Unmeasured
+from harness.run.results.tables import print_sweep, print_table, reference_line
+from harness.run.worker.job import Outcome
 
 AGREEMENT = Accuracy("top-1 agreement", "source framework", 1.0, 32, 1.0, 32)
 TOO_FEW = "24 queries are too few"

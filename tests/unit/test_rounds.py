@@ -3,10 +3,10 @@ import dataclasses
 import mlperf_loadgen
 import pytest
 
-from harness import loadgen
-from harness.loadgen import Mode, Plan
 from harness.models import MODELS
-from harness.rounds import ROUNDS, Scenario, rules
+from harness.run.mlperf import loadgen
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import ROUNDS, Scenario, rules
 
 
 def plan(model: str, scenario: Scenario, round_name: str = "v6.1") -> Plan:

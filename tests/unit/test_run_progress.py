@@ -3,11 +3,10 @@ import os
 
 import pytest
 
-from harness import run_progress
-from harness.loadgen import Mode, Plan
-from harness.machine import progress
-from harness.rounds import Scenario
-from harness.run_status import Counts, Reporter, Status, Step, parse
+from harness.run import progress
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.job import Counts, Reporter, Status, Step, read_status
 
 
 def plan(scenario=Scenario.SERVER, mode=Mode.PERFORMANCE, duration_ms=10_000, queries=100, per_query=1):
@@ -54,8 +53,8 @@ ACCURACY = plan(mode=Mode.ACCURACY)
     ],
 )
 def test_what_is_left_follows_from_when_loadgen_ends(of, status, share, seconds):
-    assert run_progress.share_done(of, status) == pytest.approx(share)
-    assert run_progress.seconds_left(of, status) == (seconds if seconds is None else pytest.approx(seconds))
+    assert progress.share_done(of, status) == pytest.approx(share)
+    assert progress.seconds_left(of, status) == (seconds if seconds is None else pytest.approx(seconds))
 
 
 @pytest.mark.parametrize(
@@ -71,16 +70,16 @@ def test_what_is_left_follows_from_when_loadgen_ends(of, status, share, seconds)
     ],
 )
 def test_a_test_is_one_line(of, status, text):
-    assert run_progress.describe_test(of, status, 5.0) == text
+    assert progress.describe_test(of, status, 5.0) == text
 
 
 def test_the_rate_is_that_of_the_last_seconds():
-    rate = run_progress.Rate()
+    rate = progress.Rate()
     assert rate.update(1.0, 100) == 100
     assert rate.update(6.0, 200) == pytest.approx(20)
     # 300 in the last 6 s; that the first second was fast is forgotten.
     assert rate.update(7.0, 400) == pytest.approx(50)
-    assert run_progress.Rate().update(0.0, 0) == 0
+    assert progress.Rate().update(0.0, 0) == 0
 
 
 def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
@@ -92,7 +91,7 @@ def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
         Status(Step.CALIBRATE, 3.4),
         status_of(4, 20, issued=24),
     ]
-    run_progress.show(plan(), statuses)
+    progress.show(plan(), statuses)
     assert [record.getMessage() for record in caplog.records] == [
         "Server: loading samples, 16 of 64",
         "Server: calibrating, 3 s",
@@ -101,13 +100,13 @@ def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
 
 
 def test_statuses_arrive_until_the_worker_ends(monkeypatch):
-    monkeypatch.setattr("harness.run_status._EVERY_S", 0.01)
+    monkeypatch.setattr("harness.run.worker.job._EVERY_S", 0.01)
     reading, writing = os.pipe()
     with os.fdopen(reading, encoding="utf-8") as lines:
         with Reporter(writing) as reporter:
-            assert parse(lines.readline()).step == Step.CHECK
+            assert read_status(lines.readline()).step == Step.CHECK
             reporter.begin(Step.TEST, lambda: Counts(9, 8, 7, 6))
-            status = next(status for status in map(parse, lines) if status.step == Step.TEST)
+            status = next(status for status in map(read_status, lines) if status.step == Step.TEST)
             assert status.counts == Counts(total=9, issued=8, completed=7, in_flight=6)
             assert 0 <= status.elapsed_s < 5
         os.close(writing)
@@ -115,7 +114,7 @@ def test_statuses_arrive_until_the_worker_ends(monkeypatch):
 
 
 def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
-    monkeypatch.setattr("harness.run_status._EVERY_S", 0.0)
+    monkeypatch.setattr("harness.run.worker.job._EVERY_S", 0.0)
     reading, writing = os.pipe()
     asked = []
     with Reporter(writing) as reporter:

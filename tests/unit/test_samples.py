@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.samples import SampleLibrary
+from harness.run.worker.qsl import SampleLibrary
 
 
 class RowsStore:

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from harness import timeline
 from harness.errors import InferenceError
-from harness.rounds import Scenario
-from harness.timeline import Recorded, Timeline
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker import timeline
+from harness.run.worker.timeline import Recorded, Timeline
 
 SECOND_NS = 10**9
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import tuning
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.model_config import RUN_BATCH
 from harness.models.spec import Platform
-from harness.rounds import Scenario
-from harness.tuning import Choice, Measured, Tuning, tune
+from harness.run.config import tuning
+from harness.run.config.tuning import Choice, Measured, Tuning, tune
+from harness.run.mlperf.rounds import Scenario
 
 SPEC = MODELS["mobilenet"]
 VARIANT = SPEC.variants[Platform.ONNXRUNTIME]

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness import loadgen, verdict
-from harness.loadgen import DetailLog, Mode, Plan
-from harness.rounds import Scenario
+from harness.run.mlperf import loadgen, logs, verdict
+from harness.run.mlperf.logs import DetailLog
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
 
 WAITING_SUT = """
 import json, sys, threading, time
 from pathlib import Path
 from harness import loadgen
-from harness.loadgen import Mode, Plan
-from harness.rounds import Scenario
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
 
 fields, seconds, log_dir = json.loads(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 plan = Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
@@ -39,8 +40,8 @@ def test_figures_that_are_no_numbers_are_read_as_missing(tmp_path: Path) -> None
         ':::MLLOG {"key": "result_scheduled_samples_per_sec", "value": -nan, "metadata": {}}',
         ':::MLLOG {"key": "result_validity", "value": "INVALID", "metadata": {}}',
     ]
-    (tmp_path / loadgen.DETAIL_LOG).write_text("\n".join(lines))
-    log = loadgen.read_detail(tmp_path)
+    (tmp_path / logs.DETAIL_LOG).write_text("\n".join(lines))
+    log = logs.read_detail(tmp_path)
     assert log.number("result_scheduled_samples_per_sec") is None
     assert log.values["result_validity"] == "INVALID"
 
@@ -66,7 +67,7 @@ def run(tmp_path: Path, seconds: float, **changes: object) -> DetailLog:
     subprocess.run(
         [sys.executable, "-c", WAITING_SUT, plan, str(seconds), str(tmp_path)], check=True, cwd=ROOT
     )
-    return loadgen.read_detail(tmp_path)
+    return logs.read_detail(tmp_path)
 
 
 def test_a_valid_run_has_a_metric_and_no_reasons(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_search_that_starts_too_high_says_where_to_start(tmp_path: Path) -> No
 
 def test_a_log_that_loadgen_did_not_finish_is_no_result(tmp_path: Path) -> None:
     with pytest.raises(loadgen.InferenceError, match="cannot be read"):
-        loadgen.read_detail(tmp_path)
+        logs.read_detail(tmp_path)
     (tmp_path / "mlperf_log_detail.txt").write_text(':::MLLOG {"key": "x"')
     with pytest.raises(loadgen.InferenceError, match="cannot be read"):
-        loadgen.read_detail(tmp_path)
+        logs.read_detail(tmp_path)

@@ -1,0 +1,1 @@
+"""One run: asked for, prepared, measured, judged."""

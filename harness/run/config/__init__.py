@@ -1,0 +1,1 @@
+"""Words in; the whole resolved configuration out, each value with its origin; nothing is touched."""

@@ -1,0 +1,230 @@
+"""Every setting of a run with where it comes from: for --dry-run and for `settings` of results.json.
+
+With --dry-run nothing is touched.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.machine import paths
+from harness.machine.environment import cpu_count
+from harness.models import get_variant
+from harness.models.spec import Variant
+from harness.run.config import planning
+from harness.run.config.options import OPTIONS, Kind
+from harness.run.config.run_config import SYNTHETIC, RunConfig
+from harness.run.config.tuning import Tuning
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Rules, Scenario, rules
+
+_FIELDS = {
+    "scenario": "scenarios",
+    "quick": "is_quick",
+    "time": "time_s",
+    "max_latency": "max_latency_s",
+    "url": "urls",
+}
+"""Of RunConfig, where they are not called like the option."""
+_IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
+"""Options whose effect is the value of another one."""
+_PACED = (Scenario.SERVER, Scenario.OFFLINE)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a run."""
+
+    name: str
+    value: Any
+    """Plain JSON; None where nothing was asked for, so that `origin` decides."""
+    origin: str
+
+
+def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
+    """Every option's value, by the option's name.
+
+    Args:
+        config: the request.
+        variant: the model as it is served; None for a file of the user's own that nobody has looked into.
+    """
+    found_out: dict[str, Any] = {"threads": None if config.device == "gpu" else cpu_count()}
+    if variant:
+        found_out |= _of_model(variant)
+    found = []
+    for name, option in OPTIONS.items():
+        if option.kind == Kind.REFUSED or name in _IN_ANOTHER:
+            continue
+        value = _plain(_value(config, name))
+        value = found_out.get(name) if value is None else value
+        found.append(Setting(name.replace("_", "-"), value, config.provenance.get(name, "default")))
+    return [*found, *_found_by(config, variant)]
+
+
+def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
+    """What follows from several options, or from none."""
+    is_synthetic = config.dataset == SYNTHETIC or config.dataset_path is None
+    images = SYNTHETIC if is_synthetic else str(config.dataset_path)
+    yield Setting("images", images, config.provenance["dataset" if is_synthetic else "dataset_path"])
+    if variant:
+        yield Setting("preprocessing", variant.preprocess.name, "model")
+    yield Setting("folder of weights", str(paths.weights_dir()), paths.weights_dir_origin())
+
+
+def _of_model(variant: Variant) -> dict[str, Any]:
+    """What the model has where nothing was asked for."""
+    choice = variant.detection.nms if variant.detection and variant.nms_choices else None
+    return {
+        "inputs": variant.input.name,
+        "outputs": [output.name for output in variant.requested_outputs],
+        "data_format": variant.preprocess.layout.value,
+        "max_batchsize": variant.batch_limit,
+        "nms": choice,
+    }
+
+
+def of_test(
+    config: RunConfig,
+    rule: Rules,
+    scenario: Scenario,
+    bound_s: float | None,
+    tuning: Tuning,
+    plan: Plan | None = None,
+) -> list[Setting]:
+    """What the request comes to in one scenario.
+
+    Args:
+        config: the request.
+        rule: what the round asks for.
+        scenario: how the model is queried.
+        bound_s: Server's latency bound, None for the round's.
+        tuning: how server and client are set up.
+        plan: as LoadGen was told, with the rates that were measured before; None before a run.
+    """
+    return [*_plan_settings(config, rule, scenario, bound_s, plan), *_tuning_settings(config, tuning)]
+
+
+def _plan_settings(
+    config: RunConfig, rule: Rules, scenario: Scenario, bound_s: float | None, plan: Plan | None
+) -> Iterator[Setting]:
+    asked = plan or planning.make_plan(config, config.count, scenario, Mode.PERFORMANCE, rule, bound_s)
+    duration = planning.duration_ms(config, rule, scenario)
+    count = planning.queries(config, rule, scenario)
+    yield Setting("shortest duration, s", asked.min_duration_ms / 1000, duration.origin)
+    unit = "samples" if scenario == Scenario.OFFLINE else "queries"
+    yield Setting(f"fewest {unit}", asked.min_query_count, count.origin)
+    samples = planning.performance_samples(config, rule, scenario)
+    origin = samples.origin
+    if asked.performance_sample_count < samples.value:
+        origin = config.provenance["count"] if config.count else "size of the data set"
+    yield Setting("samples to draw from", asked.performance_sample_count, origin)
+    if scenario == Scenario.MULTI_STREAM:
+        size = planning.samples_per_query(config, rule, scenario)
+        yield Setting("samples per query", asked.samples_per_query, size.origin)
+    if scenario == Scenario.SERVER:
+        bound = planning.bound_ns(config, rule, bound_s)
+        yield Setting("latency bound, ms", asked.server_target_latency_ns / 1e6, bound.origin)
+    if scenario in _PACED:
+        rate = planning.qps(config, scenario)
+        value = asked.target_qps if rate or plan else None
+        yield Setting(
+            "offered rate, queries/s" if scenario == Scenario.SERVER else "expected rate, samples/s",
+            value,
+            rate.origin if rate else planning.CALIBRATED,
+        )
+    elif plan:
+        yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, planning.CALIBRATED)
+    yield Setting("seed of the sample set", asked.qsl_seed, f"round {rule.round}")
+    yield Setting("seed of the sample order", asked.sample_index_seed, f"round {rule.round}")
+    yield Setting("seed of the schedule", asked.schedule_seed, f"round {rule.round}")
+
+
+def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
+    server = tuning.server
+    is_limit = server.max_batch_size == config.max_batchsize
+    limit = config.provenance["max_batchsize"] if is_limit else tuning.origin
+    yield Setting("server: instances", server.instances, tuning.origin)
+    threads = "the framework's" if not server.threads else config.provenance["threads"]
+    yield Setting("server: threads of each", server.threads or None, threads)
+    yield Setting("server: largest batch", server.max_batch_size, limit)
+    yield Setting("server: queue delay, us", server.max_queue_delay_us, tuning.origin)
+    for name, value in server.parameters:
+        yield Setting(f"server: {name}", value, tuning.origin)
+    yield Setting("client: samples per request", tuning.client_batch, tuning.origin)
+    in_flight = config.provenance["in_flight"] if config.in_flight else tuning.origin
+    yield Setting("client: requests in flight", tuning.in_flight, in_flight)
+
+
+def _value(config: RunConfig, name: str) -> Any:
+    if name == "user_conf":
+        return config.user_conf.path or None
+    if name == "output":
+        return config.output_file or config.output
+    return getattr(config, _FIELDS.get(name, name))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value] or None
+    return None if value == "" else value
+
+
+_NAME, _VALUE = 28, 34
+"""Widths of the columns, so that most lines fit 80 characters."""
+
+
+def show(configs: Sequence[RunConfig]) -> None:
+    """Print what runs of these would be.
+
+    Raises:
+        ConfigError: this machine's table of measured settings is damaged.
+    """
+    for config in configs:
+        for line in lines(config):
+            sys.stdout.write(f"{line.rstrip()}\n")
+    sys.stdout.write("--dry-run: nothing was started or written.\n")
+
+
+def lines(config: RunConfig) -> list[str]:
+    """The request, then each test of each scenario."""
+    found = [f"{config.model} on {config.platform}", _line("setting", "value", "from")]
+    variant = get_variant(config.spec, config.platform)
+    request = of_request(config, None if config.is_user_file else variant)
+    found += map(_setting_line, request)
+    found += [f"note: {note}" for note in config.notes]
+    for scenario, test in tests(config):
+        found += ["", str(scenario), *map(_setting_line, test)]
+    return [*found, ""]
+
+
+def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
+    """The settings of each test; Server has one for each latency bound.
+
+    Raises:
+        ConfigError: this machine's table of measured settings is damaged.
+    """
+    variant = get_variant(config.spec, config.platform)
+    for scenario in config.scenarios:
+        rule = rules(config.round, config.spec, scenario)
+        tuning = planning.tuning_of(config, variant, config.urls, rule, scenario)
+        for bound_s in planning.bounds_s(config, scenario):
+            yield scenario, of_test(config, rule, scenario, bound_s, tuning)
+
+
+def _setting_line(setting: Setting) -> str:
+    value = setting.value
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, float):
+        value = f"{value:g}"
+    return _line(setting.name, "-" if value is None else str(value), setting.origin)
+
+
+def _line(name: str, value: str, origin: str) -> str:
+    return f"  {name:<{_NAME}} {value:<{_VALUE}} {origin}"

@@ -1,0 +1,109 @@
+"""The text of one option becomes a value, or the reason why it cannot."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.machine import paths
+from harness.run.mlperf.rounds import Scenario
+
+_LARGEST = 1_000_000_000
+"""Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
+_URL = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
+
+
+def one_of(option: str, word: str, known: Iterable[str]) -> str:
+    """Match a word, whatever its case.
+
+    Raises:
+        ConfigError: it is none of the known ones; suggests the nearest.
+    """
+    by_lower = {str(item).lower(): str(item) for item in known}
+    if word.lower() in by_lower:
+        return by_lower[word.lower()]
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    hint = f" (did you mean {by_lower[close[0]]}?)" if close else ""
+    raise ConfigError(f"--{option} {word!r} is unknown{hint}; choices: {', '.join(by_lower.values())}")
+
+
+def positive(option: str, value: Any, kind: type[int] | type[float], most: int = _LARGEST) -> Any:
+    """A number above 0; None stays None.
+
+    Raises:
+        ConfigError: it is none, or more than `most`.
+    """
+    if value is None:
+        return None
+    try:
+        number = kind(value)
+    except ValueError:
+        number = kind(0)
+    if not 0 < number <= most:
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0, and up to {most}")
+    return number
+
+
+def scenarios(text: str) -> tuple[Scenario, ...]:
+    """A list of scenarios; one that is named twice runs once.
+
+    Raises:
+        ConfigError: it is empty, or names an unknown one.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ConfigError(f"--scenario is empty; choices: {', '.join(Scenario)}")
+    return tuple(dict.fromkeys(Scenario(one_of("scenario", word, Scenario)) for word in words))
+
+
+def latencies(text: str | None) -> tuple[float, ...]:
+    """A list of bounds in seconds; one that is given twice counts once.
+
+    Raises:
+        ConfigError: one is not a number above 0.
+    """
+    if text is None:
+        return ()
+    return tuple(dict.fromkeys(positive("max-latency", part, float) for part in text.split(",")))
+
+
+def names(text: str | None) -> tuple[str, ...]:
+    """A list of names."""
+    return () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def urls(text: str | None) -> tuple[str, ...]:
+    """A list of gRPC addresses.
+
+    Raises:
+        ConfigError: one is not HOST:PORT, or named twice.
+    """
+    if text is None:
+        return ()
+    found = tuple(part.strip() for part in text.split(","))
+    servers: dict[tuple[str, int], str] = {}
+    for url in found:
+        match = _URL.fullmatch(url)
+        if not match or not 0 < int(match[2]) < 65536:
+            raise ConfigError(
+                f"--url {url!r} is not HOST:PORT (the gRPC port, 8001 by default; without http://)"
+            )
+        host = "localhost" if match[1] in _THIS_HOST else match[1].lower()
+        server = host, int(match[2])
+        if server in servers:
+            raise ConfigError(f"--url names one server twice: {servers[server]} and {url}")
+        servers[server] = url
+    return found
+
+
+def path(value: Any) -> Path | None:
+    """An absolute path; None stays None.
+
+    Raises:
+        ConfigError: it can be none (see `paths.absolute`).
+    """
+    return paths.absolute(value) if value is not None else None

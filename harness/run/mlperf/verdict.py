@@ -1,0 +1,130 @@
+"""LoadGen's judgement in plain words: which limit failed, by how much, and what to change."""
+
+from dataclasses import dataclass
+
+from harness.run.mlperf.logs import DetailLog
+from harness.run.mlperf.plan import PERCENTILE
+from harness.run.mlperf.rounds import EARLY_STOPPING_MIN_QUERIES, Scenario
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The figure that MLPerf ranks a scenario by."""
+
+    name: str
+    value: float
+    unit: str
+
+
+_KEEPS_UP = 0.9
+"""Share of the offered rate below which a server does not keep up, however long it may take."""
+
+_METRICS = {
+    # key of the detail log, name, unit, divisor (the submission checker ranks by these).
+    Scenario.SINGLE_STREAM: ("early_stopping_latency_ss", "90th percentile latency", "ms", 1e6),
+    Scenario.MULTI_STREAM: ("early_stopping_latency_ms", "99th percentile query latency", "ms", 1e6),
+    Scenario.SERVER: ("result_completed_samples_per_sec", "completed samples", "samples/s", 1.0),
+    Scenario.OFFLINE: ("result_samples_per_second", "throughput", "samples/s", 1.0),
+}
+
+
+def metric(log: DetailLog, scenario: Scenario) -> Metric | None:
+    """The official figure; None where LoadGen could not give it (too few queries to estimate it)."""
+    key, name, unit, divisor = _METRICS[scenario]
+    value = log.number(key)
+    # LoadGen writes 0 for an early-stopping estimate that it could not make.
+    return Metric(name, value / divisor, unit) if value else None
+
+
+_PEAK_FOUND = "FindPeakPerformance: Found peak performance field: "
+
+
+def peak(log: DetailLog) -> Metric | None:
+    """The rate that LoadGen's search found; None where it found none."""
+    found = [text.removeprefix(_PEAK_FOUND) for text in log.messages if text.startswith(_PEAK_FOUND)]
+    return Metric("highest rate that keeps the bound", float(found[-1]), "queries/s") if found else None
+
+
+def error_reasons(log: DetailLog) -> list[str]:
+    """Errors that LoadGen logged, each of which makes any test invalid."""
+    return [f"LoadGen logged an error: {error}" for error in log.errors]
+
+
+def peak_reasons(log: DetailLog) -> list[str]:
+    """Why a search failed. LoadGen calls it INVALID even where it succeeds: it leaves early stopping out."""
+    if peak(log) and not log.errors:
+        return []
+    rate = log.number("effective_target_qps") or 0
+    found = [f"the search found no rate that keeps the bound; start it lower than --qps {rate:.4g}"]
+    return found + error_reasons(log)
+
+
+def is_valid(log: DetailLog) -> bool:
+    """Whether LoadGen calls the run VALID and logged no error (which the submission checker rejects)."""
+    return log.values.get("result_validity") == "VALID" and not log.errors
+
+
+def reasons(log: DetailLog, scenario: Scenario) -> list[str]:
+    """Why a run is INVALID, a sentence each; empty for a valid one."""
+    found = []
+    if log.values.get("result_min_duration_met") is False:
+        found.append(_too_short(log, scenario))
+    if log.values.get("result_min_queries_met") is False:
+        wanted = log.number("effective_min_query_count") or 0
+        found.append(
+            f"only {log.number('result_query_count') or 0:.0f} of at least {wanted:.0f} queries were made: "
+            "let it run longer (--time)"
+        )
+    if log.values.get("result_perf_constraints_met") is False and scenario == Scenario.SERVER:
+        found.append(_over_bound(log))
+    elif log.values.get("early_stopping_met") is False:
+        found.append(_early_stopping(log, scenario))
+    found += error_reasons(log)
+    if not found and not is_valid(log):
+        found.append(str(log.values.get("result_invalid_reason", "LoadGen gave no reason")))
+    return found
+
+
+def _too_short(log: DetailLog, scenario: Scenario) -> str:
+    wanted = (log.number("effective_min_duration_ms") or 0) / 1e3
+    if scenario == Scenario.OFFLINE:
+        ran = (log.number("result_max_latency_ns") or 0) / 1e9
+        rate = log.number("result_samples_per_second") or 0
+        return (
+            f"it ran {ran:.1f} s of at least {wanted:.1f} s, since more was done per second than expected: "
+            f"set --qps {rate * 1.1:.0f}"
+        )
+    return f"it ended before {wanted:.1f} s had passed: lower the expected latency, or raise --qps"
+
+
+def _over_bound(log: DetailLog) -> str:
+    bound = (log.number("effective_target_latency_ns") or 0) / 1e6
+    tail = (log.latency_ns("99.00_percentile") or 0) / 1e6
+    over = log.number("result_overlatency_query_count") or 0
+    count = log.number("result_query_count") or 1
+    offered = log.number("effective_target_qps") or 0
+    completed = log.number("result_completed_samples_per_sec") or offered
+    advice = f"lower --qps below {min(offered, completed):.1f}"
+    if completed < _KEEPS_UP * offered:
+        advice += f", which is all that was answered a second of the {offered:.1f} asked"
+    return (
+        f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
+        f"1 % allowed): {advice}"
+    )
+
+
+def _early_stopping(log: DetailLog, scenario: Scenario) -> str:
+    count = log.number("result_query_count") or 0
+    needed = EARLY_STOPPING_MIN_QUERIES[scenario]
+    share = PERCENTILE.get(scenario, 0.99)
+    if count < needed:
+        return (
+            f"{count:.0f} queries are too few to be sure of a {share:.0%} percentile, at least {needed} are "
+            "needed: let it run longer (--time) or raise --count"
+        )
+    over = log.number("result_overlatency_query_count")
+    detail = f" ({over:.0f} of {count:.0f} queries over it)" if over is not None else ""
+    return (
+        f"{count:.0f} queries do not show with 99 % confidence that {share:.0%} keep the bound{detail}: "
+        "let it run longer (--time), or lower --qps"
+    )

@@ -1,0 +1,80 @@
+"""What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.data import sample_cache
+from harness.data.coco import open_coco, open_synthetic_coco
+from harness.data.dataset import Dataset
+from harness.data.imagenet import open_imagenet, open_synthetic
+from harness.errors import ConfigError
+from harness.machine import paths
+from harness.machine.environment import cpu_count
+from harness.models import manifest
+from harness.models.manifest import Manifest
+from harness.models.spec import Task
+from harness.run.config.checks import check_tensors
+from harness.run.config.run_config import AUTO, COCO, SYNTHETIC, RunConfig
+from harness.run.converter import run_converter
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model and data, ready to be served and queried."""
+
+    config: RunConfig
+    manifest: Manifest
+    entry_dir: Path
+    dataset: Dataset
+    samples: Path
+    """The preprocessed samples, a .npy array in the order of the data set."""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Export the model and preprocess the data, unless that was done before.
+
+    Raises:
+        HarnessError: weights, images or labels are missing or damaged, or an option does not fit the model.
+    """
+    # First, since an export may take minutes, and a mistyped folder is found in none.
+    dataset = _open_dataset(config)
+    entry_dir = _convert(config)
+    facts = manifest.load(entry_dir)
+    if config.max_batchsize and config.max_batchsize > facts.variant.batch_limit:
+        raise ConfigError(
+            f"--max-batchsize {config.max_batchsize} is impossible: {facts.entry} takes at most "
+            f"{facts.variant.batch_limit} samples at once"
+        )
+    check_tensors(config, facts.variant)
+    recipe = facts.variant.preprocess
+    sample_cache.preprocessed(dataset, recipe, config.cache, workers=cpu_count())
+    samples = sample_cache.cache_path(dataset, recipe, config.cache)
+    return Prepared(config, facts, entry_dir, dataset, samples)
+
+
+def _convert(config: RunConfig) -> Path:
+    """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
+    options = ["--model", config.model, "--platform", config.platform, "--weights", config.weights]
+    if config.is_user_file and config.dataset not in (AUTO, COCO, SYNTHETIC):
+        options += ["--recipe", config.dataset]
+    if config.nms is not None:
+        options += ["--nms", config.nms]
+    return Path(run_converter("converters", *options, "--print-entry").strip())
+
+
+def _open_dataset(config: RunConfig) -> Dataset:
+    spec, is_detector = config.spec, config.spec.task == Task.DETECTION
+    if config.dataset_path is not None and config.dataset != SYNTHETIC:
+        return (open_coco if is_detector else open_imagenet)(
+            config.dataset_path, list_file=config.dataset_list, count=config.count
+        )
+    if config.dataset == AUTO:
+        logger.warning(
+            "no --dataset-path (or DATA_DIR): using synthetic images, so accuracy is the agreement with %s",
+            "the source framework",
+        )
+    count = config.count or spec.performance_sample_count
+    return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)

@@ -1,0 +1,93 @@
+"""A worker's progress on the user's terminal, or in the log."""
+
+from collections import deque
+from collections.abc import Iterable
+
+from harness.machine import progress
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.job import Status, Step
+
+_RATE_OVER_S = 5.0
+
+
+class Rate:
+    """Samples per second over the last few seconds of a test."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque([(0.0, 0)])
+
+    def update(self, elapsed_s: float, completed: int) -> float:
+        """The rate, now that `completed` samples have been answered."""
+        self._seen.append((elapsed_s, completed))
+        while len(self._seen) > 2 and self._seen[1][0] <= elapsed_s - _RATE_OVER_S:
+            self._seen.popleft()
+        then_s, then = self._seen[0]
+        return (completed - then) / (elapsed_s - then_s) if elapsed_s > then_s else 0.0
+
+
+def show(plan: Plan, statuses: Iterable[Status]) -> None:
+    """Show each status in place of the one before, until there are no more."""
+    rate = Rate()
+    with progress.line() as show_line:
+        for status in statuses:
+            if status.step == Step.TEST:
+                samples_per_s = rate.update(status.elapsed_s, status.counts.completed)
+                show_line(describe_test(plan, status, samples_per_s), share_done(plan, status))
+            else:
+                show_line(*_step(plan, status))
+
+
+def _step(plan: Plan, status: Status) -> tuple[str, float | None]:
+    total, completed = status.counts.total, status.counts.completed
+    if total is None:
+        return f"{plan.scenario}: {status.step}, {status.elapsed_s:.0f} s", None
+    return f"{plan.scenario}: {status.step}, {completed} of {total}", completed / total
+
+
+def describe_test(plan: Plan, status: Status, samples_per_s: float) -> str:
+    """`Server: 120 of 124 samples, 4 in flight, 48.1/s, 0:07 left`; those issued, where no more is known."""
+    counts = status.counts
+    left_s = seconds_left(plan, status)
+    left = "" if left_s is None else f", {_clock(left_s)} left"
+    return (
+        f"{plan.scenario}: {counts.completed} of {counts.total or counts.issued} samples, "
+        f"{counts.in_flight} in flight, {samples_per_s:.1f}/s{left}"
+    )
+
+
+def seconds_left(plan: Plan, status: Status) -> float | None:
+    """How long the test will take from now on at its rate so far; None while that cannot be said.
+
+    LoadGen's search for a peak is several tests, of which nobody knows how many.
+    """
+    done = share_done(plan, status)
+    if done is None or done == 0:
+        return None
+    return status.elapsed_s * (1 - done) / done
+
+
+def share_done(plan: Plan, status: Status) -> float | None:
+    """How much of a test is over, from 0 to 1; None where that cannot be said.
+
+    Accuracy tests and Offline end with their last sample; others when both the shortest duration and the
+    least number of queries are reached.
+    """
+    counts = status.counts
+    if plan.mode == Mode.FIND_PEAK:
+        return None
+    if plan.mode == Mode.ACCURACY or plan.scenario == Scenario.OFFLINE:
+        return counts.completed / counts.total if counts.total else None
+    queries = counts.completed / plan.samples_per_query
+    return min(
+        1.0,
+        queries / max(plan.min_query_count, 1),
+        status.elapsed_s * 1000 / plan.min_duration_ms if plan.min_duration_ms else 1.0,
+    )
+
+
+def _clock(seconds: float) -> str:
+    """`0:07`, `12:30`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,144 @@
+"""The summary tables, and the reference's line."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from harness.answers.accuracy import Accuracy
+from harness.answers.precision import is_full
+from harness.run.mlperf.rounds import Scenario
+from harness.run.results.result import ERROR
+from harness.run.results.result import Result
+from harness.run.results.result import Unmeasured
+from harness.run.results.result import reference_entry
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from typing import Any
+
+
+_AS_WIDE_AS_IT_GETS = 1000
+
+
+def reference_line(result: Result) -> str:
+    """The line that the reference prints per scenario, in its shape, since tools read it."""
+    entry = reference_entry(result)
+    parts = [
+        f"{name}={entry[name]:{form}}"
+        for name, form in (("qps", ".2f"), ("mean", ".4f"), ("took", ".3f"))
+        if entry.get(name) is not None
+    ]
+    parts = [part.replace("took=", "time=") for part in parts]
+    parts += [
+        f"{word}={entry[name]:.3f}%" for name, word in (("accuracy", "acc"), ("mAP", "mAP")) if name in entry
+    ]
+    if entry.get("count") is not None:
+        parts.append(f"queries={entry['count']}")
+    tiles = ",".join(f"{name}:{value:.4f}" for name, value in entry.get("percentiles", {}).items())
+    return f"TestScenario.{result.label} {', '.join(parts)}{', tiles=' + tiles if tiles else ''}"
+
+
+def is_shortened(args: Mapping[str, Any]) -> bool:
+    """Whether less was asked for, in results.json's `args`, than the round wants."""
+    return any(args.get(name) for name in ("time_s", "count", "is_quick"))
+
+
+def print_table(collected: Sequence[Result]) -> None:
+    """Print one row per result, then why those that are not valid are not; fits 80 columns."""
+    console = Console(highlight=False, soft_wrap=True)
+    first = collected[0]
+    kind = "" if first.is_official else " (quick run)" if is_shortened(first.args) else " (not official)"
+    table = _table("Scenario", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
+    table.title = f"{first.model} on {_platform(first)}{kind}"
+    for result in collected:
+        table.add_row(*_cells(result, "50.00", "90.00", "99.00"))
+    console.print(table)
+    for line in _notes(collected, is_sweep=False):
+        console.print(line, markup=False)
+
+
+def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
+    """Print one row per result and per model that could not be run, then why; fits 100 columns."""
+    # Wider than the terminal, where names are long, rather than cut short.
+    console = Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
+    table = _table("Model", "Platform", "Scenario", "MLPerf metric", "p50 ms", "Accuracy", "Result")
+    for row in collected:
+        cells = _cells(row, "50.00") if isinstance(row, Result) else ("-", "-", "-", "-", ERROR)
+        platform = _platform(row) if isinstance(row, Result) else row.platform
+        table.add_row(row.model, platform, *cells)
+    console.print(table)
+    for row in collected:
+        if isinstance(row, Unmeasured):
+            console.print(f"{row.model} on {row.platform} {ERROR}: {row.error}", markup=False)
+    for line in _notes([row for row in collected if isinstance(row, Result)], is_sweep=True):
+        console.print(line, markup=False)
+
+
+def _platform(result: Result) -> str:
+    """The platform, and its precision where that is not the file's own fp32."""
+    return result.platform if is_full(result.precision) else f"{result.platform} ({result.precision})"
+
+
+def _table(*columns: str) -> Table:
+    """An empty table with words to the left and figures to the right."""
+    table = Table(title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for name in columns:
+        is_word = name in ("Model", "Platform", "Scenario", "Result")
+        table.add_column(name, justify="left" if is_word else "right", no_wrap=True)
+    return table
+
+
+def _cells(result: Result, *percentiles: str) -> tuple[str, ...]:
+    """Scenario, metric, latency percentiles, accuracy and verdict."""
+    return (
+        result.label,
+        f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
+        *(_cell(result.percentile_ms(name)) for name in percentiles),
+        f"{result.accuracy.value:.2%}" if result.accuracy else "-",
+        result.verdict,
+    )
+
+
+def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
+    """What the figures mean, and what is wrong with which."""
+    if not collected:
+        return []
+    notes = [
+        (f"{result.model} on {result.platform}, " if is_sweep else "")
+        + f"{result.label} {result.verdict}: {why}"
+        for result in collected
+        if result.exit_code or not result.is_quick
+        for why in result.reasons
+    ]
+    accuracies = dict.fromkeys(
+        f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
+        for result in collected
+        if (accuracy := result.accuracy)
+    )
+    precisions = dict.fromkeys(
+        f"Precision: {result.precision}, on {result.platform}"
+        + ("." if is_full(result.precision) else "; --precision fp32 asks for the file's own.")
+        for result in collected
+        if result.precision
+    )
+    deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
+    if deviations:
+        notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
+    if collected[0].is_quick:
+        notes.append(
+            "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
+        )
+    return [
+        *precisions,
+        *accuracies,
+        *notes,
+        f"Results, and report.html in each: {collected[0].folder.parent}",
+    ]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else _figure(value)
+
+
+def _figure(value: float) -> str:
+    """Two decimals where they mean something."""
+    return f"{value:.2f}" if value < 1000 else f"{value:.0f}"

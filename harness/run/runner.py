@@ -1,0 +1,304 @@
+"""One invocation: prepare, bring the server up, run each scenario's tests, judge, write results."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.answers import boxes, drawing
+from harness.errors import ConfigError, HarnessError, InferenceError
+from harness.machine import files, paths
+from harness.machine.kernel import SHM_DIR
+from harness.machine.processes import start_module
+from harness.models import manifest
+from harness.models.model_config import model_config, to_json
+from harness.run import progress
+from harness.run.config import planning
+from harness.run.config.run_config import RunConfig, RunMode
+from harness.run.config.tuning import Tuning
+from harness.run.judgement import judge
+from harness.run.mlperf import logs
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Rules, Scenario, rules
+from harness.run.preparation import Prepared, prepare
+from harness.run.results.result import Result, Unmeasured, test_folder, write_result
+from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
+from harness.run.truth import Truths
+from harness.run.worker.job import Job, Outcome, read_outcome, read_status
+from harness.server import lifecycle
+from harness.triton.client import TritonClient
+
+logger = logging.getLogger(__name__)
+
+_REQUEST_TIMEOUT_S = 120.0
+"""After which a request counts as lost; far above any batch on any machine that one would benchmark."""
+
+_MODES = {
+    RunMode.PERFORMANCE: (Mode.PERFORMANCE,),
+    RunMode.ACCURACY: (Mode.ACCURACY,),
+    RunMode.SUBMISSION: (Mode.PERFORMANCE, Mode.ACCURACY),
+    RunMode.FIND_PEAK: (Mode.FIND_PEAK,),
+}
+
+
+def run(config: RunConfig) -> Iterator[Result]:
+    """Carry out an invocation; yields a result as each scenario (and Server bound) ends.
+
+    Raises:
+        HarnessError: the next scenario could not be measured.
+    """
+    files.check_writable(config.output)
+    prepared = prepare(config)
+    with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(TritonClient(url)) for url in urls]
+        for client in clients:
+            client.check_is_triton()
+            if not are_own:
+                stack.enter_context(borrowed(client, prepared.manifest.entry))
+        yield from _run_scenarios(prepared, clients)
+
+
+def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
+    """Carry out several invocations on one server; one that cannot be carried out does not end the others.
+
+    Raises:
+        HarnessError: no server.
+    """
+    files.check_writable(configs[0].output)
+    with servers(configs[0]) as (urls, _):
+        for config in configs:
+            try:
+                yield from run(dataclasses.replace(config, urls=urls))
+            except HarnessError as error:
+                logger.error("%s on %s: %s", config.model, config.platform, error)
+                yield Unmeasured(config.model, config.platform.value, error)
+
+
+def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:
+    config = prepared.config
+    truths = Truths(prepared)
+    loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
+    for scenario in config.scenarios:
+        for bound_s in planning.bounds_s(config, scenario):
+            yield _run_scenario(prepared, truths, loaders, scenario, bound_s)
+
+
+@contextlib.contextmanager
+def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
+    running = None if config.urls else lifecycle.running()
+    if running and running.repository != paths.MODEL_REPOSITORY:
+        logger.info("the running server serves %s: starting another one", running.repository)
+        running = None
+    if config.urls or running:
+        urls = config.urls or ((running.grpc_url,) if running else ())
+        logger.info("using the server at %s", ", ".join(urls))
+        yield urls, False
+        return
+    for leftover in paths.STATE_DIR.glob("server-*"):
+        # Of a run that was killed; its server has ended with it.
+        owner = leftover.name.removeprefix("server-")
+        if Path(f"/proc/{owner}").exists():
+            if lifecycle.running(leftover):
+                logger.warning("another run (pid %s) is under way here: each slows the other down", owner)
+            continue
+        lifecycle.stop(state_dir=leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
+    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
+    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
+        yield (info.grpc_url,), True
+
+
+def _run_scenario(
+    prepared: Prepared,
+    truths: Truths,
+    loaders: Sequence[ModelLoader],
+    scenario: Scenario,
+    bound_s: float | None,
+) -> Result:
+    """Load the model as the scenario wants it, run its tests, write its results."""
+    config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
+    clients = [loader.client for loader in loaders]
+    rule = rules(config.round, config.spec, scenario)
+    tuning = tuning_of(prepared, clients, rule, scenario)
+    versions = [client.check_is_triton().get("version") for client in clients]
+    manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
+    settings = to_json(model_config(entry, variant, tuning.server))
+    are_ours = [loader.load(settings) for loader in loaders]
+    live = [check_served(client, entry, variant, tuning) for client in clients]
+    precision = executed_precision(clients, entry, variant, config.precision)
+    folder = _new_folder(config, entry, scenario)
+    modes = _MODES[config.mode]
+    if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
+        modes = (*modes, Mode.ACCURACY)
+    outcomes: dict[Mode, Outcome] = {}
+    for mode in modes:
+        plan = make_plan(prepared, scenario, mode, rule, bound_s)
+        log_dir = test_folder(folder, mode)
+        log_dir.mkdir(parents=True)
+        logger.info("%s %s: %s", scenario, mode, _length(plan))
+        outcomes[mode] = run_test(prepared, clients, plan, tuning, log_dir, precision)
+        if outcomes[mode].error:
+            break
+    outcomes = _checked_unchanged(clients, entry, live, outcomes)
+    result = judge(prepared, truths, scenario, rule, bound_s, folder, outcomes, tuning, precision)
+    server_details = {
+        "version": versions[0],
+        "urls": [client.url for client in clients],
+        "config": live[0],
+        "is_config_ours": all(are_ours),
+        "client_processes": config.client_processes,
+        "tuning": dataclasses.asdict(tuning),
+    }
+    path = write_result(result, server_details)
+    if result.accuracy and variant.detection:
+        _save_images(prepared, folder)
+    logger.info("%s %s: %s", scenario, result.verdict, path)
+    return result
+
+
+def _checked_unchanged(
+    clients: Sequence[TritonClient],
+    entry: str,
+    live: Sequence[dict[str, Any]],
+    outcomes: dict[Mode, Outcome],
+) -> dict[Mode, Outcome]:
+    """Fail the tests if somebody else gave the model other settings while they ran."""
+    for client, before in zip(clients, live, strict=True):
+        try:
+            is_changed = client.model_config(entry) != before
+        except HarnessError as gone:
+            # After the last answer that takes nothing back.
+            logger.warning("%s", gone)
+            continue
+        if is_changed:
+            error = (
+                f"another client changed the settings of {entry} on {client.url} during the test: run again"
+            )
+            return {mode: dataclasses.replace(outcome, error=error) for mode, outcome in outcomes.items()}
+    return outcomes
+
+
+def _save_images(prepared: Prepared, folder: Path) -> None:
+    """Draw what the accuracy test found into the first images."""
+    detection = prepared.manifest.variant.detection
+    assert detection is not None
+    payloads = logs.read_accuracy(test_folder(folder, Mode.ACCURACY))
+    pictures = drawing.save_pictures(
+        folder / "pictures",
+        prepared.dataset,
+        payloads,
+        prepared.config.save_images or boxes.IN_EVERY_REPORT,
+        is_contiguous=detection.is_contiguous,
+    )
+    logger.info("%d pictures: %s", len(pictures), folder / "pictures")
+
+
+def tuning_of(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
+    """The settings of both sides for one scenario."""
+    urls = [client.url for client in clients]
+    return planning.tuning_of(prepared.config, prepared.manifest.variant, urls, rule, scenario)
+
+
+def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
+    """The round's rules, shortened where the user asked for that."""
+    count = len(prepared.dataset.samples)
+    return planning.make_plan(prepared.config, count, scenario, mode, rule, bound_s)
+
+
+def _length(plan: Plan) -> str:
+    if plan.mode == Mode.ACCURACY:
+        return "every sample once"
+    unit = "samples" if plan.scenario == Scenario.OFFLINE else "queries"
+    return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
+
+
+def job_of(
+    prepared: Prepared,
+    clients: Sequence[TritonClient],
+    plan: Plan,
+    tuning: Tuning,
+    log_dir: Path,
+    precision: str | None = None,
+) -> Job:
+    """All that the worker must know of one test; `precision` as `serving.executed_precision` gives it."""
+    config = prepared.config
+    return Job(
+        urls=tuple(client.url for client in clients),
+        processes=config.client_processes,
+        entry=prepared.manifest.entry,
+        entry_dir=str(prepared.entry_dir),
+        graph_sha256=prepared.manifest.graph_sha256,
+        samples=str(prepared.samples),
+        log_dir=str(log_dir),
+        outcome=str(log_dir / "outcome.json"),
+        transport=config.transport,
+        segment=f"mlperf-samples-{os.getpid()}-{time.monotonic_ns()}",
+        client_batch=tuning.client_batch,
+        in_flight=tuning.in_flight,
+        timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
+        plan=plan,
+        has_hint=planning.qps(config, plan.scenario) is not None,
+        precision=precision,
+    )
+
+
+def run_test(
+    prepared: Prepared,
+    clients: Sequence[TritonClient],
+    plan: Plan,
+    tuning: Tuning,
+    log_dir: Path,
+    precision: str | None = None,
+) -> Outcome:
+    """Run LoadGen in a process of its own, which ends with this one."""
+    job = job_of(prepared, clients, plan, tuning, log_dir, precision)
+    job_file = log_dir / "job.json"
+    files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
+    level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+    reading, writing = os.pipe()
+    statuses = os.fdopen(reading, encoding="utf-8")
+    with os.fdopen(writing, "wb"):
+        worker = start_module(
+            "harness.run.worker",
+            *(str(job_file), str(writing)),
+            # LoadGen prints to stdout, which is for results.
+            stdout=sys.stderr,
+            environment={"HARNESS_LOG": level},
+            pass_fds=(writing,),
+        )
+    try:
+        # They end with the worker.
+        progress.show(plan, map(read_status, statuses))
+        worker.wait()
+    finally:
+        statuses.close()
+        worker.kill()
+        worker.wait()
+        # A worker that was killed could not: its memory must not stay mapped in a server that lives on.
+        if worker.returncode:
+            for client in clients:
+                client.unregister_shared_memory(job.segment)
+            (SHM_DIR / job.segment).unlink(missing_ok=True)
+    try:
+        return read_outcome(Path(job.outcome))
+    except InferenceError as error:
+        return Outcome(error=str(error))
+
+
+def _new_folder(config: RunConfig, entry: str, scenario: Scenario) -> Path:
+    """A results folder of this scenario's own."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{entry}_{scenario}"
+    for number in range(1, 1000):
+        folder = config.output / (stem if number == 1 else f"{stem}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise ConfigError(f"{config.output} has a thousand results of this second")

@@ -1,0 +1,210 @@
+"""What runner and worker tell each other: two files beside LoadGen's logs, and a pipe.
+
+The files are what the runner asks for, and what became of it. Over the pipe the worker tells twice a second
+how far it is. The hot path only counts; a thread of its own reads the counters. The pipe is never waited for:
+what it cannot take is dropped. It ends with the worker, however that ends.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError, InferenceError
+from harness.machine import files
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
+from harness.triton.statistics import ServerStatistics
+
+logger = logging.getLogger(__name__)
+
+CLEAR_LINE = "\r\x1b[2K"
+"""What the worker writes before its own lines on a terminal, where the runner shows how far it is."""
+_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one test needs, passed as a file."""
+
+    urls: tuple[str, ...]
+    """gRPC addresses of the servers."""
+    processes: int
+    """Client processes; 1: this one."""
+    entry: str
+    entry_dir: str
+    graph_sha256: str
+    """Of the verified export; the entry may have been converted again meanwhile."""
+    samples: str
+    """Path of the .npy array of all preprocessed samples."""
+    log_dir: str
+    outcome: str
+    """Path that the outcome is written to."""
+    transport: str
+    segment: str
+    """Name of the shared memory segment, should one be used."""
+    client_batch: int
+    in_flight: int
+    """Most requests under way at each server."""
+    timeout_s: float
+    plan: Plan
+    has_hint: bool
+    """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
+    precision: str | None = None
+    """What the server calculates in (`harness.answers.precision`)."""
+
+
+@dataclass
+class Failures:
+    """What went wrong, if anything did; any failure makes the run invalid."""
+
+    samples: int = 0
+    requests: int = 0
+    first: str = ""
+    first_sample_indices: tuple[int, ...] = ()
+    is_fatal: bool = False
+    """No later request can succeed: those are failed without being sent."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a test, beside LoadGen's own logs."""
+
+    error: str = ""
+    """Empty where LoadGen finished; it may still have judged the run INVALID."""
+    failures: Failures = dataclasses.field(default_factory=Failures)
+    plan: Plan | None = None
+    """As run: with the calibrated hints."""
+    calibration: str = ""
+    transport: str = ""
+    statistics: ServerStatistics | None = None
+    """Of all servers together."""
+    samples_by_server: Sequence[int] = ()
+    """Answered by each, in the order of the job's addresses."""
+    test_s: float = 0.0
+    client_cpu_s: float = 0.0
+    peak_rss_bytes: int = 0
+
+
+def read_job(path: Path) -> Job:
+    """Read a job file."""
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    return Job(**{**fields, "urls": tuple(fields["urls"]), "plan": _plan(fields["plan"])})
+
+
+def read_outcome(path: Path) -> Outcome:
+    """Read an outcome file.
+
+    Raises:
+        InferenceError: there is none: the worker died.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InferenceError(f"the process that ran LoadGen died without a word ({error})") from error
+    statistics = fields["statistics"]
+    if statistics:
+        sizes = statistics["executions_by_batch_size"]
+        statistics["executions_by_batch_size"] = {int(size): count for size, count in sizes.items()}
+        fields["statistics"] = ServerStatistics(**statistics)
+    fields["plan"] = _plan(fields["plan"]) if fields["plan"] else None
+    fields["failures"] = Failures(**fields["failures"])
+    return Outcome(**fields)
+
+
+def _plan(fields: dict[str, Any]) -> Plan:
+    return Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
+
+
+def write_outcome(job: Job, outcome: Outcome) -> None:
+    """Write the outcome file of a job; where that fails, the log says why there is none."""
+    try:
+        files.write(Path(job.outcome), json.dumps(dataclasses.asdict(outcome), indent=2))
+    except ConfigError as error:
+        logger.error("%s", error)
+
+
+class Step(StrEnum):
+    """What a worker does, one after the other; samples may be loaded several times."""
+
+    CHECK = "checking the server"
+    LOAD = "loading samples"
+    CALIBRATE = "calibrating"
+    TEST = "testing"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Of the current step."""
+
+    total: int | None = None
+    """Samples in all, where that is known."""
+    issued: int = 0
+    """Samples that LoadGen has asked for."""
+    completed: int = 0
+    """Samples that are loaded, or answered."""
+    in_flight: int = 0
+    """Requests under way."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a worker is."""
+
+    step: Step
+    elapsed_s: float
+    """Since the step began for the first time."""
+    counts: Counts = Counts()
+
+
+class Reporter:
+    """The worker's side: tells its status for as long as the block takes that this is the context of."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        """`descriptor`: the pipe's end to write to; None where nobody wants to know."""
+        self._descriptor = descriptor
+        self._began: dict[Step, float] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.begin(Step.CHECK)
+
+    def begin(self, step: Step, count: Callable[[], Counts] = Counts) -> None:
+        """A step begins; `count` is called now and then from another thread."""
+        self._began.setdefault(step, time.monotonic())
+        self._current = step, count
+
+    def __enter__(self) -> "Reporter":
+        if self._descriptor is not None:
+            os.set_blocking(self._descriptor, False)
+            self._thread = threading.Thread(
+                target=self._report, args=(self._descriptor,), name="reporter", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _report(self, descriptor: int) -> None:
+        while not self._over.wait(_EVERY_S):
+            step, count = self._current
+            status = Status(step, time.monotonic() - self._began[step], count())
+            # The runner is stopped (Ctrl-Z), or gone.
+            with contextlib.suppress(OSError):
+                os.write(descriptor, json.dumps(dataclasses.asdict(status)).encode() + b"\n")
+
+
+def read_status(line: str) -> Status:
+    """What a reporter wrote, a line for each status."""
+    fields = json.loads(line)
+    return Status(Step(fields["step"]), fields["elapsed_s"], Counts(**fields["counts"]))
