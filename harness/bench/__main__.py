@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.bench import report
-from harness.bench.compare import compare
-from harness.bench.compare_null import compare_null
+from harness.bench import tables
+from harness.bench.comparison import compare
+from harness.bench.null.comparison import compare_null
 from harness.bench.options import Options, parser, resolve
 from harness.bench.session import own_server
 from harness.errors import EXIT_INTERRUPTED
@@ -46,8 +46,8 @@ def _run(options: Options) -> None:
             comparisons.append(compare(prepared, client, options, folder / entry))
         comparisons.append(compare_null(repository, client, options, folder / "null"))
     file = folder / "bench.json"
-    report.write(comparisons, options, file)
-    report.show(comparisons, options, file)
+    tables.write(comparisons, options, file)
+    tables.show(comparisons, options, file)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
-from harness.bench.bare import read_rows
-from harness.bench.frameworks import Array
+from harness.bench.limit.bare import read_rows
+from harness.bench.limit.frameworks import Array
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from harness.compare.noise import Deciding
-from harness.report import axes, latency_charts, run_charts, svg
-from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
-from harness.report.latency_charts import Latencies
-from harness.report.scale import Scale, nice_end, number
+from harness.report.charts import activity, axes, latency, svg
+from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from harness.report.charts.latency import Latencies
+from harness.report.charts.scale import Scale, nice_end, number
 from harness.run.worker.timeline import Recorded
 
 _COLOURS = 6
@@ -45,8 +45,8 @@ def bars(figures: Sequence[tuple[int, str, Deciding]]) -> str:
 
 def latencies(curves: Sequence[tuple[int, str, Latencies]]) -> str:
     """Draw the percentiles of each run: position, letter, latencies."""
-    across = latency_charts.axis([one for _, _, one in curves])
-    return latency_charts.percentiles(
+    across = latency.axis([one for _, _, one in curves])
+    return latency.percentiles(
         [(f"series-{series(at)}", label, one) for at, label, one in curves], across, {}, None, "queries"
     )
 
@@ -54,7 +54,7 @@ def latencies(curves: Sequence[tuple[int, str, Latencies]]) -> str:
 def throughputs(runs: Sequence[tuple[int, str, Recorded]]) -> str:
     """Draw the rate of each run over its time: position, letter, requests."""
     found = [
-        (at, label, run_charts.rates(recorded.completed_us, recorded.samples, _SPANS))
+        (at, label, activity.rates(recorded.completed_us, recorded.samples, _SPANS))
         for at, label, recorded in runs
     ]
     seconds = max(one.span_s * _SPANS for _, _, one in found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.compare.differences import Difference, differences
 from harness.compare.noise import PARTS, Deciding, conclusion, deciding, may_be_ranked, speed
 from harness.errors import ConfigError
-from harness.report.scale import number
+from harness.report.charts.scale import number
 from harness.run.results.recorded_run import RecordedRun
 
 COLUMNS = ("", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result", "Speed")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.report.latency_charts import Latencies
+from harness.report.charts.latency import Latencies
 from harness.run.mlperf.plan import PERCENTILE, Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.recorded_run import RecordedRun

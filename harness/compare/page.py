@@ -4,7 +4,7 @@ from markupsafe import Markup
 
 from harness.compare import charts
 from harness.compare.comparison import COLUMNS, RULE, Comparison, title
-from harness.report.latency_charts import Latencies
+from harness.report.charts.latency import Latencies
 from harness.report.page import Plot, fill
 from harness.run.mlperf.plan import Mode
 from harness.run.worker import timeline

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import EXIT_INTERRUPTED, ConfigError
 from harness.machine.command import OneLineParser, one_line_errors
-from harness.report import browser
+from harness.report.screenshots import browser
 from harness.report.write import write
 
 _WIDTHS_PX = range(200, 4001)

@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from harness.answers import boxes
 from harness.models import MODELS
-from harness.report import facts, latency_charts, pictures, run_charts
-from harness.report.latency_charts import Latencies
-from harness.report.scale import number
+from harness.report import facts, pictures
+from harness.report.charts import activity, latency
+from harness.report.charts.latency import Latencies
+from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.bottleneck import Bound, judge
@@ -212,30 +213,28 @@ def _plots(run: RecordedRun) -> list[Plot]:
         latencies = Latencies.of(*timeline.query_latencies_us(recorded, run.scenario))
         marks = {level: ms for level, ms in run.percentiles_ms.items() if level in (50.0, 90.0, 99.0, 99.9)}
         what = "samples" if run.scenario == Scenario.OFFLINE else "queries"
-        across = latency_charts.axis([latencies], run.bound_ms)
+        across = latency.axis([latencies], run.bound_ms)
         since = " since the start of the one query" if run.scenario == Scenario.OFFLINE else ""
         plots = [
             Plot(
                 "Latency",
                 f"Share of {what} by latency{since}; the dotted lines are LoadGen's percentiles.",
-                Markup(latency_charts.histogram(latencies, across, marks, run.bound_ms, what)),
+                Markup(latency.histogram(latencies, across, marks, run.bound_ms, what)),
             ),
             Plot(
                 "Latency by percentile",
                 f"Share of {what} answered within a time. Each step up is a tenth of those that are left.",
-                Markup(
-                    latency_charts.percentiles([("curve", "", latencies)], across, marks, run.bound_ms, what)
-                ),
+                Markup(latency.percentiles([("curve", "", latencies)], across, marks, run.bound_ms, what)),
             ),
         ]
-    over_time = run_charts.rates(recorded.completed_us, recorded.samples)
+    over_time = activity.rates(recorded.completed_us, recorded.samples)
     is_one_rate = run.mode == Mode.PERFORMANCE
     mean = run.samples_per_s if is_one_rate else None
     plots.append(
         Plot(
             "Throughput",
             f"Samples answered per second, in spans of {number(over_time.span_s)} s.",
-            Markup(run_charts.throughput(over_time, mean, run.offered_qps)),
+            Markup(activity.throughput(over_time, mean, run.offered_qps)),
         )
     )
     return plots
@@ -252,13 +251,13 @@ def _plots_of_server(run: RecordedRun) -> list[Plot]:
             "Executed batches",
             f"Share of {statistics.executions:,} batches by size; on average "
             f"{number(statistics.mean_batch_size)} samples{over}.",
-            Markup(run_charts.batch_sizes(statistics.executions_by_batch_size)),
+            Markup(activity.batch_sizes(statistics.executions_by_batch_size)),
         ),
         Plot(
             "Where the time goes",
             "Mean time of a request, one step after the other; the batch is that which the request was in"
             f"{over}.",
-            Markup(run_charts.request_time(statistics, evidence.request_us if evidence else None)),
+            Markup(activity.request_time(statistics, evidence.request_us if evidence else None)),
         ),
     ]
 
@@ -271,7 +270,7 @@ def _bottleneck(run: RecordedRun) -> dict[str, Any] | None:
     return {
         "bound": verdict.bound.value,
         "meaning": _MEANING_OF_BOUND[verdict.bound],
-        "picture": Markup(run_charts.shares(verdict)),
+        "picture": Markup(activity.shares(verdict)),
         "reasons": [_sentence(reason) for reason in verdict.reasons],
     }
 
@@ -288,7 +287,7 @@ def _accuracy(run: RecordedRun) -> dict[str, Any] | None:
         "metric": found["metric"],
         "value": f"{found['value']:.2%}",
         "meaning": f"{right}, against the {found['truth']}; {wanted}.",
-        "picture": Markup(run_charts.target(found["value"], threshold)),
+        "picture": Markup(activity.target(found["value"], threshold)),
         "figures": [
             (name, "no such object" if value < 0 else f"{value:.2%}")
             for name, value in found["figures"].items()

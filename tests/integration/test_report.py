@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from harness.machine import paths
-from harness.report import browser
-from harness.report.browser import Tab
+from harness.report.screenshots import browser
+from harness.report.screenshots.browser import Tab
 
 PHONE_PX, DESKTOP_PX = 390, 1280
 CHARTS = {

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from harness.bench.figures import Row, Unit, speed_ratio
-from harness.bench.frameworks import DoesNotFit, check
-from harness.bench.limit import Setup, setups
+from harness.bench.figures import Row, Target, Unit, speed_ratio
+from harness.bench.limit.frameworks import DoesNotFit, check
+from harness.bench.limit.search import Setup, setups
 from harness.bench.options import resolve
-from harness.bench.targets import Target
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.spec import Platform

@@ -10,7 +10,8 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.report import __main__ as command
-from harness.report import browser, facts, pictures
+from harness.report import facts, pictures
+from harness.report.screenshots import browser
 from harness.report.write import write, write_or_warn
 from harness.run.results import recorded_run
 

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.report import latency_charts, run_charts, scale, svg
-from harness.report.axes import BOTTOM, LEFT, RIGHT, TOP
-from harness.report.latency_charts import Latencies
-from harness.report.scale import Scale
+from harness.report.charts import activity, latency, scale, svg
+from harness.report.charts.axes import BOTTOM, LEFT, RIGHT, TOP
+from harness.report.charts.latency import Latencies
+from harness.report.charts.scale import Scale
 from harness.run.results.bottleneck import Bound, Verdict
 from harness.triton.statistics import ServerStatistics
 
@@ -70,19 +70,19 @@ def test_percentiles_of_weighted_latencies() -> None:
 
 
 def test_a_long_tail_gets_a_logarithmic_axis_and_a_short_one_does_not() -> None:
-    assert latency_charts.axis([of([1000] * 99 + [100_000])]).is_log
-    assert not latency_charts.axis([of([1000, 1500, 2000])]).is_log
+    assert latency.axis([of([1000] * 99 + [100_000])]).is_log
+    assert not latency.axis([of([1000, 1500, 2000])]).is_log
 
 
 def test_a_bound_nearby_is_on_the_axis_and_one_far_away_does_not_squeeze_it() -> None:
-    assert latency_charts.axis([of([9000, 10_000])], 15.0).high >= 15
-    assert latency_charts.axis([of([9000, 10_000])], 500.0).high < 15
+    assert latency.axis([of([9000, 10_000])], 15.0).high >= 15
+    assert latency.axis([of([9000, 10_000])], 500.0).high < 15
 
 
 def test_a_histogram_has_every_query_once_and_alarms_above_the_bound() -> None:
     latencies = of([10_000] * 60 + [20_000] * 30 + [30_000] * 10)
-    across = latency_charts.axis([latencies], 25.0)
-    picture = latency_charts.histogram(latencies, across, {50.0: 10.0}, 25.0, "queries")
+    across = latency.axis([latencies], 25.0)
+    picture = latency.histogram(latencies, across, {50.0: 10.0}, 25.0, "queries")
     heights = {
         style: [float(e.get("height")) for e in parts(picture, "rect", style)]
         for style in ("bar", "bar alarm")
@@ -96,16 +96,16 @@ def test_a_histogram_has_every_query_once_and_alarms_above_the_bound() -> None:
 
 def test_marks_that_would_hide_each_other_are_in_two_rows() -> None:
     latencies = of(list(range(1000, 2000)))
-    across = latency_charts.axis([latencies])
-    picture = latency_charts.histogram(latencies, across, {50.0: 1.5, 90.0: 1.52}, None, "queries")
+    across = latency.axis([latencies])
+    picture = latency.histogram(latencies, across, {50.0: 1.5, 90.0: 1.52}, None, "queries")
     rows = {e.text: float(e.get("y")) for e in parts(picture, "text", "value")}
     assert rows["p90"] < rows["p50"]
 
 
 def test_a_percentile_curve_rises_to_the_largest_latency() -> None:
     latencies = of(np.arange(1, 1001) * 100)
-    across = latency_charts.axis([latencies])
-    picture = latency_charts.percentiles([("curve", "", latencies)], across, {99.0: 99.0}, None, "queries")
+    across = latency.axis([latencies])
+    picture = latency.percentiles([("curve", "", latencies)], across, {99.0: 99.0}, None, "queries")
     (curve,) = parts(picture, "path", "curve")
     points = [tuple(map(float, pair.split())) for pair in curve.get("d").removeprefix("M").split(" L")]
     assert len(points) > 100
@@ -119,14 +119,14 @@ def test_a_percentile_curve_rises_to_the_largest_latency() -> None:
 
 def test_one_query_is_drawn() -> None:
     latencies = of([5000])
-    across = latency_charts.axis([latencies])
-    assert "NaN" not in latency_charts.histogram(latencies, across, {}, None, "queries").replace("nan", "NaN")
-    assert latency_charts.percentiles([("curve", "", latencies)], across, {}, None, "queries")
+    across = latency.axis([latencies])
+    assert "NaN" not in latency.histogram(latencies, across, {}, None, "queries").replace("nan", "NaN")
+    assert latency.percentiles([("curve", "", latencies)], across, {}, None, "queries")
 
 
 def test_rates_count_every_sample() -> None:
     completed_us = np.array([2_000_000, 500_000, 1_000_000, 1_500_000])
-    found = run_charts.rates(completed_us, np.array([4, 1, 2, 3]), 4)
+    found = activity.rates(completed_us, np.array([4, 1, 2, 3]), 4)
     assert found.span_s == pytest.approx(0.5)
     assert found.per_s.tolist() == pytest.approx([2, 4, 6, 8])
 
@@ -135,19 +135,19 @@ def test_requests_of_a_batch_count_over_the_time_since_the_batch_before() -> Non
     # 64 answers within 6 ms of each other, every 0.4 s: 160 a second, whatever the spans are.
     batches_us = np.arange(1, 31)[:, None] * 400_000
     completed_us = np.sort((batches_us - np.arange(64) * 100).ravel())
-    found = run_charts.rates(completed_us, np.ones(len(completed_us)))
+    found = activity.rates(completed_us, np.ones(len(completed_us)))
     assert found.span_s == pytest.approx(0.2)
     assert found.per_s.tolist() == pytest.approx([160.0] * 60)
 
 
 def test_batches_are_labelled_with_their_share() -> None:
-    picture = run_charts.batch_sizes({1: 75, 8: 25})
+    picture = activity.batch_sizes({1: 75, 8: 25})
     labels = [e.text for e in ElementTree.fromstring(picture).iter("text")]
     assert {"75%", "25%", "1", "8"} <= set(labels)
 
 
 def test_many_batch_sizes_have_an_axis_instead() -> None:
-    picture = run_charts.batch_sizes({size: size for size in range(1, 33)})
+    picture = activity.batch_sizes({size: size for size in range(1, 33)})
     bars = parts(picture, "rect", "bar")
     assert len(bars) == 32
     edges = [(float(e.get("x")), float(e.get("x")) + float(e.get("width"))) for e in bars]
@@ -158,7 +158,7 @@ def test_many_batch_sizes_have_an_axis_instead() -> None:
 
 def test_the_time_of_a_request_ends_where_the_request_ends() -> None:
     statistics = ServerStatistics(10, 0, 10, 10, 10_000_000, 0, 20_000_000, 0, {1: 10})
-    picture = run_charts.request_time(statistics, 4000.0)
+    picture = activity.request_time(statistics, 4000.0)
     assert re.search(r"mean of a request: 4\.00 ms", picture)
     bars = [*parts(picture, "rect", "bar soft"), *parts(picture, "rect", "bar")]
     ends = [float(e.get("x")) + float(e.get("width")) for e in bars]
@@ -167,16 +167,16 @@ def test_the_time_of_a_request_ends_where_the_request_ends() -> None:
 
 
 def test_the_culprit_is_the_dark_bar() -> None:
-    picture = run_charts.shares(Verdict(Bound.CLIENT, 0.2, 0.7, 0.1, ()))
+    picture = activity.shares(Verdict(Bound.CLIENT, 0.2, 0.7, 0.1, ()))
     (bar,) = parts(picture, "rect", "bar")
     tracks = parts(picture, "rect", "track")
     assert float(bar.get("width")) == pytest.approx(0.7 * float(tracks[0].get("width")), abs=0.1)
 
 
 def test_a_missed_target_alarms() -> None:
-    assert parts(run_charts.target(0.5, 0.9), "rect", "bar alarm")
-    assert not parts(run_charts.target(0.95, 0.9), "rect", "bar alarm")
-    assert not parts(run_charts.target(0.1, None), "line", "goal")
+    assert parts(activity.target(0.5, 0.9), "rect", "bar alarm")
+    assert not parts(activity.target(0.95, 0.9), "rect", "bar alarm")
+    assert not parts(activity.target(0.1, None), "line", "goal")
 
 
 def test_a_scale_keeps_what_is_beyond_its_ends_within() -> None:

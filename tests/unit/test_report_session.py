@@ -2,7 +2,7 @@ import re
 import sys
 from pathlib import Path
 
-from harness.report import session
+from harness.report.screenshots import session
 
 
 def test_a_session_shows_the_command_and_what_it_printed_and_asks_the_network_for_nothing(

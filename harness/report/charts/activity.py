@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.report import axes, svg
-from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
-from harness.report.scale import Scale, nice_end, number, tick_labels
+from harness.report.charts import axes, svg
+from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
+from harness.report.charts.scale import Scale, nice_end, number, tick_labels
 from harness.run.results.bottleneck import Verdict
 from harness.triton.statistics import ServerStatistics
 

@@ -8,12 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.bench import targets
-from harness.bench.figures import Row, Unit
-from harness.bench.limit import Limit
+from harness.bench.figures import (
+    MEMORY_MB,
+    OF_PLAIN,
+    OFFLINE_OF_BARE,
+    SERVER_OF_OFFLINE,
+    SERVER_P99_MS,
+    SINGLE_STREAM_OVER_BARE_MS,
+    Row,
+    Target,
+    Unit,
+)
+from harness.bench.limit.search import Limit
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
-from harness.bench.targets import Target
 from harness.machine.environment import cpu_count
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.rounds import Scenario, rules
@@ -134,7 +142,7 @@ def _compare_scenario(
 
 def _compare_loaded(result: Comparison, prepared: Prepared, session: Session, options: Options) -> None:
     """Server at a large share of what our own Offline reached, where there is a target for that."""
-    share = targets.SERVER_OF_OFFLINE.get((prepared.config.model, prepared.config.platform))
+    share = SERVER_OF_OFFLINE.get((prepared.config.model, prepared.config.platform))
     offline = next((row for row in result.rows if row.name == Scenario.OFFLINE), None)
     if share is None or offline is None:
         return
@@ -154,7 +162,7 @@ def _compare_loaded(result: Comparison, prepared: Prepared, session: Session, op
     result.rows.append(row)
     result.runs[row.name] = [dataclasses.asdict(turn) for turn in rounds]
     measured = statistics.median(row.ours)
-    result.targets.append(Target(row.name, targets.SERVER_P99_MS, False, " ms", measured))
+    result.targets.append(Target(row.name, SERVER_P99_MS, False, " ms", measured))
 
 
 def figure(scenario: Scenario, run: Ours | Plain) -> float:
@@ -232,18 +240,16 @@ def _add_targets(result: Comparison, prepared: Prepared) -> None:
     for row in result.rows:
         if row.unit == Unit.CLIENT_US:
             continue
-        if row.name == Scenario.OFFLINE and key in targets.OFFLINE_OF_BARE and row.ratio_to_bare:
-            bound = targets.OFFLINE_OF_BARE[key]
+        if row.name == Scenario.OFFLINE and key in OFFLINE_OF_BARE and row.ratio_to_bare:
+            bound = OFFLINE_OF_BARE[key]
             result.targets.append(Target("Offline, ours / bare", bound, True, "", row.ratio_to_bare))
-        if row.name.startswith(Scenario.SINGLE_STREAM) and key in targets.SINGLE_STREAM_OVER_BARE_MS:
-            bound = targets.SINGLE_STREAM_OVER_BARE_MS[key]
+        if row.name.startswith(Scenario.SINGLE_STREAM) and key in SINGLE_STREAM_OVER_BARE_MS:
+            bound = SINGLE_STREAM_OVER_BARE_MS[key]
             assert row.over_bare is not None
             result.targets.append(Target("SingleStream p50 over bare", bound, False, " ms", row.over_bare))
         if row.ratio_to_plain:
-            result.targets.append(
-                Target(f"{row.name}, ours / plain", targets.OF_PLAIN, True, "", row.ratio_to_plain)
-            )
+            result.targets.append(Target(f"{row.name}, ours / plain", OF_PLAIN, True, "", row.ratio_to_plain))
     memory = [turn["ours"]["memory_bytes"] for turns in result.runs.values() for turn in turns]
     if memory:
         name = "memory beyond the loaded samples"
-        result.targets.append(Target(name, targets.MEMORY_MB, False, " MB", max(memory) / 1e6))
+        result.targets.append(Target(name, MEMORY_MB, False, " MB", max(memory) / 1e6))

@@ -1,4 +1,4 @@
-"""The bare framework: `python -m harness.bench.bare ENTRY_DIR SAMPLES THREADS SPIN`.
+"""The bare framework: `python -m harness.bench.limit.bare ENTRY_DIR SAMPLES THREADS SPIN`.
 
 One process is one opened graph. Prints `{}` when it is open; then each line on stdin is an `Order`, and each
 answer on stdout a `Timing`, or `{"error": …}` where the graph takes no such batch. Idle in between.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.bench.frameworks import Array, Bind, Call, DoesNotFit, check, open_graph
+from harness.bench.limit.frameworks import Array, Bind, Call, DoesNotFit, check, open_graph
 from harness.data.sample_file import SampleFile
 from harness.models import manifest
 from harness.models.spec import Variant

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.bench.compare import Comparison
+from harness.bench.comparison import Comparison
 from harness.bench.figures import Row, median
 from harness.bench.options import Options
 from harness.machine import environment

@@ -19,7 +19,7 @@ from harness.run.preparation import Prepared
 
 _SAMPLES = 64
 _OUTPUT = "NULL_OUTPUT"
-_SOURCE = "harness.bench.null_model"
+_SOURCE = "harness.bench.null.model"
 # What makes the server cheapest, so that it holds the client back least: with 64 in flight, on two cores that
 # others used too, 5100 queries/s without a delay and 6700 with it; a second instance made no difference.
 _MAX_BATCH = 32

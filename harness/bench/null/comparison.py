@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.bench import null, targets
-from harness.bench.compare import Comparison
-from harness.bench.figures import Row, Unit
+from harness.bench.comparison import Comparison
+from harness.bench.figures import NULL_CLIENT_US, NULL_QUERIES_PER_S, Row, Target, Unit
+from harness.bench.null import entry
 from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
-from harness.bench.targets import Target
 from harness.run.config import run_config
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.bottleneck import judge
@@ -37,9 +36,9 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
         HarnessError: a path failed.
     """
     result = Comparison("null model")
-    for in_flight, bound in targets.NULL_QUERIES_PER_S.items():
+    for in_flight, bound in NULL_QUERIES_PER_S.items():
         name = f"{in_flight} in flight, 1 pixel"
-        tiny = null.write_entry(
+        tiny = entry.write_entry(
             repository, f"null_{in_flight}", side_px=1, in_flight=in_flight, transport=run_config.AUTO
         )
         row = _measure(
@@ -51,10 +50,10 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
             session = Session(client, dataclasses.replace(tiny, config=two), folder)
             name += ", 2 client processes"
             _measure(result, session, name, in_flight, Unit.QUERIES_PER_S, _rate, options)
-    for transport, bound in targets.NULL_CLIENT_US.items():
+    for transport, bound in NULL_CLIENT_US.items():
         where = "shared memory" if transport == "shm" else "in the message"
         name = f"{_SIDE_PX}x{_SIDE_PX} float32, {where}"
-        image = null.write_entry(
+        image = entry.write_entry(
             repository,
             f"null_{_SIDE_PX}_{transport}",
             side_px=_SIDE_PX,
@@ -82,7 +81,7 @@ def _measure(
 ) -> Row:
     """Take our harness and the plain loop in turns; adds to the result."""
     scenario = Scenario.SINGLE_STREAM if in_flight == 1 else Scenario.OFFLINE
-    tuning = null.tuning(in_flight)
+    tuning = entry.tuning(in_flight)
     session.load(tuning, is_override=False)
     seconds = min(options.seconds, _MOST_SECONDS)
     ours: list[Ours] = []

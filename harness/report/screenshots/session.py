@@ -1,4 +1,4 @@
-"""`python -m harness.report.session FILE.svg COMMAND …`: run a command, and draw what it printed."""
+"""`python -m harness.report.screenshots.session FILE.svg COMMAND …`: run a command, draw what it printed."""
 
 import io
 import re
@@ -30,7 +30,9 @@ def picture(command: Sequence[str], printed: str) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; the exit code is the command's."""
     if len(arguments) < 2:
-        sys.stderr.write("usage: python -m harness.report.session FILE.svg COMMAND [ARGUMENT ...]\n")
+        sys.stderr.write(
+            "usage: python -m harness.report.screenshots.session FILE.svg COMMAND [ARGUMENT ...]\n"
+        )
         return EXIT_USAGE
     file, *command = arguments
     lines = []

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.bench.bare import Order, Timing
-from harness.bench.frameworks import SPINS
+from harness.bench.limit.bare import Order, Timing
+from harness.bench.limit.frameworks import SPINS
 from harness.errors import InferenceError
 from harness.machine.processes import start_module
 from harness.models.spec import Platform, Variant
@@ -63,11 +63,11 @@ def setups(cpus: int, platform: Platform) -> list[Setup]:
 
 
 class _Worker:
-    """One `harness.bench.bare` process."""
+    """One `harness.bench.limit.bare` process."""
 
     def __init__(self, entry_dir: Path, samples: Path, setup: Setup) -> None:
         self._process = start_module(
-            "harness.bench.bare",
+            "harness.bench.limit.bare",
             *(str(entry_dir), str(samples), str(setup.threads), str(int(setup.is_spinning))),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """The frame that the charts share: its size, and its two axes."""
 
-from harness.report import svg
-from harness.report.scale import Scale, tick_labels
+from harness.report.charts import svg
+from harness.report.charts.scale import Scale, tick_labels
 
 WIDTH, HEIGHT = 360.0, 216.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 352.0, 26.0, 182.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.report import axes, svg
-from harness.report.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
-from harness.report.scale import Scale, nice_end, nice_step, number
+from harness.report.charts import axes, svg
+from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
+from harness.report.charts.scale import Scale, nice_end, nice_step, number
 
 _BINS = 52
 _LONG_TAIL = 8.0

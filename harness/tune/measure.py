@@ -1,4 +1,4 @@
-"""One figure of one setting, without LoadGen: `python -m harness.measure JOB.json`, a helper of harness.tune.
+"""One figure of one setting, without LoadGen: `python -m harness.tune.measure JOB.json`.
 
 Prints a number, less is better: the 90th percentile of a query's seconds in SingleStream and MultiStream,
 seconds per sample in Offline, and in Server the 99th percentile at the job's target rate.

@@ -1,38 +1,30 @@
-"""Find the best settings of this machine: `python -m harness.tune --model M --platform P`.
+"""The search for the best settings: candidates, rounds, the best.
 
 Every candidate is loaded and asked for a few seconds, all of them in turn and then again those that are not
 far behind; the best median is written to this machine's table, which later runs take their settings from.
 """
 
-import argparse
-import contextlib
 import dataclasses
 import json
 import logging
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from harness.errors import ConfigError, InferenceError
-from harness.machine import paths, progress
-from harness.machine.command import OneLineParser, one_line_errors
-from harness.machine.environment import cpu_count
+from harness.errors import InferenceError
+from harness.machine import progress
 from harness.machine.processes import start_module
 from harness.models.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Platform
 from harness.run import runner
 from harness.run.config import tuning
-from harness.run.config.resolution import resolve, sweep
-from harness.run.config.run_config import SYNTHETIC
 from harness.run.config.tuning import Choice, Measured
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario, rules
-from harness.run.preparation import Prepared, prepare
-from harness.run.serving import ModelLoader, borrowed, check_served
+from harness.run.preparation import Prepared
+from harness.run.serving import ModelLoader, check_served
 from harness.run.worker.job import Job
 from harness.triton.client import TritonClient
 
@@ -110,7 +102,7 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     if medians[best] > medians[0] * _CLEAR:
         best = 0
     others = ", ".join(
-        f"{_short(choice)} {_shown(scenario, median)}"
+        f"{short(choice)} {_shown(scenario, median)}"
         for number, (choice, median) in enumerate(zip(choices, medians, strict=True))
         if number != best
     )
@@ -152,14 +144,15 @@ def _measure(
 
 def _in_a_process(job: Job, file: Path) -> float:
     file.write_text(json.dumps(dataclasses.asdict(job)), encoding="utf-8")
-    child = start_module("harness.measure", str(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child = start_module("harness.tune.measure", str(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     output, errors = child.communicate()
     if child.returncode:
         raise InferenceError(errors.strip().rpartition("\n")[2].removeprefix("error: "))
     return float(output)
 
 
-def _short(choice: Choice) -> str:
+def short(choice: Choice) -> str:
+    """A choice in a few words."""
     extra = "".join(f" {name.rpartition('.')[2]}={value}" for name, value in choice.parameters.items())
     joined = f", {choice.max_batch} at once" if choice.max_batch else ""
     return f"{choice.instances} instances, batch {choice.client_batch}{joined}{extra}:"
@@ -167,66 +160,3 @@ def _short(choice: Choice) -> str:
 
 def _shown(scenario: Scenario, figure: float) -> str:
     return f"{1 / figure:.1f} samples/s" if scenario == Scenario.OFFLINE else f"{figure * 1000:.2f} ms"
-
-
-def _parser() -> argparse.ArgumentParser:
-    result = OneLineParser(
-        prog="python -m harness.tune",
-        description="Find the best server settings of this machine; some 8 minutes for a small model on one "
-        "platform, hours for all.",
-        allow_abbrev=False,
-    )
-    result.add_argument("--model", help="default: all of them")
-    result.add_argument("--platform", help="default: all of the model's")
-    result.add_argument("--scenario", metavar="LIST", default=",".join(Scenario), help="default: all four")
-    result.add_argument(
-        "--table", metavar="FILE", help=f"another table than {tuning.OWN_FILE}, which runs read"
-    )
-    return result
-
-
-def _table(given: str | None) -> Path:
-    """Where to write; found out before anything is measured.
-
-    Raises:
-        ConfigError: no file can be written there, or it is no table.
-    """
-    file = tuning.OWN_FILE if given is None else paths.absolute(given)
-    if given == "" or file.is_dir():
-        raise ConfigError(f"--table {given!r} is not a file to write to")
-    tuning.read(file)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    except OSError as error:
-        raise ConfigError(f"cannot write --table {file}: {error.strerror}") from error
-    if not file.stat().st_size:
-        file.unlink()
-    return file
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with one_line_errors() as ending:
-        given: dict[str, Any] = vars(_parser().parse_args(arguments))
-        table = _table(given.pop("table"))
-        # Settings are not a matter of what is on the images.
-        given["dataset"] = SYNTHETIC
-        is_one = given["model"] and given["platform"]
-        configs = [resolve(given)] if is_one else sweep(given)
-        with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
-            for config in configs:
-                prepared = prepare(config)
-                with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
-                    for scenario in config.scenarios:
-                        found = find_best(prepared, client, scenario, config.threads or cpu_count())
-                        tuning.add(table, found)
-                        what = f"{config.model} {config.platform} {scenario}"
-                        sys.stdout.write(f"{what}: {_short(found.choice)} {found.figure}\n")
-                        sys.stdout.flush()
-    return ending.code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

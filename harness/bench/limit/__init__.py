@@ -1,0 +1,1 @@
+"""The hardware's limit: the bare framework at its best."""

@@ -1,0 +1,1 @@
+"""A model that computes nothing, which leaves the harness and Triton to be measured."""

@@ -1,0 +1,1 @@
+"""The pictures of README: a page in headless Chromium, and a terminal."""

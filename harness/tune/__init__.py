@@ -1,0 +1,1 @@
+"""The best server settings of this machine."""

@@ -1,0 +1,86 @@
+"""Find the best settings of this machine: `python -m harness.tune --model M --platform P`."""
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+from harness.machine import paths
+from harness.machine.command import OneLineParser, one_line_errors
+from harness.machine.environment import cpu_count
+from harness.run import runner
+from harness.run.config import tuning
+from harness.run.config.resolution import resolve, sweep
+from harness.run.config.run_config import SYNTHETIC
+from harness.run.mlperf.rounds import Scenario
+from harness.run.preparation import prepare
+from harness.run.serving import borrowed
+from harness.triton.client import TritonClient
+from harness.tune.search import find_best, short
+
+
+def _parser() -> argparse.ArgumentParser:
+    result = OneLineParser(
+        prog="python -m harness.tune",
+        description="Find the best server settings of this machine; some 8 minutes for a small model on one "
+        "platform, hours for all.",
+        allow_abbrev=False,
+    )
+    result.add_argument("--model", help="default: all of them")
+    result.add_argument("--platform", help="default: all of the model's")
+    result.add_argument("--scenario", metavar="LIST", default=",".join(Scenario), help="default: all four")
+    result.add_argument(
+        "--table", metavar="FILE", help=f"another table than {tuning.OWN_FILE}, which runs read"
+    )
+    return result
+
+
+def _table(given: str | None) -> Path:
+    """Where to write; found out before anything is measured.
+
+    Raises:
+        ConfigError: no file can be written there, or it is no table.
+    """
+    file = tuning.OWN_FILE if given is None else paths.absolute(given)
+    if given == "" or file.is_dir():
+        raise ConfigError(f"--table {given!r} is not a file to write to")
+    tuning.read(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise ConfigError(f"cannot write --table {file}: {error.strerror}") from error
+    if not file.stat().st_size:
+        file.unlink()
+    return file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with one_line_errors() as ending:
+        given: dict[str, Any] = vars(_parser().parse_args(arguments))
+        table = _table(given.pop("table"))
+        # Settings are not a matter of what is on the images.
+        given["dataset"] = SYNTHETIC
+        is_one = given["model"] and given["platform"]
+        configs = [resolve(given)] if is_one else sweep(given)
+        with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
+            for config in configs:
+                prepared = prepare(config)
+                with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
+                    for scenario in config.scenarios:
+                        found = find_best(prepared, client, scenario, config.threads or cpu_count())
+                        tuning.add(table, found)
+                        what = f"{config.model} {config.platform} {scenario}"
+                        sys.stdout.write(f"{what}: {short(found.choice)} {found.figure}\n")
+                        sys.stdout.flush()
+    return ending.code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
