@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters import command
-from converters.convert import Request, convert
-from converters.weights import AUTO, accepts
+from converters.conversion.convert import Request, convert
+from converters.conversion.weights import AUTO, accepts
 from harness.errors import ConfigError
 from harness.machine.command import CommandParser
 from harness.machine.paths import MODEL_REPOSITORY, absolute

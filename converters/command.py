@@ -1,17 +1,20 @@
-"""How each of the converters' commands ends: an exit code, and one line on stderr if something is wrong."""
+"""How each of the converters' commands ends, and what is undone when a signal ends it."""
 
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-from converters import cleanup
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, HarnessError
 from harness.machine import progress
 
 logger = logging.getLogger(__name__)
+
+_pending: list[Callable[[], object]] = []
+"""What is undone when a signal ends the process, the innermost last."""
 
 
 def run(body: Callable[[], None], *, is_debug: bool = False) -> int:
@@ -47,9 +50,39 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
     Not by an exception: native modules that are being imported, or call back into Python, turn it into an
     error of their own, swallow it or abort (all three were seen).
     """
-    cleanup.run_pending()
+    run_pending()
     progress.take_down()
     sys.stderr.write("interrupted; what was there before is untouched\n")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def on_signal(action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` if a signal ends the process within the block."""
+    _pending.append(action)
+    try:
+        yield
+    finally:
+        _pending.remove(action)
+
+
+@contextmanager
+def ensured(action: Callable[[], object]) -> Iterator[None]:
+    """Call `action` when the block ends, however it ends.
+
+    Args:
+        action: quick, and harmless when it is called twice.
+    """
+    with on_signal(action):
+        try:
+            yield
+        finally:
+            action()
+
+
+def run_pending() -> None:
+    """Call the actions of all blocks that have not ended, the innermost first."""
+    for action in reversed(_pending):
+        action()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters import command
-from converters.publish import CONFIG_NAME, writing
+from converters.conversion.publish import CONFIG_NAME, writing
 from harness.errors import ConversionError
 from harness.machine.command import CommandParser
 from harness.machine.paths import MODEL_REPOSITORY

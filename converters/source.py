@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from converters import cleanup, command, detection_parity, files, parity
-from converters.graph import Array, Graph, relayout
+from converters import command
+from converters.conversion import detection_parity, model_files, parity
+from converters.formats.graph import Array, Graph, relayout
 from harness.answers import precision
 from harness.errors import ConversionError
 from harness.machine.command import CommandParser
@@ -48,7 +49,7 @@ def predict(
             f"samples are {samples.dtype} {list(samples.shape[1:])}, {facts.entry} takes "
             f"{variant.input.dtype} {list(variant.input.shape)}"
         )
-    with files.open_file(_source(facts, entry_dir), spec, variant.input.shape) as graph:
+    with model_files.open_file(_source(facts, entry_dir), spec, variant.input.shape) as graph:
         if variant.detection:
             answer = _detector(graph, facts)
         else:
@@ -82,7 +83,7 @@ def _labeller(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
 
 
 def _detector(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
-    variant = files.variant_of_source(graph, get_model(facts.model), facts.weights)
+    variant = model_files.variant_of_source(graph, get_model(facts.model), facts.weights)
     return lambda batch, start: np.concatenate(detection_parity.records(graph, variant, batch, start))
 
 
@@ -140,7 +141,7 @@ def _load(path: Path) -> Array:
 def _save(answers: Array, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with cleanup.ensured(lambda: temporary.unlink(missing_ok=True)):
+        with command.ensured(lambda: temporary.unlink(missing_ok=True)):
             with temporary.open("wb") as stream:
                 np.save(stream, answers)
             temporary.replace(path)

@@ -46,17 +46,17 @@ def _variant(platform: Platform, suffix: str, tolerance: float) -> Variant:
 
 _ONNXRUNTIME = _variant(Platform.ONNXRUNTIME, ":0", 1e-3)
 
-_TFLITE_OUTPUT = "TFLite_Detection_PostProcess"
+TFLITE_DETECTION = "TFLite_Detection_PostProcess"
 """LiteRT's operation for decoding and NMS; its further outputs have `:1` to `:3` added."""
 
 _TFLITE = Variant(
     platform=Platform.TFLITE,
     input=TensorSpec("normalized_input_image_tensor", DType.UINT8, COCO_300.shape),
     outputs=(
-        TensorSpec(_TFLITE_OUTPUT, DType.FP32, (SLOTS, 4)),
-        TensorSpec(f"{_TFLITE_OUTPUT}:1", DType.FP32, (SLOTS,)),
-        TensorSpec(f"{_TFLITE_OUTPUT}:2", DType.FP32, (SLOTS,)),
-        TensorSpec(f"{_TFLITE_OUTPUT}:3", DType.FP32, ()),
+        TensorSpec(TFLITE_DETECTION, DType.FP32, (SLOTS, 4)),
+        TensorSpec(f"{TFLITE_DETECTION}:1", DType.FP32, (SLOTS,)),
+        TensorSpec(f"{TFLITE_DETECTION}:2", DType.FP32, (SLOTS,)),
+        TensorSpec(f"{TFLITE_DETECTION}:3", DType.FP32, ()),
     ),
     preprocess=COCO_300,
     # That operation takes one image; our backend runs a batch one by one.
@@ -64,10 +64,10 @@ _TFLITE = Variant(
     source="tensorflow",
     tolerance=1e-3,
     detection=Detection(
-        boxes=_TFLITE_OUTPUT,
-        classes=f"{_TFLITE_OUTPUT}:1",
-        scores=f"{_TFLITE_OUTPUT}:2",
-        count=f"{_TFLITE_OUTPUT}:3",
+        boxes=TFLITE_DETECTION,
+        classes=f"{TFLITE_DETECTION}:1",
+        scores=f"{TFLITE_DETECTION}:2",
+        count=f"{TFLITE_DETECTION}:3",
         class_offset=1,
     ),
 )

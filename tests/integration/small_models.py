@@ -128,7 +128,7 @@ def write_detector(path: Path, classes: int) -> None:
     import tensorflow as tf
     from ai_edge_litert.tools import flatbuffer_utils
 
-    from converters.tflite_detection import IDLE_TENSOR, DetectionOptions, append_detection
+    from converters.networks.ssd_mobilenet.tflite import IDLE_TENSOR, DetectionOptions, append_detection
 
     with tempfile.TemporaryDirectory() as folder:
         saved, graph = Path(folder) / "saved", tf.Graph()

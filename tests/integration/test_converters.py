@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import detection_parity, files, parity, samples, source
+from converters import source
+from converters.conversion import detection_parity, model_files, parity
+from converters.inputs import fixed_inputs
 from harness.answers.agreement import compare
 from harness.answers.payloads import split
 from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
@@ -94,7 +96,7 @@ def test_the_golden_samples_are_what_the_export_answers(repository, model, platf
     names = [output.name for output in variant.requested_outputs]
     assert sorted(golden) == sorted(["input", *(f"output:{name}" for name in names)])
     assert golden["input"].shape == (4, *variant.input.shape)
-    with files.open_file(entry / "1" / platform.model_filename, MODELS[model]) as graph:
+    with model_files.open_file(entry / "1" / platform.model_filename, MODELS[model]) as graph:
         index = [output.name for output in graph.outputs].index(names[0])
         answer = graph.run(golden["input"])[index]
     assert answer == pytest.approx(golden[f"output:{names[0]}"], abs=1e-3)
@@ -107,7 +109,9 @@ def check_golden_detections(entry: Path, golden: dict[str, np.ndarray]) -> None:
     assert sorted(golden) == ["detections", "input"]
     assert golden["input"].shape == (count, *facts.variant.input.shape)
     expected = split(golden["detections"], count)
-    with files.open_file(entry / "1" / facts.variant.platform.model_filename, MODELS[facts.model]) as graph:
+    with model_files.open_file(
+        entry / "1" / facts.variant.platform.model_filename, MODELS[facts.model]
+    ) as graph:
         found = detection_parity.run(graph, facts.variant, golden["input"], (1,) * count)
     agreement = compare(expected, found, 1e-3)
     assert agreement.share >= 0.99
@@ -122,8 +126,8 @@ def check_golden_detections(entry: Path, golden: dict[str, np.ndarray]) -> None:
 def test_seeded_weights_tell_images_apart_by_far_more_than_rounding_errors(repository, model, platform):
     """Only then does an agreement of 100 % mean something, and is it no matter of luck."""
     facts = manifest.load(repository / f"{model}_{platform}")
-    inputs = samples.fixed_inputs(facts.variant.preprocess, 64, first=2000)
-    with files.open_file(Path(facts.weights_file), MODELS[model]) as graph:
+    inputs = fixed_inputs(facts.variant.preprocess, 64, first=2000)
+    with model_files.open_file(Path(facts.weights_file), MODELS[model]) as graph:
         (scores_at,) = (index for index, output in enumerate(graph.outputs) if output.shape)
         chunks = [graph.run(inputs[start : start + 16])[scores_at] for start in range(0, 64, 16)]
     scores = np.concatenate(chunks)
@@ -141,14 +145,14 @@ def test_seeded_weights_tell_images_apart_by_far_more_than_rounding_errors(repos
 def test_the_source_framework_and_the_export_predict_the_same(repository, tmp_path, model, kind):
     entry = repository / f"{model}_{kind}"
     variant = MODELS[model].variants[Platform(kind)]
-    inputs = samples.fixed_inputs(variant.preprocess, 10, first=3000)
+    inputs = fixed_inputs(variant.preprocess, 10, first=3000)
     np.save(tmp_path / "x.npy", inputs)
     command = [sys.executable, "-m", "converters.source", "--entry", entry, "--batch", "4"]
     command += ["--samples", tmp_path / "x.npy", "--output", tmp_path / "y.npy"]
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=120)
     labels = np.load(tmp_path / "y.npy")
     assert labels.dtype == np.int64
-    with files.open_file(entry / "1" / Platform(kind).model_filename, MODELS[model]) as graph:
+    with model_files.open_file(entry / "1" / Platform(kind).model_filename, MODELS[model]) as graph:
         classes = graph.run(inputs)[0].argmax(axis=1)
     assert labels.tolist() == (classes + (-1 if model == "mobilenet" else 0)).tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]
@@ -161,7 +165,7 @@ def test_source_predictions_refuse_weights_that_changed(repository, tmp_path):
     changed.write_bytes(b"other")
     facts = json.loads((entry / "MANIFEST.json").read_text())
     (entry / "MANIFEST.json").write_text(json.dumps({**facts, "weights_file": str(changed)}))
-    inputs = samples.fixed_inputs(MODELS["mobilenet"].variants[Platform.TFLITE].preprocess, 1)
+    inputs = fixed_inputs(MODELS["mobilenet"].variants[Platform.TFLITE].preprocess, 1)
     with pytest.raises(
         source.ConversionError, match=r"weights\.pb: checksum sha256:\w{64}, but .* convert it"
     ):

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import files, own_files, parity, source
-from converters.convert import Request, convert
-from converters.onnx_graphs import OPSET
-from converters.tensorflow_chain import read_chain
+from converters import source
+from converters.conversion import model_files, own_files, parity
+from converters.conversion.convert import Request, convert
+from converters.formats.onnx import OPSET
+from converters.networks.tensorflow_chain import read_chain
 from harness.data import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
@@ -63,7 +64,7 @@ def test_real_weights_recognise_as_many_photographs_before_and_after_export(
     predicted = source.predict(entry, inputs)
     assert (predicted == labels).sum() == correct
 
-    with files.open_file(entry / "1" / platform.model_filename, MODELS["mobilenet"]) as graph:
+    with model_files.open_file(entry / "1" / platform.model_filename, MODELS["mobilenet"]) as graph:
         step = min(20, max_batch_size)
         answers = [graph.run(inputs[start : start + step])[0] for start in range(0, len(inputs), step)]
     exported = parity.classes(np.concatenate(answers)) + made.variant.label_offset
@@ -235,7 +236,7 @@ def test_an_onnx_classifier_of_one_image_may_leave_its_number_of_classes_open(tm
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     checker.check_model(model)
     save(model, tmp_path / "open.onnx")
-    with files.open_file(tmp_path / "open.onnx", MODELS["mobilenet"]) as opened:
+    with model_files.open_file(tmp_path / "open.onnx", MODELS["mobilenet"]) as opened:
         assert opened.open_axes == ((0,),)
         variant = own_files.variant_of(opened, MODELS["mobilenet"].variants[Platform.ONNXRUNTIME], "")
     assert variant.outputs == (TensorSpec("scores", DType.FP32, (5,)),)

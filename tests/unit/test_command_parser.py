@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from converters import cli, configs, fetch, source
+from converters import cli, configs, source
+from converters.fetch import __main__
 from harness.server.__main__ import main as server
 
 
@@ -16,7 +17,7 @@ from harness.server.__main__ import main as server
         (server, ["logs", "--lines", "x"]),
         (cli.main, ["--bogus"]),
         (configs.main, ["--bogus"]),
-        (fetch.main, []),
+        (__main__.main, []),
         (source.main, ["--batch", "0"]),
     ],
 )

@@ -6,27 +6,28 @@ import textwrap
 
 import pytest
 
-from converters import cleanup, native_output
+from converters import command
+from converters.formats import native_output
 from harness.machine.paths import PROJECT_ROOT
 
 
 def test_an_ensured_action_runs_at_the_end_and_after_a_failure():
     done = []
-    with cleanup.ensured(lambda: done.append("end")):
+    with command.ensured(lambda: done.append("end")):
         assert done == []
     assert done == ["end"]
-    with pytest.raises(KeyError), cleanup.ensured(lambda: done.append("failure")):
+    with pytest.raises(KeyError), command.ensured(lambda: done.append("failure")):
         raise KeyError
     assert done == ["end", "failure"]
 
 
 def test_pending_actions_run_innermost_first_and_ended_blocks_are_forgotten():
     done = []
-    with cleanup.on_signal(lambda: done.append("outer")):
-        with cleanup.on_signal(lambda: done.append("ended")):
+    with command.on_signal(lambda: done.append("outer")):
+        with command.on_signal(lambda: done.append("ended")):
             pass
-        with cleanup.on_signal(lambda: done.append("inner")):
-            cleanup.run_pending()
+        with command.on_signal(lambda: done.append("inner")):
+            command.run_pending()
     assert done == ["inner", "outer"]
 
 
@@ -37,7 +38,7 @@ _COMMAND = """
 
     def body():
         temporary.write_text("half")
-        with cleanup.ensured(temporary.unlink):
+        with command.ensured(temporary.unlink):
             print("working", flush=True)
             try:
                 time.sleep(30)

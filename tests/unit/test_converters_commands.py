@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from converters import configs, weights
+from converters import configs
+from converters.conversion import weights
 from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
 from harness.models import MODELS
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import own_files
-from converters.graph import Graph
+from converters.conversion import own_files
+from converters.formats.graph import Graph
 from harness.errors import ConversionError
 from harness.models import MODELS
 from harness.models.recipes import COCO_300, COCO_1200_ONNX

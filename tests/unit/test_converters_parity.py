@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters import own_files, parity
-from converters.graph import Graph, describe, layout_of
+from converters.conversion import own_files, parity
+from converters.formats.graph import Graph, describe, layout_of
 from harness.errors import ConversionError
 from harness.models import MODELS
 from harness.models.recipes import IMAGENET_MOBILENET, fit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from converters import publish
+from converters.conversion import publish
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
 

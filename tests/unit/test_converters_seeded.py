@@ -3,8 +3,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from converters import architectures, seeded
-from converters.architectures import Padding, pad_widths
+from converters.networks import architectures, seeds
+from converters.networks.architectures import Padding, pad_widths
 
 
 @dataclass
@@ -99,21 +99,21 @@ def test_padding_is_tensorflows_or_pytorchs(padding, size, kernel, stride, expec
 def test_a_convolution_with_fixed_padding_starts_outside_the_image():
     image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
     ones = np.ones((3, 3, 1, 1), np.float32)
-    result = seeded.convolve(image, ones, 2, Padding.FIXED)
+    result = seeds.convolve(image, ones, 2, Padding.FIXED)
     assert result[0, :, :, 0].tolist() == [[10, 24], [51, 90]]
 
 
 def test_a_convolution_with_same_padding_starts_inside_the_image():
     image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
     ones = np.ones((3, 3, 1, 1), np.float32)
-    result = seeded.convolve(image, ones, 2, Padding.SAME)
+    result = seeds.convolve(image, ones, 2, Padding.SAME)
     assert result[0, :, :, 0].tolist() == [[45, 39], [66, 50]]
 
 
 def test_a_convolution_mixes_channels_by_its_weights():
     image = np.array([[[[1.0, 10.0]]]], np.float32)
     weights = np.array([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]], np.float32)
-    assert seeded.convolve(image, weights, 1, Padding.SAME).ravel().tolist() == [41.0, 52.0, 63.0]
+    assert seeds.convolve(image, weights, 1, Padding.SAME).ravel().tolist() == [41.0, 52.0, 63.0]
 
 
 def test_a_depthwise_convolution_keeps_channels_apart():
@@ -121,13 +121,13 @@ def test_a_depthwise_convolution_keeps_channels_apart():
     weights = np.zeros((3, 3, 2, 1), np.float32)
     weights[1, 1, 0] = 1
     weights[1, 2, 1] = 1
-    result = seeded.convolve_depthwise(image, weights, 1)
+    result = seeds.convolve_depthwise(image, weights, 1)
     assert result[0, :, :, 0].tolist() == [[1, 1, 1]] * 3
     assert result[0, :, :, 1].tolist() == [[10, 10, 0]] * 3
 
 
 def test_a_seeded_normalisation_stores_the_statistics_of_what_it_saw():
-    seeder = seeded.Seeder(np.random.default_rng(0))
+    seeder = seeds.Seeder(np.random.default_rng(0))
     x = np.array([[1.0, 5.0], [3.0, 5.0]], np.float32).reshape(2, 1, 1, 2)
     result = seeder.norm(x, "layer", epsilon=0.0001)
     assert seeder.arrays["layer/mean"].tolist() == [2.0, 5.0]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from converters import anchors, files, own_files, samples, ssd_mobilenet_seeded, tensorflow_detection
-from converters.tensorflow_graphs import FrozenGraph, serialise, tf
+from converters.conversion import model_files, own_files
+from converters.formats.tensorflow import FrozenGraph, serialise, tf
+from converters.inputs import fixed_inputs
+from converters.networks.ssd_mobilenet import anchors, seeds, tensorflow
 from harness.data import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
@@ -31,13 +33,13 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(scope="module")
 def arrays():
-    return ssd_mobilenet_seeded.seed_ssd_mobilenet()
+    return seeds.seed_ssd_mobilenet()
 
 
 @pytest.fixture(scope="module")
 def seeded(arrays, tmp_path_factory):
     path = tmp_path_factory.mktemp("seeded") / "ssd.pb"
-    tensorflow_detection.build_ssd_mobilenet(arrays, path)
+    tensorflow.build_ssd_mobilenet(arrays, path)
     return path
 
 
@@ -51,7 +53,7 @@ def images(source):
     if source.parent == DATA / "models":
         photographs = sorted((DATA / "coco" / "val2017").iterdir())[: sum(BATCHES)]
         return np.stack([preprocess.load(path, COCO_300) for path in photographs])
-    return samples.fixed_inputs(COCO_300, sum(BATCHES))
+    return fixed_inputs(COCO_300, sum(BATCHES))
 
 
 def _detections(graph, detection, images, batches=BATCHES):
@@ -69,7 +71,7 @@ def _detections(graph, detection, images, batches=BATCHES):
 
 
 def _expected(source, images):
-    with files.open_file(source, SPEC) as graph:
+    with model_files.open_file(source, SPEC) as graph:
         return _detections(graph, SPEC.variants[Platform.TENSORFLOW].detection, images)
 
 
@@ -135,9 +137,9 @@ def test_the_network_has_the_published_size(arrays):
 
 
 def test_seeded_weights_find_tens_of_objects_of_several_classes_different_in_each_image(seeded):
-    with files.open_file(seeded, SPEC) as graph:
+    with model_files.open_file(seeded, SPEC) as graph:
         detection = SPEC.variants[Platform.TENSORFLOW].detection
-        found = _detections(graph, detection, samples.fixed_inputs(COCO_300, 12), (12,))
+        found = _detections(graph, detection, fixed_inputs(COCO_300, 12), (12,))
     clear = [rows[rows[:, 1] > 0.3] for rows in found]
     assert all(10 <= len(rows) <= 90 for rows in clear)
     assert np.mean([len(rows) for rows in clear]) >= 20
@@ -155,7 +157,7 @@ def test_seeded_weights_find_tens_of_objects_of_several_classes_different_in_eac
 
 def test_the_graph_has_the_declared_tensors_though_it_leaves_height_and_width_open(source):
     variant = SPEC.variants[Platform.TENSORFLOW]
-    with files.open_file(source, SPEC) as graph:
+    with model_files.open_file(source, SPEC) as graph:
         assert graph.input == variant.input
         assert set(graph.outputs) == set(variant.outputs)
         assert graph.fixed_batch == 0
@@ -164,7 +166,7 @@ def test_the_graph_has_the_declared_tensors_though_it_leaves_height_and_width_op
 def test_the_seeded_graph_takes_images_of_any_size(seeded):
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         tf.import_graph_def(tf.compat.v1.GraphDef.FromString(seeded.read_bytes()), name="")
-        image = samples.fixed_inputs(COCO_300, 1)
+        image = fixed_inputs(COCO_300, 1)
         # Every pixel twice in both directions: what is resized back is the image itself.
         large = image.repeat(2, axis=1).repeat(2, axis=2)
         once, twice = (session.run("detection_scores:0", {"image_tensor:0": x}) for x in (image, large))
@@ -175,8 +177,8 @@ def test_the_seeded_graph_takes_images_of_any_size(seeded):
 def test_an_export_finds_what_tensorflow_finds_in_batches_of_any_size(platform, source, images, tmp_path):
     variant = SPEC.variants[platform]
     target = tmp_path / platform.model_filename
-    files.export(platform, source, target, SPEC)
-    with files.open_file(target, SPEC) as graph:
+    model_files.export(platform, source, target, SPEC)
+    with model_files.open_file(target, SPEC) as graph:
         assert graph.input == variant.input
         assert set(graph.outputs) == set(variant.outputs)
         found = _detections(graph, variant.detection, images)
@@ -186,13 +188,13 @@ def test_an_export_finds_what_tensorflow_finds_in_batches_of_any_size(platform, 
 @pytest.fixture(scope="module")
 def tflite(seeded, tmp_path_factory):
     target = tmp_path_factory.mktemp("tflite") / "model.tflite"
-    files.export(Platform.TFLITE, seeded, target, SPEC)
+    model_files.export(Platform.TFLITE, seeded, target, SPEC)
     return target
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5, 8, 50])
 def test_litert_finds_the_same_with_any_number_of_threads(threads, seeded, tflite):
-    image = samples.fixed_inputs(COCO_300, 4)[3:]
+    image = fixed_inputs(COCO_300, 4)[3:]
     interpreter = Interpreter(str(tflite), num_threads=threads)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
@@ -202,14 +204,14 @@ def test_litert_finds_the_same_with_any_number_of_threads(threads, seeded, tflit
     )
     assert count == 100
     found = np.column_stack([classes + 1, scores, boxes])
-    with files.open_file(seeded, SPEC) as graph:
+    with model_files.open_file(seeded, SPEC) as graph:
         expected = _detections(graph, SPEC.variants[Platform.TENSORFLOW].detection, image, (1,))
     _assert_same([found], expected)
 
 
 def test_a_tflite_file_ends_boxes_where_the_image_ends(seeded, tflite):
-    images = samples.fixed_inputs(COCO_300, 4)
-    with files.open_file(tflite, SPEC) as graph:
+    images = fixed_inputs(COCO_300, 4)
+    with model_files.open_file(tflite, SPEC) as graph:
         boxes = graph.run(images)[0]
     assert boxes.shape == (4, 100, 4)
     assert boxes.min() == 0.0
@@ -267,7 +269,7 @@ def looped(seeded, tmp_path_factory):
     variant = SPEC.variants[Platform.TENSORFLOW]
     frozen = FrozenGraph(graph_def, "image_tensor", tuple(output.name for output in variant.outputs))
     target = tmp_path_factory.mktemp("looped") / "looped.pb"
-    _with_loops(tensorflow_detection.cut(frozen, seeded, variant), target)
+    _with_loops(tensorflow.cut(frozen, seeded, variant), target)
     return target
 
 
@@ -277,9 +279,9 @@ def test_a_graph_made_of_loops_is_exported_without_them(platform, looped, seeded
     assert "Enter" in operations
     assert "CombinedNonMaxSuppression" not in operations
     target = tmp_path / platform.model_filename
-    files.export(platform, looped, target, SPEC)
-    images = samples.fixed_inputs(COCO_300, sum(BATCHES))
-    with files.open_file(target, SPEC) as graph:
+    model_files.export(platform, looped, target, SPEC)
+    images = fixed_inputs(COCO_300, sum(BATCHES))
+    with model_files.open_file(target, SPEC) as graph:
         assert set(graph.outputs) == set(SPEC.variants[platform].outputs)
         found = _detections(graph, SPEC.variants[platform].detection, images)
     _assert_same(found, _expected(looped, images))
@@ -293,7 +295,7 @@ def test_a_graph_of_another_make_is_refused_by_name(tmp_path):
         tf.reduce_mean(tf.cast(image, tf.float32), (1, 2), name="answer")
     path.write_bytes(serialise(graph.as_graph_def()))
     with pytest.raises(ConversionError, match=r"yolo\.pb: has no node Preprocessor/sub; .* can be exported"):
-        files.export(Platform.TFLITE, path, tmp_path / "model.tflite", SPEC)
+        model_files.export(Platform.TFLITE, path, tmp_path / "model.tflite", SPEC)
 
 
 # Users' own files
@@ -303,9 +305,9 @@ def test_a_graph_of_another_make_is_refused_by_name(tmp_path):
 def test_an_own_tflite_file_is_taken_as_it_is_and_described(tmp_path):
     path = DATA / "models" / QUANT
     target = tmp_path / "model.tflite"
-    files.export(Platform.TFLITE, path, target, SPEC)
+    model_files.export(Platform.TFLITE, path, target, SPEC)
     assert target.read_bytes() == path.read_bytes()
-    with files.open_file(target, SPEC) as graph:
+    with model_files.open_file(target, SPEC) as graph:
         variant = own_files.variant_of(graph, SPEC.variants[Platform.TFLITE], "")
     assert variant.input == SPEC.variants[Platform.TFLITE].input
     assert [output.shape for output in variant.outputs] == [(10, 4), (10,), (10,), ()]
@@ -314,7 +316,7 @@ def test_an_own_tflite_file_is_taken_as_it_is_and_described(tmp_path):
 
 
 def test_an_own_frozen_graph_is_described_as_the_published_one_is(source):
-    with files.open_file(source, SPEC) as graph:
+    with model_files.open_file(source, SPEC) as graph:
         variant = own_files.variant_of(graph, SPEC.variants[Platform.TENSORFLOW], "")
     declared = SPEC.variants[Platform.TENSORFLOW]
     assert variant.detection == declared.detection
@@ -329,12 +331,12 @@ def test_a_classifier_is_no_detector_and_a_detector_no_classifier(tmp_path):
     classifier = tmp_path / "net.tflite"
     shutil.copyfile(DATA / "models" / "mobilenet_v1_1.0_224_quant.tflite", classifier)
     with (
-        files.open_file(classifier, SPEC) as graph,
+        model_files.open_file(classifier, SPEC) as graph,
         pytest.raises(ConversionError, match=r"net\.tflite: not a detector: .* it has .* \[n, 1001\]$"),
     ):
         own_files.check_task(graph, SPEC.variants[Platform.TFLITE])
     with (
-        files.open_file(DATA / "models" / FROZEN, SPEC) as graph,
+        model_files.open_file(DATA / "models" / FROZEN, SPEC) as graph,
         pytest.raises(ConversionError, match=r"_frozen\.pb: not an image classifier: "),
     ):
         own_files.check_task(graph, MODELS["mobilenet"].variants[Platform.TENSORFLOW])

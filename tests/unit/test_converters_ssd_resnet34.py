@@ -8,12 +8,15 @@ import pytest
 import torch
 from onnx import helper, numpy_helper
 
-from converters import files, onnx_build, own_detectors, parity, samples, ssd_resnet34_seeded
-from converters.architectures import Padding, pad_widths
-from converters.ssd_resnet34_boxes import default_boxes
-from converters.ssd_resnet34_network import CLASSES, HEADS, LAYERS, Layer, features, heads
-from converters.ssd_resnet34_weights import read_weights
-from converters.torch_ssd_resnet34 import Detector
+from converters.conversion import model_files, own_detectors, parity
+from converters.inputs import fixed_inputs
+from converters.networks.architectures import Padding, pad_widths
+from converters.networks.ssd_resnet34 import seeds
+from converters.networks.ssd_resnet34.boxes import default_boxes
+from converters.networks.ssd_resnet34.network import CLASSES, HEADS, LAYERS, Layer, features, heads
+from converters.networks.ssd_resnet34.onnx import build_ssd_resnet34
+from converters.networks.ssd_resnet34.torch import Detector
+from converters.networks.ssd_resnet34.weights import read_weights
 from harness.errors import ConfigError, ConversionError
 from harness.models.mobilenet import MOBILENET
 from harness.models.recipes import COCO_1200
@@ -155,19 +158,19 @@ def test_without_candidates_all_slots_are_empty():
 
 @pytest.fixture(scope="module")
 def arrays():
-    return ssd_resnet34_seeded.seed_ssd_resnet34()
+    return seeds.seed_ssd_resnet34()
 
 
 @pytest.fixture(scope="module")
 def source(arrays, tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "seeded.onnx"
-    onnx_build.build_ssd_resnet34(arrays, path)
+    build_ssd_resnet34(arrays, path)
     return path
 
 
 @pytest.fixture(scope="module")
 def images():
-    return samples.fixed_inputs(COCO_1200, _IMAGES)
+    return fixed_inputs(COCO_1200, _IMAGES)
 
 
 _PLATFORMS = {
@@ -179,7 +182,7 @@ _PLATFORMS = {
 
 def _found(path, images):
     """Detections of each image: (m, 6) of label, score, x1, y1, x2, y2."""
-    with files.open_file(path, SSD_RESNET34) as graph:
+    with model_files.open_file(path, SSD_RESNET34) as graph:
         if graph.fixed_batch:
             answers = [graph.run(image[None]) for image in images]
         else:
@@ -214,7 +217,7 @@ def exported(source):
         for platform in (Platform.TENSORFLOW, Platform.PYTORCH)
     }
     for platform, target in targets.items():
-        files.export(platform, source, target, SSD_RESNET34)
+        model_files.export(platform, source, target, SSD_RESNET34)
     return targets
 
 
@@ -238,13 +241,11 @@ def test_seeded_weights_find_tens_of_objects_of_several_classes(expected):
 
 def test_a_file_for_one_image_leaves_the_number_of_its_boxes_open(source):
     variant = SSD_RESNET34.variants[Platform.ONNXRUNTIME]
-    with files.open_file(source, SSD_RESNET34) as graph:
+    with model_files.open_file(source, SSD_RESNET34) as graph:
         assert graph.fixed_batch == 1
         assert graph.open_axes == ((0,), (0,), (0,))
         parity.check_tensors(graph, variant)
-        assert (
-            own_detectors.output_shapes(graph, samples.fixed_inputs(variant.preprocess, 1)) == variant.outputs
-        )
+        assert own_detectors.output_shapes(graph, fixed_inputs(variant.preprocess, 1)) == variant.outputs
 
 
 def test_an_image_without_detections_is_answered_with_none(arrays, images, tmp_path):
@@ -253,8 +254,8 @@ def test_an_image_without_detections_is_answered_with_none(arrays, images, tmp_p
         bias = arrays[f"{head.name}/bias"].copy()
         bias[: head.filters // CLASSES] = 1000
         blind[f"{head.name}/bias"] = bias
-    onnx_build.build_ssd_resnet34(blind, tmp_path / "blind.onnx")
-    with files.open_file(tmp_path / "blind.onnx", SSD_RESNET34) as graph:
+    build_ssd_resnet34(blind, tmp_path / "blind.onnx")
+    with model_files.open_file(tmp_path / "blind.onnx", SSD_RESNET34) as graph:
         assert [answer.shape for answer in graph.run(images[:1])] == [(1, 0, 4), (1, 0), (1, 0)]
 
 
@@ -350,11 +351,11 @@ def test_what_is_no_onnx_file_is_refused(tmp_path):
 
 def test_other_models_are_not_made_from_onnx_files(source, tmp_path):
     with pytest.raises(ConfigError, match="mobilenet on pytorch is not made from ONNX files"):
-        files.export(Platform.PYTORCH, source, tmp_path / "model.pt", MOBILENET)
+        model_files.export(Platform.PYTORCH, source, tmp_path / "model.pt", MOBILENET)
 
 
 def test_the_kind_of_nms_is_chosen_at_the_export(source, exported, tmp_path):
-    files.export(Platform.PYTORCH, source, tmp_path / "model.pt", SSD_RESNET34, Nms.REFERENCE)
+    model_files.export(Platform.PYTORCH, source, tmp_path / "model.pt", SSD_RESNET34, Nms.REFERENCE)
     # Cutting negative sides off is all that the two differ in.
     is_clamped = [
         "aten::clamp" in str(torch.jit.load(path).inlined_graph)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from converters import download, fetch
-from converters.fetch import fetch_weights
+from converters.fetch import __main__, download
+from converters.fetch.published import fetch_weights
 from harness.errors import ConversionError
 from harness.models.spec import Weights
 
@@ -440,7 +440,7 @@ def labels(server, monkeypatch):
     original, mirror = (tar([("val.txt", b"a.JPEG 1\n"), ("x", extra)]) for extra in (b"1", b"2"))
     server.content = mirror
     monkeypatch.setattr(
-        fetch,
+        __main__,
         "_IMAGENET_LABELS",
         tuple(
             weights(
@@ -456,28 +456,28 @@ def labels(server, monkeypatch):
 
 @pytest.mark.usefixtures("labels")
 def test_imagenets_labels_come_from_whichever_source_has_them(server, tmp_path, capsys):
-    assert fetch.main(["imagenet", "--to", str(tmp_path)]) == 0
+    assert __main__.main(["imagenet", "--to", str(tmp_path)]) == 0
     assert (tmp_path / "val_map.txt").read_bytes() == b"a.JPEG 1\n"
     output = capsys.readouterr().out
     assert output.startswith(f"{tmp_path}/val_map.txt\n")
     assert f"unpack it into {tmp_path}" in output
     asked = len(server.asked)
-    assert fetch.main(["imagenet", "--to", str(tmp_path)]) == 0
+    assert __main__.main(["imagenet", "--to", str(tmp_path)]) == 0
     (tmp_path / "val_map.txt").unlink()
-    assert fetch.main(["imagenet", "--to", str(tmp_path)]) == 0
+    assert __main__.main(["imagenet", "--to", str(tmp_path)]) == 0
     assert len(server.asked) == asked
 
 
 @pytest.mark.usefixtures("labels")
 def test_a_users_own_list_of_labels_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "val_map.txt").write_text("mine.JPEG 3\n")
-    assert fetch.main(["imagenet", "--to", str(tmp_path)]) == 2
+    assert __main__.main(["imagenet", "--to", str(tmp_path)]) == 2
     assert "move it away" in capsys.readouterr().err
     assert (tmp_path / "val_map.txt").read_text() == "mine.JPEG 3\n"
 
 
 def test_an_unknown_name_is_a_usage_error_that_lists_models_and_data_sets(capsys):
-    assert fetch.main(["coco"]) == 2
+    assert __main__.main(["coco"]) == 2
     assert capsys.readouterr().err == (
         "error: nothing to fetch is called 'coco' (did you mean coco2017?); there are resnet50, mobilenet, "
         "ssd-mobilenet, ssd-resnet34, imagenet, coco2017\n"
@@ -488,8 +488,8 @@ def test_an_interrupted_command_ends_with_130(tmp_path, monkeypatch, capsys):
     def interrupted(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch, "fetch_weights", interrupted)
-    assert fetch.main(["mobilenet", "--to", str(tmp_path)]) == 130
+    monkeypatch.setattr(__main__, "fetch_weights", interrupted)
+    assert __main__.main(["mobilenet", "--to", str(tmp_path)]) == 130
     assert "goes on" in capsys.readouterr().err
 
 

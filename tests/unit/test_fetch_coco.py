@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from converters import download, fetch, fetch_coco
+from converters.fetch import __main__, coco, download
 from harness.data.coco import open_coco
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +113,7 @@ def server(monkeypatch):
 def publish(server, monkeypatch, images, annotations):
     """Serve these archives, and expect their checksums."""
     parts = []
-    for part, content in zip(fetch_coco._PARTS, (images, annotations), strict=True):
+    for part, content in zip(coco._PARTS, (images, annotations), strict=True):
         server.files[part.archive.filename] = content
         archive = dataclasses.replace(
             part.archive,
@@ -121,11 +121,11 @@ def publish(server, monkeypatch, images, annotations):
             checksum="md5:" + hashlib.md5(content).hexdigest(),
         )
         parts.append(dataclasses.replace(part, archive=archive))
-    monkeypatch.setattr(fetch_coco, "_PARTS", tuple(parts))
+    monkeypatch.setattr(coco, "_PARTS", tuple(parts))
 
 
 def fetched(folder):
-    return fetch.main(["coco2017", "--to", str(folder)])
+    return __main__.main(["coco2017", "--to", str(folder)])
 
 
 def left_in(folder):
@@ -134,7 +134,7 @@ def left_in(folder):
 
 def test_the_published_archives_are_those_of_mlperf():
     # FACTS: mlcommons/mlperf-automations.
-    assert [(part.archive.urls, part.archive.checksum) for part in fetch_coco._PARTS] == [
+    assert [(part.archive.urls, part.archive.checksum) for part in coco._PARTS] == [
         (("http://images.cocodataset.org/zips/val2017.zip",), "md5:442b8da7639aecaf257c1dceb8ba8c80"),
         (
             ("http://images.cocodataset.org/annotations/annotations_trainval2017.zip",),
@@ -155,7 +155,7 @@ def test_images_and_annotations_are_fetched_and_open_as_a_data_set(server, tmp_p
 
 def test_data_dir_is_where_it_goes(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
-    assert fetch.main(["coco2017"]) == 0
+    assert __main__.main(["coco2017"]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path}/data\n")
     assert (tmp_path / "data" / "val2017" / NAMES[0]).is_file()
 
@@ -296,7 +296,7 @@ def test_an_unpacking_that_was_killed_leaves_no_folder_and_is_done_again(server,
     publish(server, monkeypatch, zipped(many), zipped(ANNOTATIONS))
     for name, content in server.files.items():
         (tmp_path / name).write_bytes(content)
-    checksums = [part.archive.checksum for part in fetch_coco._PARTS]
+    checksums = [part.archive.checksum for part in coco._PARTS]
     code = (
         "import dataclasses, sys; from pathlib import Path; from converters import fetch_coco as f\n"
         "f._PARTS = tuple(dataclasses.replace(p, archive=dataclasses.replace(p.archive, checksum=c))"
@@ -334,7 +334,7 @@ def test_another_release_replaces_what_this_tool_unpacked(server, tmp_path, monk
 
 
 def test_two_at_once_download_and_unpack_once(server, tmp_path):
-    threads = [threading.Thread(target=fetch_coco.fetch, args=(tmp_path,)) for _ in range(3)]
+    threads = [threading.Thread(target=coco.fetch, args=(tmp_path,)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -351,5 +351,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(server, tmp_path, capsys):
 
 def test_the_help_names_coco(capsys):
     with pytest.raises(SystemExit):
-        fetch.main(["--help"])
+        __main__.main(["--help"])
     assert "coco2017" in capsys.readouterr().out

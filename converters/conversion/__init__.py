@@ -1,0 +1,1 @@
+"""One entry: its weights, export, comparison, publication."""

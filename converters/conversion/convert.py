@@ -1,0 +1,315 @@
+"""One conversion: weights, export, comparison, publication."""
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from converters.conversion import detection_parity, model_files, own_files, parity, publish, weights
+from converters.conversion.parity import Comparison
+from converters.conversion.weights import AUTO, SourceFile
+from converters.formats.graph import shape_in
+from converters.inputs import fixed_inputs
+from harness.data import synthetic
+from harness.errors import ConfigError, ConversionError
+from harness.machine import progress
+from harness.models import get_variant, manifest
+from harness.models.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
+from harness.models.model_config import model_config, to_text
+from harness.models.recipes import RECIPES, is_for
+from harness.models.spec import Layout, ModelSpec, Nms, Platform, Variant
+
+logger = logging.getLogger(__name__)
+
+CODE_VERSION = 2
+"""Raise it when a change here makes other entries from the same weights."""
+
+_TOOLS = {
+    Platform.TENSORFLOW: ("tensorflow", "onnx"),
+    Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow",),
+    Platform.ONNXRUNTIME: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+    # OpenVINO reads the very file; what it answers, the live server's self-test shows.
+    Platform.OPENVINO: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
+    Platform.PYTORCH: ("tensorflow", "onnx", "torch"),
+    Platform.TFLITE: ("tensorflow", "ai-edge-litert"),
+}
+_TWINS = {Platform.OPENVINO: Platform.ONNXRUNTIME}
+"""Platforms that serve the very file of another."""
+
+_DISTRIBUTIONS = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
+"""A package may go by several names."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be converted, and where to."""
+
+    spec: ModelSpec
+    platform: Platform
+    weights: str
+    """`auto`, `seeded`, `official`, or a file's path."""
+    repository: Path
+    recipe: str = ""
+    """Preprocessing of a user's file; empty for the model's own."""
+    entry: str = ""
+    """Empty for the default name."""
+    nms: Nms = Nms.CORRECTED
+    """How overlapping boxes are told, where the model leaves the choice."""
+    is_forced: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject what contradicts itself."""
+        if self.nms != Nms.CORRECTED and self.nms not in self.variant.nms_choices:
+            raise ConfigError(f"--nms {self.nms} is not for {self.spec.name} on {self.platform}")
+        if self.nms != Nms.CORRECTED and self.is_own_file and Path(self.weights).suffix != ".onnx":
+            raise ConfigError(f"--nms {self.nms}: {self.weights} has its own NMS, which is served as it is")
+        if self.recipe and not self.is_own_file:
+            raise ConfigError("--recipe is for your own files; the named models have theirs")
+        if self.recipe and not is_for(self.spec.task, RECIPES[self.recipe]):
+            raise ConfigError(f"--recipe {self.recipe} is not for a model of {self.spec.task}")
+        if self.entry and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.entry):
+            raise ConfigError(
+                f"--name {self.entry!r} cannot be an entry's name: letters, digits, '_', '.' and '-' can"
+            )
+        if self.entry != self.default_entry and own_files.is_reserved(self.entry):
+            raise ConfigError(f"--name {self.entry} is the entry of a named model; choose another")
+
+    @property
+    def is_own_file(self) -> bool:
+        """Whether the weights are a user's file."""
+        return self.weights not in (AUTO, SEEDED, OFFICIAL)
+
+    @property
+    def default_entry(self) -> str:
+        """The entry's name where none was given."""
+        if self.is_own_file:
+            return own_files.entry_name(Path(self.weights), self.platform)
+        return self.spec.entry_name(self.platform)
+
+    @property
+    def entry_dir(self) -> Path:
+        """Where the entry is, or will be."""
+        return self.repository / (self.entry or self.default_entry)
+
+    @property
+    def variant(self) -> Variant:
+        """The model's own declaration for the platform, with the NMS that was chosen."""
+        declared = get_variant(self.spec, self.platform)
+        if declared.detection is None:
+            return declared
+        return replace(declared, detection=replace(declared.detection, nms=self.nms))
+
+
+def convert(request: Request) -> Manifest:
+    """Make an entry, unless it is there and made from the same weights by the same tools.
+
+    Returns:
+        What is in the entry now.
+
+    Raises:
+        ConfigError: the request contradicts the model.
+        ConversionError: weights that cannot be had, or an export that does not equal its source.
+    """
+    entry = request.entry_dir.name
+    variant = request.variant
+    with publish.claim(request.repository, entry):
+        existing = None if request.is_forced else _intact(request, variant)
+        source = _source(request, variant, existing)
+        if existing and _is_made_from(existing, source, request):
+            logger.info("%s is up to date (%s weights)", entry, existing.weights)
+            return existing
+        with publish.staged(request.repository, entry) as staging:
+            return _copy_of_twin(request, source, staging) or _build(request, source, staging)
+
+
+def _intact(request: Request, variant: Variant) -> Manifest | None:
+    """The entry's manifest, if all that it vouches for is still there and still declared so."""
+    entry_dir = request.entry_dir
+    try:
+        found = manifest.load(entry_dir)
+    except ConversionError:
+        return None
+    graph = entry_dir / "1" / request.platform.model_filename
+    config = entry_dir / publish.CONFIG_NAME
+    is_intact = (
+        (request.is_own_file or found.variant == variant)
+        and found.entry == entry_dir.name
+        and graph.exists()
+        and manifest.digest(graph) == found.graph_sha256
+        and (entry_dir / GOLDEN_NAME).exists()
+        and config.exists()
+        and config.read_text(encoding="utf-8") == to_text(model_config(found.entry, found.variant))
+    )
+    return found if is_intact else None
+
+
+def _source(request: Request, variant: Variant, existing: Manifest | None) -> SourceFile:
+    """Choose and get the weights."""
+    if request.is_own_file:
+        return weights.own_file(Path(request.weights), request.spec, request.platform)
+    published = request.spec.sources[variant.source]
+    if request.weights == OFFICIAL or (request.weights == AUTO and weights.is_fetched(published)):
+        return weights.official(request.spec, variant)
+    if request.weights == AUTO and existing and existing.weights == OFFICIAL:
+        # Fetched into another folder, at the time.
+        path = Path(existing.weights_file)
+        if path.exists() and manifest.digest(path) == existing.weights_sha256:
+            return SourceFile(OFFICIAL, path, existing.weights_sha256)
+    if request.weights == AUTO:
+        logger.warning(
+            "warning: no published weights for %s here: using seeded ones, whose accuracy means agreement "
+            "with the source framework only; to get the published ones: ./run.sh fetch %s",
+            request.spec.name,
+            request.spec.name,
+        )
+        if loose := weights.loose_member(published):
+            logger.warning(
+                "warning: %s cannot be verified without %s, so it is not used; to use it as it is: "
+                "--weights %s",
+                loose,
+                published.filename,
+                loose,
+            )
+    return weights.seeded(request.spec, variant)
+
+
+def _is_made_from(existing: Manifest, source: SourceFile, request: Request) -> bool:
+    made_from = (existing.weights, existing.weights_file, existing.weights_sha256)
+    return made_from == (source.kind, str(source.path), source.sha256) and existing.tools == _tools(request)
+
+
+def _copy_of_twin(request: Request, source: SourceFile, staging: Path) -> Manifest | None:
+    """Take the file of the platform that serves the same one, where that is there already, and verified."""
+    if request.is_forced or request.platform not in _TWINS:
+        return None
+    twin = replace(request, platform=_TWINS[request.platform], entry="")
+    verified = _intact(twin, twin.variant)
+    if verified is None or not _is_made_from(verified, source, twin):
+        return None
+    target = staging / "1" / request.platform.model_filename
+    made = replace(
+        verified,
+        entry=request.entry_dir.name,
+        variant=replace(verified.variant, platform=request.platform),
+        tools=_tools(request),
+    )
+    with publish.writing(request.repository):
+        shutil.copyfile(twin.entry_dir / "1" / twin.platform.model_filename, target)
+        shutil.copyfile(twin.entry_dir / GOLDEN_NAME, staging / GOLDEN_NAME)
+        _describe(made, staging)
+    # Another process may have replaced it meanwhile.
+    if manifest.digest(target) != made.graph_sha256 or _intact(twin, twin.variant) != verified:
+        return None
+    logger.info("%s: the file of %s, which equals its source", made.entry, verified.entry)
+    return made
+
+
+def _describe(made: Manifest, staging: Path) -> None:
+    text = to_text(model_config(made.entry, made.variant))
+    (staging / publish.CONFIG_NAME).write_text(text, encoding="utf-8")
+    manifest.save(made, staging)
+
+
+def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
+    target = staging / "1" / request.platform.model_filename
+    if source.kind == USER_FILE:
+        # Before it is exported, so that what is wrong is said of the user's file and not of ours.
+        with model_files.open_file(source.path, request.spec) as graph:
+            own_files.check_task(graph, request.variant)
+    logger.info("%s: exporting %s", request.entry_dir.name, source.path)
+    with progress.waiting(f"{request.entry_dir.name}: exporting"):
+        model_files.export(request.platform, source.path, target, request.spec, request.nms)
+    with (
+        progress.waiting(f"{request.entry_dir.name}: comparing with its source"),
+        _with_corrected_nms(request, source, target) as checked,
+        ExitStack() as stack,
+    ):
+        reference = stack.enter_context(model_files.open_file(source.path, request.spec))
+        torch_shape = shape_in(Layout.NCHW, reference)
+        export = stack.enter_context(model_files.open_file(checked, request.spec, torch_shape))
+        if source.kind == USER_FILE:
+            variant = own_files.variant_of(export, request.variant, request.recipe)
+            if source.path.suffix != target.suffix:
+                # The graph was built here, and with it what could be chosen.
+                variant = replace(variant, nms_choices=request.variant.nms_choices)
+        else:
+            variant = request.variant
+            parity.check_tensors(export, variant)
+        inputs = fixed_inputs(variant.preprocess, sum(parity.chunks(variant)))
+        if variant.detection:
+            source_variant = model_files.variant_of_source(reference, request.spec, source.kind)
+            comparison = detection_parity.compare(reference, source_variant, export, variant, inputs)
+        else:
+            comparison = parity.compare(reference, export, variant, inputs)
+    kept = inputs[list(comparison.kept)]
+    golden = comparison.golden
+    if checked != target:
+        with model_files.open_file(target, request.spec, torch_shape) as export:
+            golden = detection_parity.golden(detection_parity.run(export, variant, kept, (1,) * len(kept)))
+    _report(request, comparison)
+    made = Manifest(
+        entry=request.entry_dir.name,
+        model=request.spec.name,
+        weights=source.kind,
+        weights_file=str(source.path),
+        weights_sha256=source.sha256,
+        variant=variant,
+        parity=comparison.parity,
+        graph_sha256=manifest.digest(target),
+        tools=_tools(request),
+    )
+    with publish.writing(request.repository):
+        np.savez(staging / GOLDEN_NAME, input=kept, **golden)
+        _describe(made, staging)
+    return made
+
+
+@contextmanager
+def _with_corrected_nms(request: Request, source: SourceFile, target: Path) -> Iterator[Path]:
+    """What is compared with the source: the export, or its twin with the NMS that the source has."""
+    if request.nms == Nms.CORRECTED:
+        yield target
+        return
+    twin = target.with_stem("corrected")
+    model_files.export(request.platform, source.path, twin, request.spec, Nms.CORRECTED)
+    try:
+        yield twin
+    finally:
+        twin.unlink()
+
+
+def _report(request: Request, comparison: Comparison) -> None:
+    found = comparison.parity
+    what = f"{found.agreement:.2%} of the boxes" if request.variant.detection else "every class"
+    logger.info(
+        "%s: equals its source on %d inputs: largest difference %.2g (allowed %.2g), %s the same",
+        request.entry_dir.name,
+        found.samples,
+        found.max_abs_diff,
+        found.tolerance,
+        what,
+    )
+
+
+def _tools(request: Request) -> dict[str, str]:
+    """Versions of all that has a say in the entry."""
+    declaration = repr((request.spec.name, request.variant, request.recipe))
+    ours = hashlib.sha256(declaration.encode()).hexdigest()[:12]
+    versions = {name: _version(name) for name in ("numpy", *_TOOLS[request.platform])}
+    return {"converters": f"{CODE_VERSION}.{synthetic.VERSION} {ours}", **versions}
+
+
+def _version(name: str) -> str:
+    for distribution in _DISTRIBUTIONS.get(name, (name,)):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    raise ConversionError(f"{name} is not installed: run ./run.sh setup")

@@ -1,0 +1,1 @@
+"""Published weights and data sets: downloaded, verified, unpacked."""

@@ -1,0 +1,65 @@
+"""The command that fetches published weights and data sets: download, resume, verify, unpack.
+
+A file that is there and verified is used without touching the network.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from converters.fetch import coco
+from converters.fetch.imagenet import WHERE_IMAGES_ARE, fetch_imagenet_labels
+from converters.fetch.published import fetch_weights
+from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, HarnessError, nearest
+from harness.machine import paths
+from harness.machine.command import CommandParser
+from harness.models import MODELS, get_model
+
+IMAGENET, COCO = "imagenet", "coco2017"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `python -m converters.fetch`; return the exit code."""
+    parser = CommandParser(
+        prog="./run.sh fetch",
+        description="Download a model's published weights, ImageNet's list of labels, or COCO's validation "
+        "images and annotations of 2017 (1 GB), and verify them.",
+    )
+    parser.add_argument("what", help=f"{', '.join(MODELS)}, {IMAGENET} or {COCO}")
+    parser.add_argument(
+        "--to", type=Path, metavar="DIR", help="folder (default: $MODEL_DIR or $DATA_DIR, else .state/)"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        sys.stdout.write(_fetch_by_name(options.what, options.to))
+    except HarnessError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was downloaded is kept, and the next fetch goes on from there\n")
+        return EXIT_INTERRUPTED
+    return EXIT_VALID
+
+
+def _fetch_by_name(name: str, folder: Path | None) -> str:
+    """Fetch all that belongs to a model or a data set; return what to print."""
+    if name in (IMAGENET, COCO):
+        folder = (folder or paths.data_dir() or paths.STATE_DIR / "data" / name).absolute()
+        if name == COCO:
+            return coco.fetch(folder)
+        return f"{fetch_imagenet_labels(folder)}\n" + WHERE_IMAGES_ARE.format(folder=folder)
+    try:
+        sources = get_model(name).sources.values()
+    except ConfigError as error:
+        known = (*MODELS, IMAGENET, COCO)
+        raise ConfigError(
+            f"nothing to fetch is called {name!r}{nearest(name, known)}; there are {', '.join(known)}"
+        ) from error
+    folder = (folder or paths.weights_dir()).absolute()
+    return "".join(f"{fetch_weights(weights, folder)}\n" for weights in sources)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""ONNX's door: files read and run with ONNX Runtime, and TensorFlow graphs exported with tf2onnx."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+
+from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
+from converters.formats.native_output import held_back
+from harness.errors import ConversionError
+from harness.models.spec import Layout, TensorSpec
+
+if TYPE_CHECKING:
+    from converters.formats.tensorflow import FrozenGraph
+
+OPSET = 13
+"""What Triton's ONNX Runtime of any supported release runs, and the first with per-axis quantisation."""
+
+_FATAL_ONLY = 4
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(uint8)": "uint8",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+}
+
+
+@contextmanager
+def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+    """Open an ONNX file; tensors have the graph's names.
+
+    Args:
+        path: the file.
+        size_px: (height, width) to use where the file leaves its own open.
+
+    Raises:
+        ConversionError: not an ONNX file, or not one image in.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # one class per error code, without a common parent
+        reason = str(error).strip().splitlines()[0]
+        raise ConversionError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+    if len(session.get_inputs()) != 1:
+        raise ConversionError(f"{path}: one input wanted; it has {len(session.get_inputs())}")
+    source, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
+    shape = close_shape(source.shape, size_px)
+    if len(shape) != 4:
+        raise ConversionError(f"{path}: input {source.name} is {source.shape}; a batch of images is wanted")
+    dtype = dtype_of(source.name, _TYPES.get(source.type, source.type), path)
+    layout_of(shape[1:], path)
+
+    def run(batch: Array) -> list[Array]:
+        return [np.asarray(value) for value in session.run(names, {source.name: batch})]
+
+    fixed_batch = source.shape[0] if isinstance(source.shape[0], int) and source.shape[0] > 0 else 0
+    graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
+    declared = [output.shape[1:] for output in session.get_outputs()]
+    open_axes = (_open_axes(*pair) for pair in zip(declared, graph.outputs, strict=True))
+    yield replace(graph, open_axes=tuple(open_axes))
+
+
+def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int, ...]:
+    """Axes whose size the file leaves open, or declares otherwise than it turned out."""
+    sizes = zip(declared, found.shape, strict=False)  # a file need not declare any
+    return tuple(axis for axis, (said, size) in enumerate(sizes) if said != size)
+
+
+def export_onnx(frozen: "FrozenGraph", source: Path, target: Path, layout: Layout) -> None:
+    """Write a TensorFlow graph as ONNX with names ending in `:0`.
+
+    Args:
+        frozen: the graph.
+        source: file or SavedModel that it was read from, for messages.
+        target: file to write.
+        layout: axis order of the input; a graph that is NCHW itself stays so.
+
+    Raises:
+        ConversionError: tf2onnx cannot express the graph.
+    """
+    with held_back():
+        import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    inputs = [f"{frozen.input_name}:0"]
+    is_changed = layout == Layout.NCHW and layout_of(frozen.input_shape[1:], source) == Layout.NHWC
+    try:
+        with held_back():
+            model, weights = tf2onnx.convert.from_graph_def(
+                frozen.graph_def,
+                input_names=inputs,
+                output_names=[f"{name}:0" for name in frozen.output_names],
+                inputs_as_nchw=inputs if is_changed else None,
+                opset=OPSET,
+                # Keeps the weights out of what is copied for each optimisation: 3 GB instead of 7.
+                large_model=True,
+            )
+    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise ConversionError(f"{source}: tf2onnx cannot express this graph: {error}") from error
+    for tensor in model.graph.initializer:
+        if tensor.data_location == tensor.EXTERNAL:
+            tensor.raw_data = weights.name_to_tensor_data[tensor.external_data[0].value]
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    target.write_bytes(model.SerializeToString())

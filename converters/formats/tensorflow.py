@@ -1,0 +1,254 @@
+"""TensorFlow's door: frozen graphs and SavedModels, read, run, built and exported. Slow to import."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of
+from converters.formats.native_output import held_back
+from harness.errors import ConversionError
+from harness.models.spec import TensorSpec, Variant
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with held_back():
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+__all__ = [
+    "FrozenGraph",
+    "export_graph_def",
+    "export_saved_model",
+    "export_tflite",
+    "node_name",
+    "open_graph_def",
+    "open_saved_model",
+    "read_frozen",
+    "serialise",
+    "tf",
+    "to_tflite",
+]
+
+tf.get_logger().setLevel("ERROR")
+
+_SIGNATURE = "serving_default"
+_TAGS = ["serve"]
+_VARIABLE_OPS = ("Variable", "VariableV2", "VarHandleOp")
+
+
+@dataclass(frozen=True)
+class FrozenGraph:
+    """A graph without variables, and which of its nodes are the model's input and outputs."""
+
+    graph_def: Any
+    input_name: str
+    output_names: tuple[str, ...]
+
+    @property
+    def input_shape(self) -> list[int]:
+        """With the batch axis; -1 where it is open."""
+        (node,) = (node for node in self.graph_def.node if node.name == self.input_name)
+        return [dimension.size for dimension in node.attr["shape"].shape.dim]
+
+
+def read_frozen(path: Path, named: Variant | None) -> FrozenGraph:
+    """Read a frozen graph, or freeze a SavedModel's serving signature.
+
+    Args:
+        path: `.pb` file or SavedModel folder.
+        named: names the tensors to use if the graph has them; else the graph's own ends are taken.
+
+    Raises:
+        ConversionError: not such a file, or not one image in.
+    """
+    if path.is_dir():
+        return _freeze(path)
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        graph_def.ParseFromString(path.read_bytes())
+    except Exception as error:  # protobuf's DecodeError; TensorFlow's own copy of protobuf may differ
+        raise ConversionError(f"{path}: not a TensorFlow graph ({error})") from error
+    if variables := [node.name for node in graph_def.node if node.op in _VARIABLE_OPS]:
+        raise ConversionError(f"{path}: not frozen: {variables[0]} is a variable; freeze the graph first")
+    return _ends(graph_def, path, named)
+
+
+def _ends(graph_def: Any, path: Path, named: Variant | None) -> FrozenGraph:
+    """Find input and outputs: the names asked for, or the one placeholder and whatever nothing consumes."""
+    names = {node.name for node in graph_def.node}
+    if named:
+        outputs = tuple(output.name for output in named.outputs)
+        if names.issuperset((named.input.name, *outputs)):
+            return FrozenGraph(graph_def, named.input.name, outputs)
+    consumed = {node_name(reference) for node in graph_def.node for reference in node.input}
+    placeholders = [node.name for node in graph_def.node if node.op == "Placeholder"]
+    outputs = tuple(
+        node.name
+        for node in graph_def.node
+        if node.name not in consumed and node.op not in ("Const", "NoOp", "Placeholder")
+    )
+    if len(placeholders) != 1 or not outputs:
+        raise ConversionError(
+            f"{path}: one input (placeholder) and at least one output wanted; "
+            f"it has {len(placeholders)} and {len(outputs)}"
+        )
+    return FrozenGraph(graph_def, placeholders[0], outputs)
+
+
+def _freeze(path: Path) -> FrozenGraph:
+    try:
+        with held_back():
+            # The signature holds no reference to the model's variables: this one keeps them alive.
+            model = tf.saved_model.load(str(path))
+        signature = model.signatures[_SIGNATURE]
+    except (OSError, KeyError, ValueError) as error:
+        raise ConversionError(f"{path}: no SavedModel with a signature {_SIGNATURE!r} ({error})") from error
+    frozen = convert_variables_to_constants_v2(signature)
+    inputs = [tensor.name for tensor in frozen.inputs if tensor.dtype != tf.resource]
+    if len(inputs) != 1:
+        raise ConversionError(f"{path}: one input wanted; the signature has {len(inputs)}")
+    outputs = tuple(node_name(tensor.name) for tensor in frozen.outputs)
+    return FrozenGraph(frozen.graph.as_graph_def(), node_name(inputs[0]), outputs)
+
+
+@contextmanager
+def open_graph_def(path: Path, named: Variant | None) -> Iterator[Graph]:
+    """Open a frozen graph; tensors have node names, as Triton's backend wants them.
+
+    Args:
+        path: the file.
+        named: see `read_frozen`; says the image's size where the graph leaves it open.
+
+    Raises:
+        ConversionError: not such a file, or not one image in.
+    """
+    frozen = read_frozen(path, named)
+    with tf.Graph().as_default() as graph:
+        try:
+            tf.import_graph_def(frozen.graph_def, name="")
+        except ValueError as error:
+            raise ConversionError(f"{path}: TensorFlow cannot load the graph ({error})") from error
+        names = (frozen.input_name, *frozen.output_names)
+        source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
+        with tf.compat.v1.Session() as session:
+            outputs = dict(zip(names[1:], targets, strict=True))
+            yield _describe(path, session, frozen.input_name, source, outputs, named)
+
+
+@contextmanager
+def open_saved_model(path: Path, named: Variant | None) -> Iterator[Graph]:
+    """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them.
+
+    Args:
+        path: the folder.
+        named: says the image's size where the signature leaves it open.
+
+    Raises:
+        ConversionError: not such a folder, or not one image in.
+    """
+    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+        try:
+            with held_back():
+                model = tf.compat.v1.saved_model.load(session, _TAGS, str(path))
+            signature = model.signature_def[_SIGNATURE]
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise ConversionError(f"{path}: not a SavedModel that can be served ({error})") from error
+        if len(signature.inputs) != 1:
+            raise ConversionError(f"{path}: one input wanted; {_SIGNATURE} has {len(signature.inputs)}")
+        ((input_name, source),) = signature.inputs.items()
+        targets = {
+            name: graph.get_tensor_by_name(info.name) for name, info in sorted(signature.outputs.items())
+        }
+        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, named)
+
+
+def _describe(
+    path: Path,
+    session: Any,
+    input_name: str,
+    source: Any,
+    targets: dict[str, Any],
+    named: Variant | None,
+) -> Graph:
+    shape = source.shape.as_list() if source.shape.rank is not None else []
+    closed = close_shape(shape, named.preprocess.size_px if named else (0, 0))
+    if len(closed) != 4 or 0 in closed[1:]:
+        raise ConversionError(
+            f"{path}: input {input_name} is {source.shape}; a batch of images of one size is wanted"
+        )
+    tensors = list(targets.values())
+
+    def run(batch: Array) -> list[Array]:
+        return [np.asarray(value) for value in session.run(tensors, {source: batch})]
+
+    spec = TensorSpec(input_name, dtype_of(input_name, source.dtype.as_numpy_dtype, path), closed[1:])
+    return describe(path, spec, list(targets), closed[0], run)
+
+
+def export_graph_def(source: Path, target: Path, named: Variant | None) -> None:
+    """Write a frozen graph; a frozen graph is taken as it is."""
+    if source.is_dir():
+        target.write_bytes(serialise(read_frozen(source, named).graph_def))
+    else:
+        shutil.copyfile(source, target)
+
+
+def export_saved_model(source: Path, target: Path, named: Variant | None) -> None:
+    """Write a SavedModel whose signature has the graph's node names; a SavedModel is taken as it is."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+        return
+    frozen = read_frozen(source, named)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen.graph_def, name="")
+        tensors = {name: graph.get_tensor_by_name(f"{name}:0") for name in frozen.output_names}
+        inputs = {frozen.input_name: graph.get_tensor_by_name(f"{frozen.input_name}:0")}
+        build_info = tf.compat.v1.saved_model.build_tensor_info
+        signature = tf.compat.v1.saved_model.build_signature_def(
+            {name: build_info(tensor) for name, tensor in inputs.items()},
+            {name: build_info(tensor) for name, tensor in tensors.items()},
+            tf.compat.v1.saved_model.signature_constants.PREDICT_METHOD_NAME,
+        )
+        with tf.compat.v1.Session() as session, held_back():
+            builder = tf.compat.v1.saved_model.Builder(str(target))
+            builder.add_meta_graph_and_variables(session, _TAGS, {_SIGNATURE: signature})
+            builder.save()
+
+
+def export_tflite(source: Path, target: Path, named: Variant | None) -> None:
+    """Convert to float TFLite with the graph's node names and a free batch axis, if the graph's is free."""
+    target.write_bytes(to_tflite(read_frozen(source, named), source))
+
+
+def to_tflite(frozen: FrozenGraph, source: Path) -> bytes:
+    """Convert a graph as it is.
+
+    Raises:
+        ConversionError: TFLite cannot express it; names `source`.
+    """
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen.graph_def, name="")
+        inputs = [graph.get_tensor_by_name(f"{frozen.input_name}:0")]
+        outputs = [graph.get_tensor_by_name(f"{name}:0") for name in frozen.output_names]
+        converter = tf.compat.v1.lite.TFLiteConverter(graph.as_graph_def(), inputs, outputs)
+        try:
+            with held_back():
+                return bytes(converter.convert())
+        except Exception as error:  # the converter's own, from a native module
+            reason = str(error).strip().splitlines()[0]
+            raise ConversionError(f"{source}: TFLite cannot express this graph: {reason}") from error
+
+
+def serialise(graph_def: Any) -> bytes:
+    """The same bytes for the same graph."""
+    return bytes(graph_def.SerializeToString(deterministic=True))
+
+
+def node_name(reference: str) -> str:
+    """`^a/b:1` -> `a/b`."""
+    return reference.removeprefix("^").split(":")[0]

@@ -1,0 +1,1 @@
+"""The networks, said once, and written in each framework."""

@@ -1,0 +1,1 @@
+"""SSD-MobileNet-v1: anchors, seeded weights, and its detection part in two frameworks."""
