@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / "docker"
+from harness.machine.paths import PROJECT_ROOT
+
+FOLDER = PROJECT_ROOT / "docker"
 _TOP_FOLDERS = re.compile(r"(?<![\w.:/-])/(?=(?:opt|models|weights|data|host)\b)")
 """The root folder, before one that our images have."""
 
@@ -110,7 +111,7 @@ def lay_out(dockerfile: Path, root: Path) -> Image:
 def _copy(words: list[str], workdir: Path) -> None:
     *sources, target = words
     for name in sources:
-        source, place = ROOT / name, workdir / target
+        source, place = PROJECT_ROOT / name, workdir / target
         if source.is_dir():
             # Docker copies a folder's contents.
             shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 import tritonclient.grpc
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.server import flags, launch, supervisor
-from tests.docker_files import FOLDER, ROOT, Image, lay_out, mounts, services
+from tests.docker_files import FOLDER, Image, lay_out, mounts, services
 
 OTHER_ADDRESS = "127.0.0.2"
 """This machine too, but no address by which a client could tell."""
@@ -198,7 +199,7 @@ def test_a_server_is_on_this_machine_if_it_can_map_our_memory(
     ask = shlex.join([sys.executable, "-c", IS_HERE, f"{OTHER_ADDRESS}:{containers.grpc_port}"])
     mount = "mount -t tmpfs none /dev/shm && " if prefix else ""
     asked = subprocess.run(
-        [*prefix, "sh", "-c", mount + ask], cwd=ROOT, capture_output=True, text=True, check=True
+        [*prefix, "sh", "-c", mount + ask], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
     )
     assert asked.stdout.strip() == is_here
     assert not list(Path("/dev/shm").glob("mlperf-probe-*"))

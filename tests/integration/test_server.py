@@ -16,11 +16,10 @@ import pytest
 import tritonclient.grpc
 
 from harness.errors import ServerError
+from harness.machine.paths import PROJECT_ROOT
 from harness.models.spec import Platform
 from harness.server import lifecycle
 from tests.integration import small_models
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_entry(repository: Path, name: str = "small") -> None:
@@ -73,9 +72,9 @@ def run_cli(state: Path, *arguments: str, timeout: float = 60) -> subprocess.Com
     code += " sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
     return subprocess.run(
         [sys.executable, "-c", code, str(state), *arguments],
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         # A proxy must not come between us and this machine's own ports.
-        env={**os.environ, "http_proxy": "http://127.0.0.1:9", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "http_proxy": "http://127.0.0.1:9", "PYTHONPATH": str(PROJECT_ROOT)},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -87,7 +86,7 @@ PARENT = """
 import sys, time
 from pathlib import Path
 import tritonclient.grpc
-from harness import server
+from harness.server import lifecycle
 folder = Path(sys.argv[1])
 info = lifecycle.start(folder / "models", state_dir=folder / "state", die_with_parent=True)
 tritonclient.grpc.InferenceServerClient(info.grpc_url).load_model("small")
@@ -101,7 +100,7 @@ def test_a_killed_parent_leaves_no_server_no_stub_and_no_shared_memory(
     place: Path, signal_number: signal.Signals
 ) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(place)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT, str(place)], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     with parent, parent.stdout:
@@ -228,11 +227,11 @@ def test_a_taken_port_that_was_asked_for_is_one_line_and_exit_3(place: Path) -> 
 
 def test_a_server_that_dies_at_start_is_reported_with_what_it_printed_last(place: Path) -> None:
     code = "import resource; resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20));"
-    code += "from pathlib import Path; import sys; from harness import server;"
-    code += "server.start(Path(sys.argv[1]), state_dir=Path(sys.argv[2]))"
+    code += "from pathlib import Path; import sys; from harness.server import lifecycle;"
+    code += "lifecycle.start(Path(sys.argv[1]), state_dir=Path(sys.argv[2]))"
     run = subprocess.run(
         [sys.executable, "-c", code, str(place / "models"), str(place / "state")],
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
         check=False,

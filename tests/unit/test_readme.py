@@ -1,13 +1,12 @@
 import re
 import shlex
-from pathlib import Path
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS
 from harness.models.table import markdown
 from harness.run.config import command_line
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = (PROJECT_ROOT / "README.md").read_text()
 
 
 def test_the_table_of_models_is_what_the_specs_say() -> None:
@@ -27,7 +26,7 @@ def test_every_file_that_the_readme_names_exists() -> None:
     names = re.findall(r"`((?:harness|converters|backends|docker|tests|model_repository)/[\w./-]+)`", README)
     assert names
     for name in names:
-        assert (ROOT / name).exists(), name
+        assert (PROJECT_ROOT / name).exists(), name
 
 
 def test_every_model_has_a_title_of_its_own() -> None:

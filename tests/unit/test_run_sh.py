@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-RUN_SH = Path(__file__).resolve().parents[2] / "run.sh"
+from harness.machine.paths import PROJECT_ROOT
+
+RUN_SH = PROJECT_ROOT / "run.sh"
 
 RECORDER = """
 import json, os, sys

@@ -9,8 +9,9 @@ from harness.data import imagenet
 from harness.data.dataset import Sample
 from harness.data.imagenet import open_imagenet, open_synthetic
 from harness.errors import ConfigError, DatasetError
+from harness.machine.paths import PROJECT_ROOT
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "imagenet"
+SHARED = PROJECT_ROOT.parent / "shared" / "data" / "imagenet"
 
 
 def jpeg(value=0):

@@ -83,8 +83,8 @@ def test_the_rate_is_that_of_the_last_seconds():
 
 
 def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
-    monkeypatch.setattr(progress, "_SHOW_AFTER_S", 0.0)
-    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("harness.machine.progress._SHOW_AFTER_S", 0.0)
+    monkeypatch.setattr("harness.machine.progress._LINE_EVERY_S", 0.0)
     caplog.set_level(logging.INFO)
     statuses = [
         Status(Step.LOAD, 1.0, Counts(total=64, completed=16)),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.server.container import backends, client, owner, server
 from harness.server.container.client import command_line
 
-ROOT = Path(__file__).resolve().parents[2]
 NATIVE_25_02 = {"dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow"}
 
 
@@ -31,7 +31,9 @@ def test_the_server_gets_the_backends_that_its_image_lacks(present: set[str], ou
 
 
 def test_every_backend_of_ours_can_be_added() -> None:
-    folders = {folder.name for folder in (ROOT / "backends").iterdir() if (folder / "model.py").is_file()}
+    folders = {
+        folder.name for folder in (PROJECT_ROOT / "backends").iterdir() if (folder / "model.py").is_file()
+    }
     assert set(backends.PACKAGES) == folders
 
 
@@ -44,7 +46,7 @@ def test_packages_have_the_versions_of_the_requirements_file() -> None:
 
 
 def test_the_real_requirements_pin_what_every_backend_needs() -> None:
-    assert len(backends.pins(backends.PACKAGES, (ROOT / "requirements.txt").read_text())) == 7
+    assert len(backends.pins(backends.PACKAGES, (PROJECT_ROOT / "requirements.txt").read_text())) == 7
 
 
 def test_the_benchmark_is_told_the_server_and_the_device_and_options_count_last() -> None:
@@ -81,7 +83,7 @@ def test_root_becomes_the_owner_and_hands_over_what_docker_has_just_made(tmp_pat
     (used / "file").touch()
     became = subprocess.run(
         [sys.executable, "-c", AS_OWNER, new, used],
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         env={**os.environ, owner.VARIABLE: str(host)},
         capture_output=True,
         text=True,
@@ -138,7 +140,7 @@ def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
     script = f"trap '{on_term or ':'}' TERM; echo ready; while :; do sleep 0.05; done"
     command = [*prefix, sys.executable, "-c", f"import sys; {SERVE}"]
     with subprocess.Popen(
-        command, cwd=ROOT, env=program(tmp_path, script), text=True, stdout=-1, stderr=-1
+        command, cwd=PROJECT_ROOT, env=program(tmp_path, script), text=True, stdout=-1, stderr=-1
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
@@ -151,7 +153,10 @@ def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
 @pytest.mark.parametrize(("ending", "code"), [("exit 3", 3), ("kill -SEGV $$", 139)])
 def test_a_server_that_ends_by_itself_has_its_exit_code(tmp_path: Path, ending: str, code: int) -> None:
     command = [sys.executable, "-c", f"import sys; {SERVE}"]
-    assert subprocess.run(command, cwd=ROOT, env=program(tmp_path, ending), check=False).returncode == code
+    assert (
+        subprocess.run(command, cwd=PROJECT_ROOT, env=program(tmp_path, ending), check=False).returncode
+        == code
+    )
 
 
 def test_another_command_is_refused_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:

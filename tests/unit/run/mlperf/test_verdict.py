@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.run.mlperf import loadgen, logs, verdict
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode, Plan
@@ -16,7 +17,7 @@ from harness.run.mlperf.rounds import Scenario
 WAITING_SUT = """
 import json, sys, threading, time
 from pathlib import Path
-from harness import loadgen
+from harness.run.mlperf import loadgen
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 
@@ -46,8 +47,6 @@ def test_figures_that_are_no_numbers_are_read_as_missing(tmp_path: Path) -> None
     assert log.values["result_validity"] == "INVALID"
 
 
-ROOT = Path(__file__).parents[2]
-
 PLAN = Plan(
     scenario=Scenario.SINGLE_STREAM,
     mode=Mode.PERFORMANCE,
@@ -65,7 +64,7 @@ PLAN = Plan(
 def run(tmp_path: Path, seconds: float, **changes: object) -> DetailLog:
     plan = json.dumps(dataclasses.asdict(dataclasses.replace(PLAN, **changes)))
     subprocess.run(
-        [sys.executable, "-c", WAITING_SUT, plan, str(seconds), str(tmp_path)], check=True, cwd=ROOT
+        [sys.executable, "-c", WAITING_SUT, plan, str(seconds), str(tmp_path)], check=True, cwd=PROJECT_ROOT
     )
     return logs.read_detail(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A case for every spelling of every option; `python -m tests.unit.option_cases` prints them as a table.
+"""A case for every spelling of every option; `python -m tests.unit.run.config.option_cases` prints a table.
 
 `tests/unit/test_options.py` runs each and fails for a spelling that is missing here.
 """

@@ -4,13 +4,11 @@ import pty
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from harness.machine import progress
-
-ROOT = Path(__file__).resolve().parents[2]
+from harness.machine.paths import PROJECT_ROOT
 
 
 @pytest.fixture
@@ -73,7 +71,7 @@ def test_long_steps_have_fewer_lines(monkeypatch):
 
 CHILD = """
 import logging, signal, sys, time
-from harness import progress
+from harness.machine import progress
 logging.basicConfig(level=sys.argv[1], format="%(message)s")
 progress._SHOW_AFTER_S = 0.0
 progress._REFRESH_S = 0.05
@@ -102,7 +100,7 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(level, is_shown, kind):
     terminal, stderr = pty.openpty()
     child = subprocess.run(
         [sys.executable, "-c", CHILD, level, kind],
-        cwd=ROOT,
+        cwd=PROJECT_ROOT,
         stdout=subprocess.PIPE,
         stderr=stderr,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},

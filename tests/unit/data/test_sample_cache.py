@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +15,9 @@ from harness.data.dataset import Sample
 from harness.data.imagenet import open_synthetic
 from harness.data.sample_cache import cache_path, preprocessed
 from harness.errors import ConfigError, DatasetError
+from harness.machine.paths import PROJECT_ROOT
 from harness.models.recipes import IMAGENET, IMAGENET_MOBILENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import DType, Layout
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +246,9 @@ except HarnessError as error:
 
 def child(images, cache, count, limit=0):
     arguments = [sys.executable, "-c", CHILD, str(images), str(cache), str(count), str(limit)]
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        arguments, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(dataset, cache):

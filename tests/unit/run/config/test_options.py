@@ -18,7 +18,7 @@ from harness.run.config.options import OPTIONS
 from harness.run.config.resolution import Invocation, invocation
 from harness.run.config.settings import Setting
 from harness.run.mlperf.reference import PROFILES
-from tests.unit.option_cases import CASES, MODEL, Case
+from tests.unit.run.config.option_cases import CASES, MODEL, Case
 
 USER_CONF = """# a comment
 *.Server.target_qps = 20

@@ -13,16 +13,15 @@ import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from converters.fetch import __main__, download
 from converters.fetch.published import fetch_weights
 from harness.errors import ConversionError
+from harness.machine.paths import PROJECT_ROOT
 from harness.models.spec import Weights
 
-ROOT = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -238,7 +237,9 @@ def test_a_download_that_was_stopped_goes_on_next_time(server, tmp_path, how):
         "import sys; from pathlib import Path; from converters.fetch import fetch_weights;"
         f"from harness.models.spec import Weights; fetch_weights({wanted!r}, Path(sys.argv[1]))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=PROJECT_ROOT, stderr=subprocess.DEVNULL
+    )
     part = tmp_path / ".model.pb.download" / "part"
     deadline = time.monotonic() + 30
     while not (part.exists() and part.stat().st_size):

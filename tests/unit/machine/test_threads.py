@@ -3,13 +3,11 @@ import sys
 import threading
 import time
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.machine.threads import in_threads
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_results_come_in_order_whatever_order_they_are_made_in() -> None:
@@ -72,6 +70,6 @@ def test_ctrl_c_ends_it_at_any_moment() -> None:
     for step in range(20):
         ended = subprocess.run(
             [sys.executable, "-c", INTERRUPTED, str(0.05 + step * 0.0017)],
-            cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+            cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=20, check=False,
         )  # fmt: skip
         assert ended.stdout == "ended\n", ended.stderr

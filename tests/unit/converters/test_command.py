@@ -33,7 +33,7 @@ def test_pending_actions_run_innermost_first_and_ended_blocks_are_forgotten():
 
 _COMMAND = """
     import pathlib, sys, time
-    from converters import cleanup, command
+    from converters import command
     temporary = pathlib.Path(sys.argv[1])
 
     def body():
@@ -101,7 +101,8 @@ def test_native_chatter_is_held_back_and_the_descriptor_restored(capfd, caplog):
 def test_a_signal_while_chatter_is_held_back_is_still_reported():
     code = """
         import sys, time
-        from converters import command, native_output
+        from converters import command
+        from converters.formats import native_output
 
         def body():
             with native_output.held_back():

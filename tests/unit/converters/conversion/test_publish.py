@@ -86,7 +86,7 @@ def test_a_swap_that_was_killed_between_its_two_steps_is_undone(tmp_path):
 _BUILDER = """
     import sys, time
     from pathlib import Path
-    from converters import publish
+    from converters.conversion import publish
     repository, entry = Path(sys.argv[1]), sys.argv[2]
     with publish.claim(repository, entry), publish.staged(repository, entry) as staging:
         (staging / "1" / "model.onnx").write_text("half")

@@ -1,18 +1,16 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from harness.machine import file_lock
-
-ROOT = Path(__file__).resolve().parents[2]
+from harness.machine.paths import PROJECT_ROOT
 
 # Adds one to a number in a file, the slow way: without a lock, most of the additions are lost.
 CHILD = """
 import sys, time
 from pathlib import Path
-from harness import file_lock
+from harness.machine import file_lock
 lock, number = Path(sys.argv[1]), Path(sys.argv[2])
 for _ in range(30):
     with file_lock.hold(lock):
@@ -26,7 +24,7 @@ def test_only_one_process_is_inside_and_no_file_is_left(tmp_path):
     number = tmp_path / "number"
     number.write_text("0")
     arguments = [sys.executable, "-c", CHILD, str(tmp_path / "lock"), str(number)]
-    children = [subprocess.Popen(arguments, cwd=ROOT) for _ in range(4)]
+    children = [subprocess.Popen(arguments, cwd=PROJECT_ROOT) for _ in range(4)]
     assert [child.wait(timeout=60) for child in children] == [0] * 4
     assert number.read_text() == "120"
     assert list(tmp_path.iterdir()) == [number]

@@ -21,8 +21,8 @@ import pytest
 
 from converters.fetch import __main__, coco, download
 from harness.data.coco import open_coco
+from harness.machine.paths import PROJECT_ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 JPEG = cv2.imencode(".jpg", np.full((8, 8, 3), 9, np.uint8))[1].tobytes()
 NAMES = [f"{number:012}.jpg" for number in (139, 285, 632)]
 IMAGES = {f"val2017/{name}": JPEG + name.encode() for name in NAMES}
@@ -298,12 +298,12 @@ def test_an_unpacking_that_was_killed_leaves_no_folder_and_is_done_again(server,
         (tmp_path / name).write_bytes(content)
     checksums = [part.archive.checksum for part in coco._PARTS]
     code = (
-        "import dataclasses, sys; from pathlib import Path; from converters import fetch_coco as f\n"
+        "import dataclasses, sys; from pathlib import Path; from converters.fetch import coco as f\n"
         "f._PARTS = tuple(dataclasses.replace(p, archive=dataclasses.replace(p.archive, checksum=c))"
         " for p, c in zip(f._PARTS, sys.argv[2:]))\n"
         "f.fetch(Path(sys.argv[1]))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), *checksums], cwd=ROOT)
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), *checksums], cwd=PROJECT_ROOT)
     staging = tmp_path / ".val2017.unpacking"
     deadline = time.monotonic() + 30
     while not (staging.exists() and len(list(staging.iterdir())) > 10):

@@ -52,7 +52,7 @@ def test_too_large_a_segment_is_refused(path: Path) -> None:
 PARENT = """
 import sys, time
 from harness.machine.processes import start_module
-start_module("tests.unit.named_segment", sys.argv[1])
+start_module("tests.unit.triton.named_segment", sys.argv[1])
 time.sleep(600)
 """
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 
 from harness.data import preprocess
 from harness.errors import DatasetError
+from harness.machine.paths import PROJECT_ROOT
 from harness.models.recipes import (
     COCO_1200,
     IMAGENET,
@@ -22,7 +22,7 @@ from harness.models.recipes import (
 )
 from harness.models.spec import DType, Layout
 
-PHOTOS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "imagenet"
+PHOTOS = PROJECT_ROOT.parent / "shared" / "data" / "imagenet"
 
 SIZES = [
     (375, 500), (500, 375), (480, 333), (256, 256), (400, 400), (333, 499), (257, 255), (600, 800),
