@@ -216,10 +216,11 @@ def test_every_module_that_is_named_in_words_exists() -> None:
         *(file for file in (PROJECT_ROOT / "docker").iterdir() if file.is_file()),
         *(PROJECT_ROOT / name for name in ("README.md", "run.sh")),
     ]
-    wrong = []
-    for place in places:
-        for name in NAMED.findall(place.read_text(encoding="utf-8")):
-            # What follows a module may be one of its names.
-            if name not in MODULES and name.rpartition(".")[0] not in MODULES:
-                wrong.append(f"{place.relative_to(PROJECT_ROOT)}: {name}")
+    wrong = [
+        f"{place.relative_to(PROJECT_ROOT)}: {name}"
+        for place in places
+        for name in NAMED.findall(place.read_text(encoding="utf-8"))
+        # What follows a module may be one of its names.
+        if name not in MODULES and name.rpartition(".")[0] not in MODULES
+    ]
     assert wrong == []
