@@ -1,4 +1,7 @@
-"""The models of the benchmark. Adding one is one module here and one line below."""
+"""What is served: models, platforms, recipes, entries.
+
+Adding a model is one module here and one line below.
+"""
 
 import difflib
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""`report.html`: one run on one self-contained page; `python -m harness.report` makes it from the folder."""
+"""A finished run on one self-contained page."""

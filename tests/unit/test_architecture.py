@@ -205,6 +205,22 @@ def test_every_folder_of_modules_is_a_package() -> None:
     assert {folder for folder in folders if not (folder / "__init__.py").exists()} == set()
 
 
+def first_sentence(package: Path) -> str:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf-8"))) or ""
+    return docstring.partition("\n")[0].split(". ")[0].rstrip(".") + "."
+
+
+def test_the_readme_says_where_things_are_in_the_packages_own_words() -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Where things are\n\n")[2].partition("\n\n## ")[0].splitlines()
+    assert 0 < len(section) <= 15
+    listed = dict(re.fullmatch(r"- `([\w/]+)/` (.+)", line).groups() for line in section)
+    assert listed == {package: first_sentence(PROJECT_ROOT / package) for package in listed}
+    assert set(listed) >= {
+        f"harness/{name}" for name in HARNESS if (PROJECT_ROOT / "harness" / name).is_dir()
+    }
+
+
 NAMED = re.compile(r"(?<![\w/.-])((?:harness|converters)(?:\.[a-z_0-9]+)+)")
 
 
