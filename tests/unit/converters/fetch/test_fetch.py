@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from converters.fetch import __main__, download
+from converters.fetch import __main__, download, imagenet
 from converters.fetch.published import fetch_weights
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
@@ -234,7 +234,7 @@ def test_a_download_that_was_stopped_goes_on_next_time(server, tmp_path, how):
     server.content = CONTENT * 60
     wanted = weights(server.url("ok"), checksum="sha256:" + hashlib.sha256(server.content).hexdigest())
     code = (
-        "import sys; from pathlib import Path; from converters.fetch import fetch_weights;"
+        "import sys; from pathlib import Path; from converters.fetch.published import fetch_weights;"
         f"from harness.models.spec import Weights; fetch_weights({wanted!r}, Path(sys.argv[1]))"
     )
     child = subprocess.Popen(
@@ -441,7 +441,7 @@ def labels(server, monkeypatch):
     original, mirror = (tar([("val.txt", b"a.JPEG 1\n"), ("x", extra)]) for extra in (b"1", b"2"))
     server.content = mirror
     monkeypatch.setattr(
-        __main__,
+        imagenet,
         "_IMAGENET_LABELS",
         tuple(
             weights(

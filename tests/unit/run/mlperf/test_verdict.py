@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import InferenceError
 from harness.machine.paths import PROJECT_ROOT
-from harness.run.mlperf import loadgen, logs, verdict
+from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
@@ -176,8 +177,8 @@ def test_a_search_that_starts_too_high_says_where_to_start(tmp_path: Path) -> No
 
 
 def test_a_log_that_loadgen_did_not_finish_is_no_result(tmp_path: Path) -> None:
-    with pytest.raises(loadgen.InferenceError, match="cannot be read"):
+    with pytest.raises(InferenceError, match="cannot be read"):
         logs.read_detail(tmp_path)
     (tmp_path / "mlperf_log_detail.txt").write_text(':::MLLOG {"key": "x"')
-    with pytest.raises(loadgen.InferenceError, match="cannot be read"):
+    with pytest.raises(InferenceError, match="cannot be read"):
         logs.read_detail(tmp_path)
