@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 from harness.errors import ConfigError
 from harness.models.mobilenet import MOBILENET
+from harness.models.platforms import Platform
 from harness.models.resnet50 import RESNET50
-from harness.models.spec import ModelSpec, Platform, Variant
+from harness.models.spec import ModelSpec, Variant
 from harness.models.ssd_mobilenet import SSD_MOBILENET
 from harness.models.ssd_resnet34 import SSD_RESNET34
 

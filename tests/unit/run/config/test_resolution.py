@@ -6,7 +6,8 @@ import pytest
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.models import MODELS
-from harness.models.spec import Nms, Platform, Precision
+from harness.models.platforms import Platform
+from harness.models.spec import Nms, Precision
 from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import RunMode
 from harness.run.mlperf.rounds import Scenario
