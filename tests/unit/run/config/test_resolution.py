@@ -67,7 +67,7 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
     ("given", "complaint"),
     [
         ({"model": None}, "--model is missing"),
-        ({"model": "resnet5"}, "did you mean 'resnet50'.*models: resnet50, mobilenet"),
+        ({"model": "resnet5"}, "did you mean resnet50\\?.*models: resnet50, mobilenet"),
         ({"platform": "onnx"}, "unknown platform 'onnx'.*platforms: .*onnxruntime"),
         ({"scenario": "Ofline"}, "did you mean Offline.*SingleStream, MultiStream, Server, Offline"),
         ({"scenario": ""}, "--scenario is empty"),
