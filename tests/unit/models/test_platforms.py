@@ -26,7 +26,7 @@ TRITON = {
 }
 ALL = tuple(TRITON)
 MADE_FROM = {
-    # What the converters have accepted for mobilenet, which is on every platform, from the beginning.
+    # Of mobilenet, which is on every platform; as accepted when each module had a table of its own.
     "": (),
     ".pb": ALL,
     ".graphdef": (),
