@@ -14,8 +14,9 @@ from harness.machine.command import CommandParser
 from harness.machine.paths import MODEL_REPOSITORY, absolute
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.manifest import OFFICIAL, SEEDED, Manifest
+from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
-from harness.models.spec import ModelSpec, Nms, Platform
+from harness.models.spec import ModelSpec, Nms
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -91,7 +91,7 @@ def _source(facts: Manifest, entry_dir: Path) -> Path:
     """The source file, after its checksum was compared."""
     if facts.variant.detection and facts.variant.detection.nms == Nms.REFERENCE:
         # No published file has that NMS as a graph: the export is its own source, run without Triton.
-        return entry_dir / "1" / facts.variant.platform.model_filename
+        return entry_dir / "1" / facts.variant.platform.facts.model_filename
     path = Path(facts.weights_file)
     found = manifest.digest(path) if path.exists() else "missing"
     if found != facts.weights_sha256:

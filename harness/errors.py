@@ -52,6 +52,7 @@ class RequestFailed(InferenceError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A suggestion for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    """A suggestion for a mistyped word, whatever its case, or nothing."""
+    by_lower = {item.lower(): item for item in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]}?)" if close else ""

@@ -23,25 +23,14 @@ from harness.machine import progress
 from harness.models import get_variant, manifest
 from harness.models.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
 from harness.models.model_config import model_config, to_text
+from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, is_for
-from harness.models.spec import Layout, ModelSpec, Nms, Platform, Variant
+from harness.models.spec import Layout, ModelSpec, Nms, Variant
 
 logger = logging.getLogger(__name__)
 
 CODE_VERSION = 2
 """Raise it when a change here makes other entries from the same weights."""
-
-_TOOLS = {
-    Platform.TENSORFLOW: ("tensorflow", "onnx"),
-    Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow",),
-    Platform.ONNXRUNTIME: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
-    # OpenVINO reads the very file; what it answers, the live server's self-test shows.
-    Platform.OPENVINO: ("tensorflow", "tf2onnx", "onnx", "onnxruntime"),
-    Platform.PYTORCH: ("tensorflow", "onnx", "torch"),
-    Platform.TFLITE: ("tensorflow", "ai-edge-litert"),
-}
-_TWINS = {Platform.OPENVINO: Platform.ONNXRUNTIME}
-"""Platforms that serve the very file of another."""
 
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
 """A package may go by several names."""
@@ -136,7 +125,7 @@ def _intact(request: Request, variant: Variant) -> Manifest | None:
         found = manifest.load(entry_dir)
     except ConversionError:
         return None
-    graph = entry_dir / "1" / request.platform.model_filename
+    graph = entry_dir / "1" / request.platform.facts.model_filename
     config = entry_dir / publish.CONFIG_NAME
     is_intact = (
         (request.is_own_file or found.variant == variant)
@@ -187,13 +176,13 @@ def _is_made_from(existing: Manifest, source: SourceFile, request: Request) -> b
 
 def _copy_of_twin(request: Request, source: SourceFile, staging: Path) -> Manifest | None:
     """Take the file of the platform that serves the same one, where that is there already, and verified."""
-    if request.is_forced or request.platform not in _TWINS:
+    if request.is_forced or request.platform.facts.twin is None:
         return None
-    twin = replace(request, platform=_TWINS[request.platform], entry="")
+    twin = replace(request, platform=request.platform.facts.twin, entry="")
     verified = _intact(twin, twin.variant)
     if verified is None or not _is_made_from(verified, source, twin):
         return None
-    target = staging / "1" / request.platform.model_filename
+    target = staging / "1" / request.platform.facts.model_filename
     made = replace(
         verified,
         entry=request.entry_dir.name,
@@ -201,7 +190,7 @@ def _copy_of_twin(request: Request, source: SourceFile, staging: Path) -> Manife
         tools=_tools(request),
     )
     with publish.writing(request.repository):
-        shutil.copyfile(twin.entry_dir / "1" / twin.platform.model_filename, target)
+        shutil.copyfile(twin.entry_dir / "1" / twin.platform.facts.model_filename, target)
         shutil.copyfile(twin.entry_dir / GOLDEN_NAME, staging / GOLDEN_NAME)
         _describe(made, staging)
     # Another process may have replaced it meanwhile.
@@ -218,7 +207,7 @@ def _describe(made: Manifest, staging: Path) -> None:
 
 
 def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
-    target = staging / "1" / request.platform.model_filename
+    target = staging / "1" / request.platform.facts.model_filename
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
         with model_files.open_file(source.path, request.spec) as graph:
@@ -302,7 +291,7 @@ def _tools(request: Request) -> dict[str, str]:
     """Versions of all that has a say in the entry."""
     declaration = repr((request.spec.name, request.variant, request.recipe))
     ours = hashlib.sha256(declaration.encode()).hexdigest()[:12]
-    versions = {name: _version(name) for name in ("numpy", *_TOOLS[request.platform])}
+    versions = {name: _version(name) for name in ("numpy", *request.platform.facts.tools)}
     return {"converters": f"{CODE_VERSION}.{synthetic.VERSION} {ours}", **versions}
 
 

@@ -10,7 +10,8 @@ from converters.conversion import own_files
 from converters.formats.graph import Graph
 from harness.errors import ConfigError, ConversionError
 from harness.models.manifest import USER_FILE
-from harness.models.spec import Layout, ModelSpec, Nms, Platform, Variant
+from harness.models.platforms import BY_ENDING, Platform
+from harness.models.spec import Layout, ModelSpec, Nms, Variant
 
 
 def open_file(
@@ -33,9 +34,10 @@ def open_file(
         from converters.formats.tensorflow import open_saved_model
 
         return open_saved_model(path, _named(spec))
-    if path.suffix in (".pt", ".pth"):
+    platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
+    if platform == Platform.PYTORCH:
         return _open_torch(path, spec, torch_shape)
-    return _OPENERS[path.suffix](path, spec)
+    return _OPENERS[platform](path, spec)
 
 
 def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
@@ -45,13 +47,13 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         ConversionError: it cannot be expressed there.
     """
     named = _named(spec)
-    if source.suffix == Path(platform.model_filename).suffix and source.is_file():
+    if source.suffix == Path(platform.facts.model_filename).suffix and source.is_file():
         shutil.copyfile(source, target)
     elif source.suffix == ".onnx":
         _export_from_onnx(platform, source, target, spec, nms)
     elif platform == Platform.PYTORCH:
         _export_torchscript(source, target, spec)
-    elif platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
+    elif (platform.facts.twin or platform) == Platform.ONNXRUNTIME:
         _export_onnx(source, target, named, spec.variants[platform].preprocess.layout)
     elif platform == Platform.TFLITE and named and named.detection:
         from converters.networks.ssd_mobilenet.tensorflow import export_tflite
@@ -76,7 +78,7 @@ def variant_of_source(graph: Graph, spec: ModelSpec, kind: str) -> Variant:
         spec: the model.
         kind: of its weights; `file` for a user's own.
     """
-    declared = spec.variants[_PLATFORMS.get(graph.path.suffix, Platform.TENSORFLOW)]
+    declared = spec.variants[BY_ENDING.get(graph.path.suffix, Platform.TENSORFLOW)]
     return own_files.variant_of(graph, declared, "") if kind == USER_FILE else declared
 
 
@@ -162,16 +164,8 @@ def _open_torch(path: Path, spec: ModelSpec, shape: tuple[int, ...]) -> Abstract
     return open_state_dict(path, expected)
 
 
-_PLATFORMS = {
-    ".onnx": Platform.ONNXRUNTIME,
-    ".pt": Platform.PYTORCH,
-    ".tflite": Platform.TFLITE,
-}
-"""By ending; other files are TensorFlow's."""
-
-_OPENERS: dict[str, Callable[[Path, ModelSpec], AbstractContextManager[Graph]]] = {
-    ".pb": _open_graph_def,
-    ".graphdef": _open_graph_def,
-    ".onnx": _open_onnx,
-    ".tflite": _open_tflite,
+_OPENERS: dict[Platform, Callable[[Path, ModelSpec], AbstractContextManager[Graph]]] = {
+    Platform.TENSORFLOW: _open_graph_def,
+    Platform.ONNXRUNTIME: _open_onnx,
+    Platform.TFLITE: _open_tflite,
 }

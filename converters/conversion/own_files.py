@@ -13,8 +13,9 @@ from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
 from harness.errors import ConversionError
 from harness.models import MODELS
+from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300_PT, RECIPES, fit
-from harness.models.spec import DType, Platform, Preprocess, TensorSpec, Variant
+from harness.models.spec import DType, Preprocess, TensorSpec, Variant
 
 _LABEL_OFFSETS = {1001: -1, 1000: 0}
 """By number of classes: ImageNet with and without a background class."""
@@ -127,8 +128,7 @@ def _detector(graph: Graph, base: Variant, recipe: str) -> Variant:
 
 def _detector_batch(graph: Graph, base: Variant, inputs: Array, compared: tuple[str, str]) -> int:
     """`max_batch_size` of a detector, whose boxes and scores are compared."""
-    if _is_fixed(graph) and base.platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
-        # Both refuse other sizes, so Triton must take the axis for a part of the shape.
+    if _is_fixed(graph) and base.platform.facts.refuses_other_batches:
         return 0
 
     def is_same(output: TensorSpec, together: Array, apart: Array) -> bool:

@@ -14,20 +14,12 @@ from harness.machine import file_lock, progress
 from harness.machine.paths import absolute, weights_dir
 from harness.models import manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE
-from harness.models.spec import ModelSpec, Platform, Variant, Weights
+from harness.models.platforms import Platform
+from harness.models.spec import ModelSpec, Variant, Weights
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-SUFFIXES: dict[Platform, tuple[str, ...]] = {
-    Platform.TENSORFLOW: (".pb", ""),
-    Platform.TENSORFLOW_SAVEDMODEL: (".pb", ""),
-    Platform.ONNXRUNTIME: (".onnx", ".pb", ""),
-    Platform.OPENVINO: (".onnx", ".pb", ""),
-    Platform.PYTORCH: (".pt", ".pth", ".pb", ""),
-    Platform.TFLITE: (".tflite", ".pb", ""),
-}
-"""Endings of the files that an entry of a platform can be made from; "" is a SavedModel's folder."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,10 @@ def accepts(spec: ModelSpec, platform: Platform, path: Path) -> bool:
 
 
 def _suffixes(spec: ModelSpec, platform: Platform) -> tuple[str, ...]:
-    """`SUFFIXES`, and what the model's own entries are made from."""
-    is_from_onnx = spec.variants[platform].source == "onnx" and ".onnx" not in SUFFIXES[platform]
-    return (*SUFFIXES[platform], ".onnx") if is_from_onnx else SUFFIXES[platform]
+    """What entries of the platform are made from, and what the model's own are."""
+    suffixes = platform.facts.made_from
+    is_from_onnx = spec.variants[platform].source == "onnx" and ".onnx" not in suffixes
+    return (*suffixes, ".onnx") if is_from_onnx else suffixes
 
 
 def _recorded(path: Path) -> str | None:

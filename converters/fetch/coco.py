@@ -1,7 +1,6 @@
 """COCO's validation images and annotations of 2017: downloaded, verified, unpacked whole or not at all."""
 
 import logging
-import os
 import re
 import shutil
 import stat
@@ -16,6 +15,7 @@ import pooch
 from converters.fetch.published import errors_about, fetch_file
 from harness.errors import ConversionError
 from harness.machine import file_lock, progress
+from harness.machine.environment import cpu_count
 from harness.machine.threads import in_threads
 from harness.models.spec import Weights
 
@@ -173,7 +173,7 @@ def _is_recorded(part: _Part, folder: Path) -> bool:
         return False
     expected = [line.partition("  ")[::2] for line in lines]
     files = [folder / name for _, name in expected]
-    with closing(in_threads(_sha256, files, len(os.sched_getaffinity(0)))) as found:
+    with closing(in_threads(_sha256, files, cpu_count())) as found:
         checked = progress.track(found, f"checking {part.folder}", len(files))
         return all(sha256 == known for sha256, (known, _) in zip(checked, expected, strict=True))
 

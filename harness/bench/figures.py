@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 
 
 class Unit(StrEnum):

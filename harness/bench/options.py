@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 from harness.machine import paths
 from harness.machine.command import OneLineParser
 from harness.models import MODELS, get_model, get_platform, get_variant
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.config import resolution, run_config
 from harness.run.config.run_config import RunConfig
 from harness.run.config.values import positive

@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
     """The machine and the versions installed beside this harness."""
     return {
         "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
-        "cpus_usable": len(os.sched_getaffinity(0)),
+        "cpus_usable": cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "os": platform.platform(),
         "python": platform.python_version(),

@@ -3,14 +3,14 @@
 Adding a model is one module here and one line below.
 """
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, nearest
 from harness.models.mobilenet import MOBILENET
+from harness.models.platforms import Platform
 from harness.models.resnet50 import RESNET50
-from harness.models.spec import ModelSpec, Platform, Variant
+from harness.models.spec import ModelSpec, Variant
 from harness.models.ssd_mobilenet import SSD_MOBILENET
 from harness.models.ssd_resnet34 import SSD_RESNET34
 
@@ -29,7 +29,7 @@ def get_model(name: str) -> ModelSpec:
         if name == spec.name or name in spec.aliases:
             return spec
     known = [alias for spec in MODELS.values() for alias in (spec.name, *spec.aliases)]
-    raise ConfigError(f"unknown model {name!r}{_nearest(name, known)}; models: {', '.join(MODELS)}")
+    raise ConfigError(f"unknown model {name!r}{nearest(name, known)}; models: {', '.join(MODELS)}")
 
 
 def get_platform(name: str) -> Platform:
@@ -41,7 +41,7 @@ def get_platform(name: str) -> Platform:
     if name in list(Platform):
         return Platform(name)
     known = [platform.value for platform in Platform]
-    raise ConfigError(f"unknown platform {name!r}{_nearest(name, known)}; platforms: {', '.join(known)}")
+    raise ConfigError(f"unknown platform {name!r}{nearest(name, known)}; platforms: {', '.join(known)}")
 
 
 def get_variant(spec: ModelSpec, platform: Platform) -> Variant:
@@ -53,9 +53,3 @@ def get_variant(spec: ModelSpec, platform: Platform) -> Variant:
     if platform in spec.variants:
         return spec.variants[platform]
     raise ConfigError(f"{spec.name} is not available on {platform}; it is on: {', '.join(spec.variants)}")
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    """A suggestion for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

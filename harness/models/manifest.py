@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConversionError
+from harness.models.platforms import Platform
 from harness.models.spec import (
     BoxOrder,
     Detection,
     DType,
     Layout,
     Nms,
-    Platform,
     Preprocess,
     Resize,
     Step,

@@ -1,12 +1,12 @@
 """MobileNet-v1 1.0 224 (arXiv:1704.04861)."""
 
+from harness.models.platforms import Platform
 from harness.models.recipes import IMAGENET_MOBILENET, fit
 from harness.models.spec import (
     SAME_GRAPH,
     DType,
     Layout,
     ModelSpec,
-    Platform,
     Target,
     Task,
     TensorSpec,

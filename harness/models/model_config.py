@@ -5,25 +5,13 @@ from dataclasses import dataclass
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from harness.models.spec import Platform, Precision, TensorSpec, Variant
-
-_THREAD_PARAMETER = {
-    Platform.TENSORFLOW: "TF_NUM_INTRA_THREADS",
-    Platform.TENSORFLOW_SAVEDMODEL: "TF_NUM_INTRA_THREADS",
-    Platform.ONNXRUNTIME: "intra_op_thread_count",
-    Platform.OPENVINO: "INFERENCE_NUM_THREADS",
-    Platform.PYTORCH: "INTRA_OP_THREAD_COUNT",
-    Platform.TFLITE: "num_threads",
-}
-"""Names from the native backends' READMEs; `num_threads` is our TFLite backend's."""
+from harness.models.platforms import Platform
+from harness.models.spec import Precision, TensorSpec, Variant
 
 RUN_BATCH = "run_batch_size"
 """Of our own backends (backends/batching.py): most samples that the framework is given at once."""
 
 DEVICES = ("auto", "cpu", "gpu")
-
-_CPU_ONLY = (Platform.OPENVINO, Platform.TFLITE)
-"""OpenVINO's native backend and our TFLite one refuse every other kind."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +35,12 @@ def model_config(
     entry: str, variant: Variant, settings: ServerSettings | None = None
 ) -> model_config_pb2.ModelConfig:
     """Build the complete configuration of an entry (nothing is left to Triton's auto-complete)."""
-    settings = settings or ServerSettings()
+    settings, facts = settings or ServerSettings(), variant.platform.facts
     config = model_config_pb2.ModelConfig(
         name=entry,
-        platform=variant.platform.triton_platform,
-        backend=variant.platform.triton_backend,
-        default_model_filename=variant.platform.model_filename,
+        platform=facts.triton_platform,
+        backend=facts.triton_backend,
+        default_model_filename=facts.model_filename,
         max_batch_size=min(settings.max_batch_size or variant.max_batch_size, variant.max_batch_size),
     )
     has_batch_axis = variant.max_batch_size > 0
@@ -60,7 +48,7 @@ def model_config(
     for output in variant.outputs:
         _declare(config.output.add(), output, has_batch_axis)
     kind = f"KIND_{settings.device.upper()}"
-    if variant.platform in _CPU_ONLY and settings.device == "auto":
+    if facts.is_cpu_only and settings.device == "auto":
         # Triton would turn "auto" into a GPU where it sees one.
         kind = "KIND_CPU"
     config.instance_group.add(
@@ -69,8 +57,7 @@ def model_config(
     if config.max_batch_size > 1:
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
     if settings.threads:
-        parameter = config.parameters[_THREAD_PARAMETER[variant.platform]]
-        parameter.string_value = str(settings.threads)
+        config.parameters[facts.thread_parameter].string_value = str(settings.threads)
     for name, value in settings.parameters:
         config.parameters[name].string_value = value
     if variant.platform == Platform.OPENVINO:

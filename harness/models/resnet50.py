@@ -1,12 +1,12 @@
 """ResNet-50 v1.5: arXiv:1512.03385, with a down-sampling block's stride in its 3x3 convolution."""
 
+from harness.models.platforms import Platform
 from harness.models.recipes import IMAGENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import (
     SAME_GRAPH,
     DType,
     Layout,
     ModelSpec,
-    Platform,
     Target,
     Task,
     TensorSpec,

@@ -9,55 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from harness.models.platforms import Platform
+
 
 class Task(StrEnum):
     """What a model does, and so how its answers are scored."""
 
     CLASSIFICATION = "classification"
     DETECTION = "detection"
-
-
-class Platform(StrEnum):
-    """A framework that serves a model; the value is the word used on the command line and in entry names."""
-
-    TENSORFLOW = "tensorflow"
-    TENSORFLOW_SAVEDMODEL = "tensorflow-savedmodel"
-    ONNXRUNTIME = "onnxruntime"
-    OPENVINO = "openvino"
-    PYTORCH = "pytorch"
-    TFLITE = "tflite"
-
-    @property
-    def triton_backend(self) -> str:
-        """`backend` of config.pbtxt: the folder that Triton looks the implementation up in."""
-        return _TRITON[self][0]
-
-    @property
-    def triton_platform(self) -> str:
-        """`platform` of config.pbtxt, empty where Triton has no native platform of that kind."""
-        return _TRITON[self][1]
-
-    @property
-    def model_filename(self) -> str:
-        """File (or folder) inside the version folder, by the native backend's convention."""
-        return _TRITON[self][2]
-
-    @property
-    def chooses_precision(self) -> bool:
-        """Whether the framework may calculate less precisely than the file says, and can be told not to."""
-        return self == Platform.OPENVINO
-
-
-# backend, platform, default file name: Triton's model_configuration.md and each backend's README.
-_TRITON: Mapping[Platform, tuple[str, str, str]] = {
-    Platform.TENSORFLOW: ("tensorflow", "tensorflow_graphdef", "model.graphdef"),
-    Platform.TENSORFLOW_SAVEDMODEL: ("tensorflow", "tensorflow_savedmodel", "model.savedmodel"),
-    Platform.ONNXRUNTIME: ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
-    # Its own default is model.xml; every entry names its file.
-    Platform.OPENVINO: ("openvino", "", "model.onnx"),
-    Platform.PYTORCH: ("pytorch", "pytorch_libtorch", "model.pt"),
-    Platform.TFLITE: ("tflite", "", "model.tflite"),
-}
 
 
 class DType(StrEnum):

@@ -1,12 +1,12 @@
 """SSD-MobileNet-v1 300x300 on COCO (arXiv:1512.02325, arXiv:1704.04861)."""
 
+from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300
 from harness.models.spec import (
     SAME_GRAPH,
     Detection,
     DType,
     ModelSpec,
-    Platform,
     Target,
     Task,
     TensorSpec,

@@ -1,5 +1,6 @@
 """SSD-ResNet34 1200x1200 on COCO, MLPerf's own network (arXiv:1512.02325, arXiv:1512.03385)."""
 
+from harness.models.platforms import Platform
 from harness.models.recipes import COCO_1200_ONNX, COCO_1200_PT, COCO_1200_TF
 from harness.models.spec import (
     SAME_GRAPH,
@@ -8,7 +9,6 @@ from harness.models.spec import (
     DType,
     ModelSpec,
     Nms,
-    Platform,
     Target,
     Task,
     TensorSpec,

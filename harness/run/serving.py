@@ -116,7 +116,7 @@ def executed_precision(
         ServerError: it is not what was wanted, or not the same everywhere.
         RequestFailed: the model cannot answer.
     """
-    if not variant.platform.chooses_precision:
+    if not variant.platform.facts.chooses_precision:
         return None
     answers = {client.url: _asked_precision(client, entry, variant) for client in clients}
     if len(set(answers.values())) > 1:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ServerError
+from harness.machine.environment import cpu_count
 from harness.machine.kernel import SHM_DIR
 from harness.machine.paths import BACKENDS_DIR
 from harness.server.flags import EMBEDDED, flags
@@ -193,5 +194,5 @@ def command(wheel: Wheel, host: str, ports: Ports, shm_prefix: str, *, auto_comp
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        *flags(EMBEDDED, len(os.sched_getaffinity(0)), auto_complete=auto_complete),
+        *flags(EMBEDDED, cpu_count(), auto_complete=auto_complete),
     ]

@@ -17,7 +17,6 @@ from harness.errors import InferenceError
 from harness.machine import progress
 from harness.machine.processes import start_module
 from harness.models.model_config import RUN_BATCH, model_config, to_json
-from harness.models.spec import Platform
 from harness.run import runner
 from harness.run.config import tuning
 from harness.run.config.tuning import Choice, Measured
@@ -40,10 +39,6 @@ _CLEAR = 0.95
 
 _RUN_BATCHES = (2, 4)
 """Offline: parts that a full batch is calculated in, which a core's caches hold."""
-_PARAMETERS: Mapping[Platform, Sequence[Mapping[str, str]]] = {
-    # Threads that stay awake between operators: sooner in one query, in the way of all that runs beside it.
-    Platform.ONNXRUNTIME: ({}, {"session.intra_op.allow_spinning": "1"}),
-}
 
 
 def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per_query: int) -> list[Choice]:
@@ -56,7 +51,8 @@ def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per
     if scenario == Scenario.MULTI_STREAM and by_rule.client_batch > 1:
         batches |= {samples_per_query}
     splits = {1} if scenario == Scenario.SINGLE_STREAM else {1, threads}
-    parameters = ({},) if scenario == Scenario.OFFLINE else _PARAMETERS.get(variant.platform, ({},))
+    spinning = "" if scenario == Scenario.OFFLINE else variant.platform.facts.spin_parameter
+    parameters: Sequence[Mapping[str, str]] = ({}, {spinning: "1"}) if spinning else ({},)
     joined = {0, 1, 2} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}
     found = [by_rule] + [
         Choice(instances, batch, max_batch=most, parameters=extra)

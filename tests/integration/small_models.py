@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 
 TABLE = np.array([[0.5, 1.5], [2.5, 3.5], [4.5, 5.5]], np.float32)
 
@@ -195,8 +195,8 @@ def tensor_name(platform: Platform, role: str) -> str:
 def bare_config_text(platform: Platform) -> str:
     """The part of config.pbtxt that no file can say."""
     return (
-        f'backend: "{platform.triton_backend}"\nplatform: "{platform.triton_platform}"\n'
-        f'default_model_filename: "{platform.model_filename}"'
+        f'backend: "{platform.facts.triton_backend}"\nplatform: "{platform.facts.triton_platform}"\n'
+        f'default_model_filename: "{platform.facts.model_filename}"'
     )
 
 

@@ -15,7 +15,7 @@ import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from harness.models.model_config import RUN_BATCH
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.server import lifecycle
 from tests.integration import small_models
 from tests.integration.small_models import PLATFORMS, tensor_name
@@ -73,7 +73,7 @@ def small(triton: lifecycle.ServerInfo, client: Client):
             name = loaded[platform] = f"small_{platform}"
             version = triton.repository / name / "1"
             version.mkdir(parents=True)
-            small_models.write(platform, version / platform.model_filename)
+            small_models.write(platform, version / platform.facts.model_filename)
             (version.parent / "config.pbtxt").write_text(small_models.config_text(platform))
             client.load_model(name)
         return loaded[platform]
@@ -181,7 +181,7 @@ def test_a_batch_that_is_calculated_in_parts_is_answered_whole(
 ) -> None:
     parts = f'parameters {{ key: "{RUN_BATCH}" value {{ string_value: "3" }} }}'
     config = small_models.config_text(platform, parts)
-    name = add_model(f"parts_{platform}", config, platform.model_filename, writer(platform))
+    name = add_model(f"parts_{platform}", config, platform.facts.model_filename, writer(platform))
     data = [samples(count, seed) for seed, count in enumerate((7, 1))]
     results = infer_as_one_batch(client, name, [inputs(platform, *sample) for sample in data], rows=8)
     for result, sample in zip(results, data, strict=True):
@@ -193,7 +193,7 @@ def test_a_model_without_batching_is_run_request_by_request(
     client: Client, add_model: AddModel, platform: Platform
 ) -> None:
     config = small_models.config_text(platform, whole_batch=2)
-    name = add_model(f"whole_{platform}", config, platform.model_filename, writer(platform))
+    name = add_model(f"whole_{platform}", config, platform.facts.model_filename, writer(platform))
     pixels, index = samples(2)
 
     def request(index: np.ndarray) -> list[Any]:
@@ -237,7 +237,7 @@ def test_a_reload_with_another_thread_count_changes_the_threads_of_the_instance(
     parameter = THREAD_PARAMETERS[platform]
     one = f'parameters {{ key: "{parameter}" value {{ string_value: "1" }} }}'
     config = small_models.config_text(platform, one)
-    name = add_model(f"threads_{platform}", config, platform.model_filename, writer(platform))
+    name = add_model(f"threads_{platform}", config, platform.facts.model_filename, writer(platform))
     with_one = stub_threads(triton, name)
     override = client.get_model_config(name, as_json=True)["config"]
     override["parameters"][parameter]["string_value"] = "4"
@@ -278,11 +278,11 @@ def test_a_corrupt_file_is_a_load_error_that_names_it(add_model: AddModel, platf
         add_model(
             f"corrupt_{platform}",
             config,
-            platform.model_filename,
+            platform.facts.model_filename,
             lambda path: path.write_bytes(b"not a model at all" * 100),
         )
     assert f"corrupt_{platform}: cannot load" in first_line(failure)
-    assert platform.model_filename in first_line(failure)
+    assert platform.facts.model_filename in first_line(failure)
 
 
 def first_line(failure: pytest.ExceptionInfo[InferenceServerException]) -> str:
@@ -293,8 +293,8 @@ def first_line(failure: pytest.ExceptionInfo[InferenceServerException]) -> str:
 def test_a_missing_file_is_a_load_error_that_names_it(add_model: AddModel, platform: Platform) -> None:
     config = small_models.config_text(platform)
     with pytest.raises(InferenceServerException) as failure:
-        add_model(f"absent_{platform}", config, platform.model_filename, lambda path: None)
-    assert f"absent_{platform}/1/{platform.model_filename}" in first_line(failure)
+        add_model(f"absent_{platform}", config, platform.facts.model_filename, lambda path: None)
+    assert f"absent_{platform}/1/{platform.facts.model_filename}" in first_line(failure)
 
 
 @ALL
@@ -305,9 +305,9 @@ def test_a_tensor_that_the_file_lacks_is_a_load_error_that_names_it(
     role, wrong = ("pixels", "INPUT__7") if kind == "input" else ("best", "OUTPUT__7")
     config = small_models.config_text(platform).replace(f'"{tensor_name(platform, role)}"', f'"{wrong}"')
     with pytest.raises(InferenceServerException) as failure:
-        add_model(f"lacks_{kind}_{platform}", config, platform.model_filename, writer(platform))
+        add_model(f"lacks_{kind}_{platform}", config, platform.facts.model_filename, writer(platform))
     assert wrong in first_line(failure)
-    assert f"/1/{platform.model_filename}" in first_line(failure)
+    assert f"/1/{platform.facts.model_filename}" in first_line(failure)
 
 
 def test_a_tflite_file_with_a_batch_of_one_built_in_answers_larger_batches(
@@ -349,7 +349,7 @@ def test_a_configuration_that_contradicts_the_file_is_a_load_error(
     wrong = {"TYPE_INT32": "TYPE_FP32", "dims: [4]": "dims: [5]"}[written]
     config = small_models.config_text(platform).replace(written, wrong)
     with pytest.raises(InferenceServerException) as failure:
-        add_model(f"contradiction_{platform}", config, platform.model_filename, writer(platform))
+        add_model(f"contradiction_{platform}", config, platform.facts.model_filename, writer(platform))
     assert f"config.pbtxt says {found}" in first_line(failure)
 
 
@@ -438,7 +438,7 @@ def completing(tmp_path_factory: pytest.TempPathFactory):
 def add_to(info: lifecycle.ServerInfo, name: str, platform: Platform, config: str) -> Client:
     version = info.repository / name / "1"
     version.mkdir(parents=True)
-    small_models.write(platform, version / platform.model_filename)
+    small_models.write(platform, version / platform.facts.model_filename)
     (version.parent / "config.pbtxt").write_text(config)
     client = tritonclient.grpc.InferenceServerClient(info.grpc_url)
     client.load_model(name)

@@ -26,7 +26,7 @@ from harness.errors import ServerError
 from harness.machine import paths
 from harness.models import MODELS
 from harness.models.model_config import ServerSettings, model_config, to_json
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.rounds import Scenario
 from harness.run.serving import check_served

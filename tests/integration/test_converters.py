@@ -21,7 +21,7 @@ from harness.answers.agreement import compare
 from harness.answers.payloads import split
 from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
 from harness.models import MODELS, manifest
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 
 PAIRS = [(model, platform) for model, spec in MODELS.items() for platform in spec.variants]
 Convert = Callable[..., subprocess.CompletedProcess[str]]
@@ -96,7 +96,7 @@ def test_the_golden_samples_are_what_the_export_answers(repository, model, platf
     names = [output.name for output in variant.requested_outputs]
     assert sorted(golden) == sorted(["input", *(f"output:{name}" for name in names)])
     assert golden["input"].shape == (4, *variant.input.shape)
-    with model_files.open_file(entry / "1" / platform.model_filename, MODELS[model]) as graph:
+    with model_files.open_file(entry / "1" / platform.facts.model_filename, MODELS[model]) as graph:
         index = [output.name for output in graph.outputs].index(names[0])
         answer = graph.run(golden["input"])[index]
     assert answer == pytest.approx(golden[f"output:{names[0]}"], abs=1e-3)
@@ -110,7 +110,7 @@ def check_golden_detections(entry: Path, golden: dict[str, np.ndarray]) -> None:
     assert golden["input"].shape == (count, *facts.variant.input.shape)
     expected = split(golden["detections"], count)
     with model_files.open_file(
-        entry / "1" / facts.variant.platform.model_filename, MODELS[facts.model]
+        entry / "1" / facts.variant.platform.facts.model_filename, MODELS[facts.model]
     ) as graph:
         found = detection_parity.run(graph, facts.variant, golden["input"], (1,) * count)
     agreement = compare(expected, found, 1e-3)
@@ -152,7 +152,7 @@ def test_the_source_framework_and_the_export_predict_the_same(repository, tmp_pa
     subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=120)
     labels = np.load(tmp_path / "y.npy")
     assert labels.dtype == np.int64
-    with model_files.open_file(entry / "1" / Platform(kind).model_filename, MODELS[model]) as graph:
+    with model_files.open_file(entry / "1" / Platform(kind).facts.model_filename, MODELS[model]) as graph:
         classes = graph.run(inputs)[0].argmax(axis=1)
     assert labels.tolist() == (classes + (-1 if model == "mobilenet" else 0)).tolist()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]

@@ -19,7 +19,8 @@ from harness.data import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS, manifest
-from harness.models.spec import DType, Layout, Platform, TensorSpec
+from harness.models.platforms import Platform
+from harness.models.spec import DType, Layout, TensorSpec
 
 DATA = PROJECT_ROOT.parent / "shared" / "data"
 FROZEN = "mobilenet_v1_1.0_224_frozen.pb"
@@ -64,7 +65,7 @@ def test_real_weights_recognise_as_many_photographs_before_and_after_export(
     predicted = source.predict(entry, inputs)
     assert (predicted == labels).sum() == correct
 
-    with model_files.open_file(entry / "1" / platform.model_filename, MODELS["mobilenet"]) as graph:
+    with model_files.open_file(entry / "1" / platform.facts.model_filename, MODELS["mobilenet"]) as graph:
         step = min(20, max_batch_size)
         answers = [graph.run(inputs[start : start + step])[0] for start in range(0, len(inputs), step)]
     exported = parity.classes(np.concatenate(answers)) + made.variant.label_offset

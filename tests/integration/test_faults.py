@@ -14,7 +14,7 @@ import pytest
 from harness.models import MODELS, manifest
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings, model_config, to_text
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario

@@ -12,7 +12,7 @@ from harness.machine.kernel import peak_rss_bytes
 from harness.models import MODELS, manifest
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import model_config, to_text
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario

@@ -17,7 +17,7 @@ import tritonclient.grpc
 
 from harness.errors import ServerError
 from harness.machine.paths import PROJECT_ROOT
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.server import lifecycle
 from tests.integration import small_models
 

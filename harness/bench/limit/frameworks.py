@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.models.spec import Platform, TensorSpec, Variant
+from harness.models.platforms import Platform
+from harness.models.spec import TensorSpec, Variant
 
 Array = npt.NDArray[Any]
 Call = Callable[[], Sequence[Any]]

@@ -14,7 +14,8 @@ from harness.bench.limit.bare import Order, Timing
 from harness.bench.limit.frameworks import SPINS
 from harness.errors import InferenceError
 from harness.machine.processes import start_module
-from harness.models.spec import Platform, Variant
+from harness.models.platforms import Platform
+from harness.models.spec import Variant
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from harness.data.dataset import Dataset, Sample
 from harness.models import manifest, model_config
 from harness.models.manifest import Manifest, Parity
 from harness.models.model_config import ServerSettings
-from harness.models.spec import DType, Layout, Platform, Preprocess, Resize, TensorSpec, Variant
+from harness.models.platforms import Platform
+from harness.models.spec import DType, Layout, Preprocess, Resize, TensorSpec, Variant
 from harness.run.config.resolution import resolve
 from harness.run.config.tuning import Tuning
 from harness.run.preparation import Prepared

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from harness.errors import ConfigError
 from harness.models import get_variant
+from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
-from harness.models.spec import Layout, Platform, Precision, Task, Variant
+from harness.models.spec import Layout, Precision, Task, Variant
 from harness.run.config.run_config import COCO, SYNTHETIC, RunConfig, RunMode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.user_conf import MIN_DURATION, TARGET_LATENCY, TARGET_QPS
@@ -116,8 +117,8 @@ def _check_model_options(config: RunConfig) -> None:
         raise ConfigError(f"{what} is a classifier: --save-images draws the boxes of detectors")
     if config.nms and config.nms not in variant.nms_choices:
         raise ConfigError(f"{what} has no choice of NMS: --nms is for ssd-resnet34 on pytorch")
-    if config.precision != Precision.AUTO and not config.platform.chooses_precision:
-        choosing = ", ".join(platform for platform in Platform if platform.chooses_precision)
+    if config.precision != Precision.AUTO and not config.platform.facts.chooses_precision:
+        choosing = ", ".join(platform for platform in Platform if platform.facts.chooses_precision)
         raise ConfigError(f"{what} has no choice of precision: --precision is for {choosing}")
     if not config.is_user_file:
         check_tensors(config, variant)

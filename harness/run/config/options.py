@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 from harness.models import MODELS
 from harness.models.model_config import DEVICES
-from harness.models.spec import Layout, Nms, Platform, Precision
+from harness.models.platforms import Platform
+from harness.models.spec import Layout, Nms, Precision
 from harness.run.config.run_config import DATASETS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario

@@ -14,8 +14,9 @@ from harness.machine import paths
 from harness.models import MODELS, get_model, get_variant
 from harness.models.manifest import OFFICIAL, SEEDED
 from harness.models.model_config import DEVICES
+from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, has_same_arithmetic
-from harness.models.spec import Layout, ModelSpec, Nms, Platform, Precision
+from harness.models.spec import Layout, ModelSpec, Nms, Precision
 from harness.run.config import config_file, values
 from harness.run.config.checks import check, no_effect
 from harness.run.config.options import OPTIONS, Kind

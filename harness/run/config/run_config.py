@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.models import get_model
 from harness.models.manifest import OFFICIAL, SEEDED
+from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
-from harness.models.spec import Layout, ModelSpec, Nms, Platform, Precision
+from harness.models.spec import Layout, ModelSpec, Nms, Precision
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.user_conf import UserConf
 

@@ -17,15 +17,13 @@ from pathlib import Path
 from harness.errors import ConfigError
 from harness.machine import files, paths
 from harness.models.model_config import RUN_BATCH, ServerSettings
-from harness.models.spec import ModelSpec, Platform, Variant
+from harness.models.spec import ModelSpec, Variant
 from harness.run.mlperf.rounds import Scenario
 
 MEASURED_FILE = Path(__file__).with_name("measured_tuning.json")
 OWN_FILE = paths.STATE_DIR / "measured_tuning.json"
 """What this machine's user measured; counts before ours."""
 
-_SAME_RUNTIME = {Platform.TENSORFLOW_SAVEDMODEL: Platform.TENSORFLOW}
-"""The same graph in the same runtime, from another file: what was measured with one holds for the other."""
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
 _OFFLINE_BATCH = 32
@@ -174,7 +172,7 @@ def _choose(
     platform = variant.platform
     found = [
         (measured, file)
-        for measured_on in (platform, _SAME_RUNTIME.get(platform, platform))
+        for measured_on in (platform, platform.facts.same_runtime_as or platform)
         for file in (OWN_FILE, MEASURED_FILE)
         for measured in read(file)
         if (measured.model, measured.platform, measured.scenario) == (spec.name, measured_on, scenario)

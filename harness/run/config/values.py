@@ -1,12 +1,11 @@
 """The text of one option becomes a value, or the reason why it cannot."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, nearest
 from harness.machine import paths
 from harness.run.mlperf.rounds import Scenario
 
@@ -25,8 +24,7 @@ def one_of(option: str, word: str, known: Iterable[str]) -> str:
     by_lower = {str(item).lower(): str(item) for item in known}
     if word.lower() in by_lower:
         return by_lower[word.lower()]
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
-    hint = f" (did you mean {by_lower[close[0]]}?)" if close else ""
+    hint = nearest(word, by_lower.values())
     raise ConfigError(f"--{option} {word!r} is unknown{hint}; choices: {', '.join(by_lower.values())}")
 
 

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.models import MODELS, get_platform
-from harness.models.spec import ModelSpec, Platform
+from harness.models.platforms import BY_ENDING, Platform
+from harness.models.spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,8 @@ _MODEL_OF_FILE = {
 """By how the names of the reference's files begin."""
 
 PLATFORM_OF_SUFFIX: Mapping[str, Platform] = MappingProxyType(
-    {
-        ".pb": Platform.TENSORFLOW,
-        ".onnx": Platform.ONNXRUNTIME,
-        ".pt": Platform.PYTORCH,
-        ".pth": Platform.PYTORCH,
-        ".pytorch": Platform.PYTORCH,
-        ".tflite": Platform.TFLITE,
-    }
+    # The last is how the reference's own PyTorch files end.
+    {**BY_ENDING, ".pytorch": Platform.PYTORCH}
 )
 
 

@@ -4,7 +4,7 @@ import pytest
 from harness.answers.payloads import decoder, payload_floats
 from harness.errors import InferenceError
 from harness.models import MODELS
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 
 
 def payload_of(variant, tensor) -> list[float]:

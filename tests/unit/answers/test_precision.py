@@ -5,7 +5,8 @@ from harness.answers.accuracy import score_classification
 from harness.answers.precision import is_full, is_near_best, scores_of
 from harness.models import MODELS
 from harness.models.model_config import ServerSettings, model_config
-from harness.models.spec import Platform, Precision
+from harness.models.platforms import Platform
+from harness.models.spec import Precision
 
 # A standard deviation of 2: winners may be up to 1 below the best.
 LOGITS = np.array([[4.0, 3.1, -2.0, -2.0, 2.0, 2.0, 0.0, 0.0]])

@@ -9,7 +9,7 @@ from harness.bench.limit.search import Setup, setups
 from harness.bench.options import resolve
 from harness.errors import ConfigError
 from harness.models import MODELS
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.bottleneck import Bound, Evidence, judge
 from harness.triton import statistics

@@ -60,7 +60,7 @@ def test_writing_configs_leaves_an_entrys_other_files_alone(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "resnet51"], "unknown model 'resnet51' (did you mean 'resnet50'?)"),
+        (["--model", "resnet51"], "unknown model 'resnet51' (did you mean resnet50?)"),
         (["--model", "resnet50", "--platform", "caffe"], "unknown platform 'caffe'"),
         (["--model", "resnet50", "--platform", ""], "unknown platform ''"),
         (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.machine.paths import PROJECT_ROOT
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.config.command_line import parser
 from harness.run.config.resolution import resolve
 from tests.docker_files import FOLDER, instructions, mounts, services

@@ -8,8 +8,9 @@ from converters.conversion import own_files
 from converters.formats.graph import Graph
 from harness.errors import ConversionError
 from harness.models import MODELS
+from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300, COCO_1200_ONNX
-from harness.models.spec import BoxOrder, Detection, DType, Layout, Platform, TensorSpec
+from harness.models.spec import BoxOrder, Detection, DType, Layout, TensorSpec
 
 SLOTS = 7
 MOBILENET = MODELS["ssd-mobilenet"].variants

@@ -7,8 +7,9 @@ from converters.conversion import own_files, parity
 from converters.formats.graph import Graph, describe, layout_of
 from harness.errors import ConversionError
 from harness.models import MODELS
+from harness.models.platforms import Platform
 from harness.models.recipes import IMAGENET_MOBILENET, fit
-from harness.models.spec import DType, Layout, Platform, TensorSpec, Variant
+from harness.models.spec import DType, Layout, TensorSpec, Variant
 
 _CLASSES = 5
 

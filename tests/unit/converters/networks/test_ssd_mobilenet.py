@@ -17,8 +17,9 @@ from harness.data import preprocess
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS
+from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300
-from harness.models.spec import BoxOrder, DType, Platform
+from harness.models.spec import BoxOrder, DType
 
 SPEC = MODELS["ssd-mobilenet"]
 DATA = PROJECT_ROOT.parent / "shared" / "data"
@@ -176,7 +177,7 @@ def test_the_seeded_graph_takes_images_of_any_size(seeded):
 @pytest.mark.parametrize("platform", [Platform.ONNXRUNTIME, Platform.TFLITE])
 def test_an_export_finds_what_tensorflow_finds_in_batches_of_any_size(platform, source, images, tmp_path):
     variant = SPEC.variants[platform]
-    target = tmp_path / platform.model_filename
+    target = tmp_path / platform.facts.model_filename
     model_files.export(platform, source, target, SPEC)
     with model_files.open_file(target, SPEC) as graph:
         assert graph.input == variant.input
@@ -278,7 +279,7 @@ def test_a_graph_made_of_loops_is_exported_without_them(platform, looped, seeded
     operations = {node.op for node in tf.compat.v1.GraphDef.FromString(looped.read_bytes()).node}
     assert "Enter" in operations
     assert "CombinedNonMaxSuppression" not in operations
-    target = tmp_path / platform.model_filename
+    target = tmp_path / platform.facts.model_filename
     model_files.export(platform, looped, target, SPEC)
     images = fixed_inputs(COCO_300, sum(BATCHES))
     with model_files.open_file(target, SPEC) as graph:

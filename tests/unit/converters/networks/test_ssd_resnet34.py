@@ -19,8 +19,9 @@ from converters.networks.ssd_resnet34.torch import Detector
 from converters.networks.ssd_resnet34.weights import read_weights
 from harness.errors import ConfigError, ConversionError
 from harness.models.mobilenet import MOBILENET
+from harness.models.platforms import Platform
 from harness.models.recipes import COCO_1200
-from harness.models.spec import Nms, Platform
+from harness.models.spec import Nms
 from harness.models.ssd_resnet34 import SSD_RESNET34
 
 _IMAGES = 2
@@ -213,7 +214,7 @@ def expected(source, images):
 def exported(source):
     """What is built anew for the two other frameworks, by platform."""
     targets = {
-        platform: source.with_name(platform.model_filename)
+        platform: source.with_name(platform.facts.model_filename)
         for platform in (Platform.TENSORFLOW, Platform.PYTORCH)
     }
     for platform, target in targets.items():

@@ -6,7 +6,8 @@ import pytest
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.models import MODELS
-from harness.models.spec import Nms, Platform, Precision
+from harness.models.platforms import Platform
+from harness.models.spec import Nms, Precision
 from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import RunMode
 from harness.run.mlperf.rounds import Scenario
@@ -66,7 +67,7 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
     ("given", "complaint"),
     [
         ({"model": None}, "--model is missing"),
-        ({"model": "resnet5"}, "did you mean 'resnet50'.*models: resnet50, mobilenet"),
+        ({"model": "resnet5"}, "did you mean resnet50\\?.*models: resnet50, mobilenet"),
         ({"platform": "onnx"}, "unknown platform 'onnx'.*platforms: .*onnxruntime"),
         ({"scenario": "Ofline"}, "did you mean Offline.*SingleStream, MultiStream, Server, Offline"),
         ({"scenario": ""}, "--scenario is empty"),

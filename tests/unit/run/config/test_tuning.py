@@ -7,7 +7,7 @@ import pytest
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.model_config import RUN_BATCH
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.config import tuning
 from harness.run.config.tuning import Choice, Measured, Tuning, tune
 from harness.run.mlperf.rounds import Scenario
