@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,61 +33,14 @@ from harness.run.worker.qsl import SampleLibrary, Samples
 from harness.run.worker.self_test import self_test
 from harness.run.worker.sut import Complete, Sut
 from harness.run.worker.timeline import Timeline
+from harness.run.worker.watchdog import Watchdog
 from harness.triton import statistics
 from harness.triton.client import TritonClient
 from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
 
-_WATCH_INTERVAL_S = 0.25
-_FATAL_GRACE_S = 2.0
-"""LoadGen may end by itself when the server is gone (Offline does, at once); after this it is ended."""
-_MAX_FAILED_REQUESTS = 64
-"""One failure already makes the run invalid; so many make the rest of it a waste of time."""
 _CALIBRATION_SAMPLES = 64
-
-
-class Watchdog(threading.Thread):
-    """Ends a test that cannot end by itself: a dead server, a lost request, failure upon failure."""
-
-    def __init__(self, job: Job, sut: Sut) -> None:
-        super().__init__(name="watchdog", daemon=True)
-        self._job, self._sut = job, sut
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        """Look at the SUT a few times a second until the test is over."""
-        stuck_since: dict[int, tuple[int, float]] = {}
-        fatal_since = 0.0
-        while not self._over.wait(_WATCH_INTERVAL_S):
-            now = time.monotonic()
-            failures = self._sut.failures
-            if failures.is_fatal:
-                fatal_since = fatal_since or now
-                if now - fatal_since > _FATAL_GRACE_S:
-                    self._end("the server is gone")
-            if failures.requests >= _MAX_FAILED_REQUESTS:
-                self._end(f"{failures.requests} requests failed")
-            for number, slot in enumerate(self._sut.slots):
-                if not slot.response_ids:
-                    continue
-                uses, since = stuck_since.get(number, (-1, now))
-                if uses != slot.uses:
-                    stuck_since[number] = (slot.uses, now)
-                # gRPC's own deadline comes first and completes the samples; this is for when it does not.
-                elif now - since > self._job.timeout_s + 10:
-                    self._end(f"a request was lost: no answer in {now - since:.0f} s")
-
-    def stop(self) -> None:
-        """The test is over."""
-        self._over.set()
-
-    def _end(self, reason: str) -> None:
-        failures = self._sut.failures
-        first = f"; first failure: {failures.first}" if failures.first else ""
-        write_outcome(self._job, Outcome(error=f"{reason}{first}", failures=failures))
-        # LoadGen is waiting in C++ in the main thread and would keep the process alive for ever.
-        os._exit(EXIT_SERVER)
 
 
 class CountedSamples:
