@@ -1,4 +1,4 @@
-"""Preprocessed samples, kept as one memory-mapped array per data set and recipe.
+"""Preprocessed samples, kept as one array per data set and recipe.
 
 An entry is a folder `<data set>_<recipe>_<key>/` of `samples.npy` and `manifest.json`; it appears under that
 name complete, or not at all. The key covers everything that decides a byte: the data set's fingerprint, the
@@ -59,7 +59,7 @@ class _Manifest:
 
 def preprocessed(
     dataset: Dataset, recipe: Preprocess, cache_dir: Path, *, workers: int | None = None
-) -> npt.NDArray[Any]:
+) -> Path:
     """The data set after `recipe`: from the cache, or made now and kept there.
 
     Concurrent callers wait for each other. An interrupted or failed build leaves nothing behind.
@@ -71,30 +71,28 @@ def preprocessed(
         workers: threads; one per available core if not given (OpenCV and hashing run without the GIL).
 
     Returns:
-        Read-only memory map, (n, *recipe.shape) of recipe.dtype.
+        A .npy file, (n, *recipe.shape) of recipe.dtype, which was checked.
 
     Raises:
         DatasetError: images that cannot be decoded: the first, and how many of how many.
         ConfigError: the cache folder is full or cannot be written.
     """
     workers = workers or cpu_count()
-    entry = cache_path(dataset, recipe, cache_dir).parent
-    key = _key(dataset, recipe)
-    array = _open(entry, key, workers)
-    if array is not None:
-        return array
+    file, key = cache_path(dataset, recipe, cache_dir), _key(dataset, recipe)
+    entry = file.parent
+    if _is_sound(entry, key, workers):
+        return file
     with _cannot_write(cache_dir, dataset, recipe):
         cache_dir.mkdir(parents=True, exist_ok=True)
         with file_lock.hold(entry.with_name(f".{entry.name}.lock")):
-            array = _open(entry, key, workers)  # by whoever held the lock before us
-            if array is None:
+            # Perhaps whoever held the lock before us has built it.
+            if not _is_sound(entry, key, workers):
                 _build(entry, key, dataset, recipe, workers)
-                array = _map(entry)
-    return array
+    return file
 
 
 def cache_path(dataset: Dataset, recipe: Preprocess, cache_dir: Path) -> Path:
-    """Where the array of `preprocessed` is kept, whether or not it is there."""
+    """The file of `preprocessed`, whether or not it is there."""
     text = json.dumps(_key(dataset, recipe), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()
     return cache_dir / f"{dataset.name}_{recipe.name}_{digest[:16]}" / "samples.npy"
@@ -111,10 +109,10 @@ def _key(dataset: Dataset, recipe: Preprocess) -> dict[str, Any]:
     }
 
 
-def _open(entry: Path, key: dict[str, Any], workers: int) -> npt.NDArray[Any] | None:
-    """The entry's array if it is sound, else None."""
+def _is_sound(entry: Path, key: dict[str, Any], workers: int) -> bool:
+    """Whether the entry is there, and what it should be."""
     if not entry.is_dir():
-        return None
+        return False
     started = time.monotonic()
     try:
         manifest = _Manifest(**json.loads((entry / "manifest.json").read_text(encoding="utf-8")))
@@ -124,9 +122,9 @@ def _open(entry: Path, key: dict[str, Any], workers: int) -> npt.NDArray[Any] | 
         defect = str(error)
     if defect:
         logger.warning("cache entry %s is not sound (%s): it will be built again", entry, defect)
-        return None
+        return False
     logger.info("%d preprocessed samples from %s in %.1f s", len(array), entry, time.monotonic() - started)
-    return array
+    return True
 
 
 def _map(entry: Path) -> npt.NDArray[Any]:

@@ -10,7 +10,6 @@ from harness.data.dataset import Dataset
 from harness.data.imagenet import open_imagenet, open_synthetic
 from harness.errors import ConfigError
 from harness.machine import paths
-from harness.machine.environment import cpu_count
 from harness.models import manifest
 from harness.models.manifest import Manifest
 from harness.models.spec import Task
@@ -49,9 +48,7 @@ def prepare(config: RunConfig) -> Prepared:
             f"{facts.variant.batch_limit} samples at once"
         )
     check_tensors(config, facts.variant)
-    recipe = facts.variant.preprocess
-    sample_cache.preprocessed(dataset, recipe, config.cache, workers=cpu_count())
-    samples = sample_cache.cache_path(dataset, recipe, config.cache)
+    samples = sample_cache.preprocessed(dataset, facts.variant.preprocess, config.cache)
     return Prepared(config, facts, entry_dir, dataset, samples)
 
 

@@ -8,17 +8,11 @@ import logging
 import sys
 from pathlib import Path
 
-from harness.answers.payloads import payload_floats
-from harness.data.sample_file import SampleFile
 from harness.errors import EXIT_SERVER, HarnessError
-from harness.models import manifest
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.calibration import Calibrator, Stopwatch
-from harness.run.worker.endpoints import crew_of
+from harness.run.worker.endpoints import connected
 from harness.run.worker.job import Job, read_job
-from harness.run.worker.qsl import SampleLibrary
-from harness.run.worker.sut import Sut
-from harness.triton.client import TritonClient
 
 _SAMPLES = 64
 _PERCENTILE = 0.9
@@ -32,24 +26,11 @@ def measure(job: Job) -> float:
     Raises:
         HarnessError: a request failed.
     """
-    variant = manifest.load(Path(job.entry_dir)).variant
-    samples = SampleFile(Path(job.samples))
-    with TritonClient(job.urls[0]) as client, crew_of(job, [client], variant, len(samples)) as crew:
-        library = SampleLibrary(samples, crew.store)
+    with connected(job) as session:
+        indices = list(range(min(_SAMPLES, job.plan.performance_sample_count, len(session.samples))))
+        session.library.load(indices)
         stopwatch = Stopwatch()
-        sut = Sut(
-            crew.loop,
-            crew.endpoints,
-            library,
-            stopwatch.complete,
-            payload_floats=payload_floats(variant),
-            batch=job.client_batch,
-            in_flight=job.in_flight,
-            answer_now=crew.answer_now,
-        )
-        indices = list(range(min(_SAMPLES, job.plan.performance_sample_count, len(samples))))
-        library.load(indices)
-        calibrator = Calibrator(sut, stopwatch, indices)
+        calibrator = Calibrator(session.sut(stopwatch.complete), stopwatch, indices)
         calibrator.warm_up(min(job.client_batch * job.in_flight, len(indices)))
         scenario = job.plan.scenario
         if scenario == Scenario.OFFLINE:

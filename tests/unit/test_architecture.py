@@ -27,7 +27,7 @@ HARNESS: Arrows = {
     "run": {"errors", "machine", "models", "data", "triton", "server", "answers"},
     "report": {"errors", "machine", "models", "triton", "answers", "run"},
     "compare": {"errors", "machine", "run", "report"},
-    "tune": {"errors", "machine", "models", "data", "triton", "answers", "run"},
+    "tune": {"errors", "machine", "models", "triton", "run"},
     "bench": {"errors", "machine", "models", "data", "triton", "server", "run"},
     "cli": {"machine", "run", "report"},
     "demo": {"run", "cli"},

@@ -4,106 +4,36 @@ LoadGen waits in C++ for samples that never complete, deaf to signals, and keeps
 runner starts this process per test and may kill it at any time: it owns nothing that outlives it.
 """
 
-import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
-from harness.answers.payloads import payload_floats
 from harness.answers.precision import is_full
-from harness.data.sample_file import SampleFile
-from harness.errors import EXIT_SERVER, HarnessError, InferenceError
+from harness.errors import EXIT_SERVER, HarnessError
 from harness.models import manifest
 from harness.run.mlperf import loadgen
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import timeline
 from harness.run.worker.calibration import Calibrator, Hints, Stopwatch, calibrate
-from harness.run.worker.endpoints import crew_of
+from harness.run.worker.endpoints import connected
 from harness.run.worker.job import CLEAR_LINE, Counts, Job, Outcome, Reporter, Step, read_job, write_outcome
-from harness.run.worker.qsl import SampleLibrary, Samples
 from harness.run.worker.self_test import self_test
 from harness.run.worker.sut import Complete, Sut
 from harness.run.worker.timeline import Timeline
+from harness.run.worker.watchdog import Watchdog
 from harness.triton import statistics
 from harness.triton.client import TritonClient
 from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
 
-_WATCH_INTERVAL_S = 0.25
-_FATAL_GRACE_S = 2.0
-"""LoadGen may end by itself when the server is gone (Offline does, at once); after this it is ended."""
-_MAX_FAILED_REQUESTS = 64
-"""One failure already makes the run invalid; so many make the rest of it a waste of time."""
 _CALIBRATION_SAMPLES = 64
-
-
-class Watchdog(threading.Thread):
-    """Ends a test that cannot end by itself: a dead server, a lost request, failure upon failure."""
-
-    def __init__(self, job: Job, sut: Sut) -> None:
-        super().__init__(name="watchdog", daemon=True)
-        self._job, self._sut = job, sut
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        """Look at the SUT a few times a second until the test is over."""
-        stuck_since: dict[int, tuple[int, float]] = {}
-        fatal_since = 0.0
-        while not self._over.wait(_WATCH_INTERVAL_S):
-            now = time.monotonic()
-            failures = self._sut.failures
-            if failures.is_fatal:
-                fatal_since = fatal_since or now
-                if now - fatal_since > _FATAL_GRACE_S:
-                    self._end("the server is gone")
-            if failures.requests >= _MAX_FAILED_REQUESTS:
-                self._end(f"{failures.requests} requests failed")
-            for number, slot in enumerate(self._sut.slots):
-                if not slot.response_ids:
-                    continue
-                uses, since = stuck_since.get(number, (-1, now))
-                if uses != slot.uses:
-                    stuck_since[number] = (slot.uses, now)
-                # gRPC's own deadline comes first and completes the samples; this is for when it does not.
-                elif now - since > self._job.timeout_s + 10:
-                    self._end(f"a request was lost: no answer in {now - since:.0f} s")
-
-    def stop(self) -> None:
-        """The test is over."""
-        self._over.set()
-
-    def _end(self, reason: str) -> None:
-        failures = self._sut.failures
-        first = f"; first failure: {failures.first}" if failures.first else ""
-        write_outcome(self._job, Outcome(error=f"{reason}{first}", failures=failures))
-        # LoadGen is waiting in C++ in the main thread and would keep the process alive for ever.
-        os._exit(EXIT_SERVER)
-
-
-class CountedSamples:
-    """Samples that count how many of them were read."""
-
-    def __init__(self, samples: Samples) -> None:
-        self._samples = samples
-        self.read = 0
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
-        self.read += 1
-        return self._samples[index]
 
 
 def run_job(job: Job, reporter: Reporter) -> Outcome:
@@ -116,53 +46,36 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
     Raises:
         HarnessError: the test could not be started, or its preparation failed.
     """
-    entry_dir = Path(job.entry_dir)
-    facts = manifest.load(entry_dir)
-    if facts.graph_sha256 != job.graph_sha256:
-        raise InferenceError(f"{entry_dir} was converted again by another process: run again")
-    variant = facts.variant
-    samples = CountedSamples(SampleFile(Path(job.samples)))
-    with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
-        for client in clients:
-            self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME, is_full(job.precision))
-        crew = stack.enter_context(crew_of(job, clients, variant, len(samples)))
-        library = SampleLibrary(samples, crew.store)
-        new_sut = functools.partial(
-            Sut,
-            crew.loop,
-            crew.endpoints,
-            library,
-            payload_floats=payload_floats(variant),
-            batch=job.client_batch,
-            in_flight=-(-job.in_flight * len(clients) // len(crew.endpoints)),
-            answer_now=crew.answer_now,
-        )
+    golden = Path(job.entry_dir) / manifest.GOLDEN_NAME
+    with connected(job) as session:
+        for client in session.clients:
+            self_test(client, job.entry, session.variant, golden, is_full(job.precision))
+        samples, total = session.samples, len(session.samples)
 
         def load(indices: list[int]) -> None:
             read = samples.read
             reporter.begin(Step.LOAD, lambda: Counts(len(indices), completed=samples.read - read))
-            library.load(indices)
+            session.library.load(indices)
 
-        plan, hints = _prepare(job, load, len(samples), new_sut, reporter)
+        plan, hints = _prepare(job, load, total, session.sut, reporter)
         if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
             # LoadGen paces this one too.
-            seconds = len(samples) / plan.target_qps
-            logger.info("%d samples at %.1f per second take %.0f s", len(samples), plan.target_qps, seconds)
-        before = [client.statistics(job.entry) for client in clients]
+            seconds = total / plan.target_qps
+            logger.info("%d samples at %.1f per second take %.0f s", total, plan.target_qps, seconds)
+        before = [client.statistics(job.entry) for client in session.clients]
         recorder = Timeline()
-        sut = new_sut(loadgen.complete, record=recorder.record)
-        cpu_began = crew.cpu_seconds()
-        test_s = _test(job, plan, load, sut, len(samples), reporter)
-        cpu_s = crew.cpu_seconds() - cpu_began
-        counted = _statistics_after(clients, job.entry, before)
-        peak_rss = crew.peak_rss_bytes()
+        sut = session.sut(loadgen.complete, recorder.record)
+        cpu_began = session.cpu_seconds()
+        test_s = _test(job, plan, load, sut, total, reporter)
+        cpu_s = session.cpu_seconds() - cpu_began
+        counted = _statistics_after(session.clients, job.entry, before)
+        peak_rss = session.peak_rss_bytes()
     recorder.save(Path(job.log_dir) / timeline.FILE_NAME)
     return Outcome(
         failures=sut.failures,
         plan=plan,
         calibration=hints.note,
-        transport=crew.store.transport,
+        transport=session.library.store.transport,
         statistics=statistics.total(counted) if counted else None,
         samples_by_server=[part.samples for part in counted],
         test_s=test_s,

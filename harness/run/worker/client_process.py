@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.answers.payloads import decoder, payload_floats
+from harness.answers.payloads import payload_floats
 from harness.data.sample_file import SampleFile
 from harness.errors import InferenceError, RequestFailed
 from harness.machine.processes import start_module
@@ -34,7 +34,6 @@ from harness.run.worker.sut import ServerEndpoint, Slot
 from harness.triton.channel import Channel
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Done
-from harness.triton.messages import ResponseReader
 
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
@@ -221,14 +220,7 @@ class _Client:
         requests: Requests = self._messages
         if assignment.segment:
             requests = SharedMemoryRequests(entry, variant, assignment.segment, assignment.rows, batch)
-        self._endpoint = ServerEndpoint(
-            client,
-            channel,
-            requests,
-            ResponseReader(variant.requested_outputs),
-            decoder(variant),
-            assignment.timeout_s,
-        )
+        self._endpoint = ServerEndpoint(client, channel, requests, variant, assignment.timeout_s)
         self._batch, self._payload_floats = batch, payload_floats(variant)
         self._free: list[Slot] = []
         self.has_ended = asyncio.Event()

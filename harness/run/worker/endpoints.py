@@ -1,4 +1,4 @@
-"""Who sends a test's requests: this process, or client processes that it starts."""
+"""One SUT of a job, ready to be asked: requests are sent by this process, or by others that it starts."""
 
 import asyncio
 import contextlib
@@ -6,30 +6,52 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from harness.answers.payloads import decoder
+from harness.answers.payloads import payload_floats
+from harness.data.sample_file import SampleFile
+from harness.errors import InferenceError
 from harness.machine.kernel import cpu_seconds, peak_rss_bytes
+from harness.models import manifest
 from harness.models.spec import Variant
 from harness.run.worker.client_process import Assignment, ProcessEndpoint, ProcessStore
 from harness.run.worker.job import Job
-from harness.run.worker.qsl import MessageStore, SampleStore, SharedMemoryStore, open_store
-from harness.run.worker.sut import Endpoint, ServerEndpoint, Slot
+from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary, SharedMemoryStore, open_store
+from harness.run.worker.sut import Complete, Endpoint, Record, ServerEndpoint, Slot, Sut
 from harness.triton.channel import Channel
 from harness.triton.client import TritonClient
-from harness.triton.messages import ResponseReader
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Endpoints that share loaded samples, on one event loop."""
+class Session:
+    """A job's model on its servers: endpoints that share loaded samples, on one event loop."""
 
+    job: Job
+    variant: Variant
+    clients: Sequence[TritonClient]
+    """Of each server, in the order of the job's addresses."""
+    samples: CountedSamples
+    library: SampleLibrary
     loop: asyncio.AbstractEventLoop
     endpoints: Sequence[Endpoint]
-    store: SampleStore
     answer_now: Callable[[Slot], Sequence[int]] | None = None
     """Answers on the calling thread, where one request at a time is all there is."""
     processes: Sequence[int] = ()
     """Ids of the client processes."""
+
+    def sut(self, complete: Complete, record: Record = lambda *_: None) -> Sut:
+        """A SUT of this job; see there."""
+        return Sut(
+            self.loop,
+            self.endpoints,
+            self.library,
+            complete,
+            payload_floats=payload_floats(self.variant),
+            batch=self.job.client_batch,
+            in_flight=-(-self.job.in_flight * len(self.clients) // len(self.endpoints)),
+            answer_now=self.answer_now,
+            record=record,
+        )
 
     def cpu_seconds(self) -> float:
         """CPU time used so far, of this process and the client processes."""
@@ -54,33 +76,36 @@ def event_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @contextlib.contextmanager
-def crew_of(job: Job, clients: Sequence[TritonClient], variant: Variant, total: int) -> Iterator[Crew]:
-    """Connect to the servers of a job, whose data set has `total` samples; all is closed in the end.
+def connected(job: Job) -> Iterator[Session]:
+    """Connect to the servers of a job; all is closed in the end.
 
     Raises:
-        ServerError: samples cannot travel as the job wants.
+        HarnessError: the entry is not the job's any more, or samples cannot travel as the job wants.
     """
+    facts = manifest.load(Path(job.entry_dir))
+    if facts.graph_sha256 != job.graph_sha256:
+        raise InferenceError(f"{job.entry_dir} was converted again by another process: run again")
+    variant = facts.variant
+    samples = CountedSamples(SampleFile(Path(job.samples)))
     # MultiStream repeats samples at the end, so that a query may start at any of them.
-    rows = min(job.plan.performance_sample_count, total) + job.plan.samples_per_query - 1
-    store = open_store(
-        clients,
-        job.entry,
-        variant,
-        transport=job.transport,
-        name=job.segment,
-        rows=rows,
-        batch=job.client_batch,
-    )
-    with contextlib.closing(store), event_loop() as loop:
+    rows = min(job.plan.performance_sample_count, len(samples)) + job.plan.samples_per_query - 1
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
+        store = open_store(job, clients, variant, rows)
+        stack.enter_context(contextlib.closing(store))
+        loop = stack.enter_context(event_loop())
         if job.processes == 1:
-            with _own_endpoints(job, loop, clients, variant, store) as endpoints:
-                is_one = len(endpoints) == job.in_flight == 1
-                yield Crew(loop, endpoints, store, endpoints[0].answer_now if is_one else None)
+            library = SampleLibrary(samples, store)
+            endpoints = stack.enter_context(_own_endpoints(job, loop, clients, variant, store))
+            is_one = len(endpoints) == job.in_flight == 1
+            now = endpoints[0].answer_now if is_one else None
+            yield Session(job, variant, clients, samples, library, loop, endpoints, answer_now=now)
         else:
-            with _processes(job, loop, rows, is_shared=isinstance(store, SharedMemoryStore)) as processes:
-                pids = [process.pid for process in processes]
-                by_message = ProcessStore(processes) if isinstance(store, MessageStore) else store
-                yield Crew(loop, processes, by_message, processes=pids)
+            is_shared = isinstance(store, SharedMemoryStore)
+            processes = stack.enter_context(_processes(job, loop, rows, is_shared=is_shared))
+            library = SampleLibrary(samples, store if is_shared else ProcessStore(processes))
+            pids = [process.pid for process in processes]
+            yield Session(job, variant, clients, samples, library, loop, processes, processes=pids)
 
 
 @contextlib.contextmanager
@@ -101,14 +126,7 @@ def _own_endpoints(
     channels = asyncio.run_coroutine_threadsafe(connect(), loop).result()
     try:
         yield [
-            ServerEndpoint(
-                client,
-                channel,
-                store,
-                ResponseReader(variant.requested_outputs),
-                decoder(variant),
-                job.timeout_s,
-            )
+            ServerEndpoint(client, channel, store, variant, job.timeout_s)
             for client, channel in zip(clients, channels, strict=True)
         ]
     finally:

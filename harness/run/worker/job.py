@@ -116,7 +116,10 @@ def read_outcome(path: Path) -> Outcome:
         statistics["executions_by_batch_size"] = {int(size): count for size, count in sizes.items()}
         fields["statistics"] = ServerStatistics(**statistics)
     fields["plan"] = _plan(fields["plan"]) if fields["plan"] else None
-    fields["failures"] = Failures(**fields["failures"])
+    fields["samples_by_server"] = tuple(fields["samples_by_server"])
+    failures = fields["failures"]
+    failures["first_sample_indices"] = tuple(failures["first_sample_indices"])
+    fields["failures"] = Failures(**failures)
     return Outcome(**fields)
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from harness.errors import ServerError
 from harness.models.spec import Variant
+from harness.run.worker.job import Job
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Message
 from harness.triton.messages import message_request_header, shared_memory_request
@@ -26,6 +27,21 @@ class Samples(Protocol):
 
     def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
         """One of them."""
+
+
+class CountedSamples:
+    """Samples that count how many of them were read."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self.read = 0
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
+        self.read += 1
+        return self._samples[index]
 
 
 class Requests(Protocol):
@@ -134,30 +150,21 @@ class MessageStore:
 
 
 def open_store(
-    clients: Sequence[TritonClient],
-    entry: str,
-    variant: Variant,
-    *,
-    transport: str,
-    name: str,
-    rows: int,
-    batch: int,
+    job: Job, clients: Sequence[TritonClient], variant: Variant, rows: int
 ) -> SharedMemoryStore | MessageStore:
     """Choose where samples live: `shm`, `grpc`, or `auto` for shm where every server can map our memory.
 
     Args:
+        job: whose requests it is for.
         clients: the servers that will be sent the requests.
-        entry: the model's name there.
-        variant: its tensors.
-        transport: auto, shm or grpc.
-        name: of the shared memory segment, unique on this machine and on the servers.
+        variant: the model's tensors.
         rows: most samples ever loaded at once.
-        batch: largest number of rows in one request.
 
     Raises:
         ServerError: no room in /dev/shm, or `shm` was asked for and a server cannot map it.
     """
-    if transport == "grpc":
+    entry, name, batch = job.entry, job.segment, job.client_batch
+    if job.transport == "grpc":
         return MessageStore(entry, variant, batch)
     segment = Segment(name, rows * variant.input.sample_bytes)
     with segment.named():
@@ -167,7 +174,7 @@ def open_store(
     for client in clients:
         client.unregister_shared_memory(name)
     segment.close()
-    if transport == "shm":
+    if job.transport == "shm":
         raise ServerError(
             f"the server at {refusing[0].url} cannot map this machine's shared memory (other host or IPC "
             "namespace, or started without --allow-client-shm=true); use --transport grpc"

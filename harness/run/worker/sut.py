@@ -26,8 +26,9 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.answers.payloads import Decoder
+from harness.answers.payloads import decoder
 from harness.errors import InferenceError, RequestFailed
+from harness.models.spec import Variant
 from harness.run.worker.job import Failures
 from harness.run.worker.qsl import Requests, SampleLibrary
 from harness.triton.channel import Channel
@@ -98,14 +99,13 @@ class ServerEndpoint:
         client: TritonClient,
         channel: Channel,
         requests: Requests,
-        reader: ResponseReader,
-        decode: Decoder,
+        variant: Variant,
         timeout_s: float,
     ) -> None:
         """`timeout_s`: after which a request that blocks counts as lost."""
         self._infer_now, self._infer = client.infer_now, channel.infer
-        self._requests, self._reader, self._decode = requests, reader, decode
-        self._timeout_s = timeout_s
+        self._requests, self._timeout_s = requests, timeout_s
+        self._reader, self._decode = ResponseReader(variant.requested_outputs), decoder(variant)
 
     def ask(self, slot: Slot) -> None:
         """See `Endpoint`."""
@@ -135,8 +135,8 @@ class Sut:
         payload_floats: int,
         batch: int,
         in_flight: int,
-        answer_now: Callable[[Slot], Sequence[int]] | None = None,
-        record: Record = lambda *_: None,
+        answer_now: Callable[[Slot], Sequence[int]] | None,
+        record: Record,
     ) -> None:
         """Prepare all that queries need.
 

@@ -1,11 +1,55 @@
 import os
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from harness.machine.kernel import cpu_seconds
+from harness.machine.paths import PROJECT_ROOT
+
+PARENT = """
+import signal
+from harness.machine.processes import start_module
+start_module("waiting")
+signal.pause()
+"""
+WAITING = """
+import os, signal
+print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def _waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module `waiting` that says that it runs, and never ends."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+
+@pytest.mark.usefixtures("_waiting")
+def test_a_child_ends_with_a_parent_that_is_killed() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent:
+        child = int(parent.stdout.readline())
+        assert os.getsid(child) != os.getsid(parent.pid)
+        os.kill(parent.pid, signal.SIGKILL)
+        # Both write to one pipe, which ends with the last of them.
+        assert parent.communicate(timeout=30) == ("", None)
+
+
+@pytest.mark.usefixtures("_waiting")
+def test_a_child_whose_parent_has_ended_before_it_began_does_not_begin() -> None:
+    # No process has this number.
+    command = [sys.executable, "-m", "harness.machine.processes", "0", "waiting"]
+    ended = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_cpu_time_of_another_process_is_what_it_says_itself() -> None:

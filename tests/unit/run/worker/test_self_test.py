@@ -1,0 +1,230 @@
+"""Whether the model on a server is the verified one, by a made-up server that answers the stored inputs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from tritonclient.grpc import service_pb2
+
+from harness.errors import InferenceError
+from harness.models import MODELS
+from harness.models.spec import Platform, TensorSpec, Variant
+from harness.run.worker.self_test import self_test
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+COUNT = 4
+SCORES = MODELS["mobilenet"].variants[Platform.TFLITE]
+CLASSES = MODELS["resnet50"].variants[Platform.ONNXRUNTIME]
+DETECTOR = MODELS["ssd-mobilenet"].variants[Platform.ONNXRUNTIME]
+OPEN_DETECTOR = MODELS["ssd-resnet34"].variants[Platform.ONNXRUNTIME]
+"""As many boxes as it finds."""
+
+
+class FakeClient:
+    """Answers inputs that it knows, whatever the order, by the rows of `outputs`."""
+
+    def __init__(self, variant: Variant, inputs: npt.NDArray[Any], outputs: Mapping[str, npt.NDArray[Any]]):
+        self._variant, self._outputs = variant, outputs
+        self._row_of = {row.tobytes(): number for number, row in enumerate(inputs)}
+
+    def infer_now(self, request: bytes) -> bytes:
+        # Behind gRPC's prefix of five bytes.
+        asked = service_pb2.ModelInferRequest.FromString(request[5:])
+        assert asked.model_name == "an_entry"
+        row = self._row_of[asked.raw_input_contents[0]]
+        answer = service_pb2.ModelInferResponse(model_name=asked.model_name)
+        for output in self._variant.requested_outputs:
+            values = self._outputs[output.name][row : row + 1]
+            shape = values.shape if output.shape else (1, 1)
+            answer.outputs.add(name=output.name, datatype=output.dtype.triton, shape=shape)
+            answer.raw_output_contents.append(values.astype(output.dtype.value).tobytes())
+        return bytes(answer.SerializeToString())
+
+
+def inputs_of(variant: Variant) -> npt.NDArray[Any]:
+    one = np.zeros((COUNT, *variant.input.shape), variant.input.dtype.value)
+    one.reshape(COUNT, -1)[:, 0] = np.arange(COUNT)
+    return one
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[..., None]:
+    """Test a server that gives `outputs`, where `golden` are the source framework's stored answers."""
+
+    def check(variant: Variant, golden: Arrays, outputs: Arrays, *, is_exact: bool = True) -> None:
+        inputs = inputs_of(variant)
+        np.savez(tmp_path / "golden.npz", input=inputs, **golden)
+        client = FakeClient(variant, inputs, outputs)
+        self_test(client, "an_entry", variant, tmp_path / "golden.npz", is_exact)
+
+    return check
+
+
+def scores(seed: int) -> Arrays:
+    """Of a thousand classes and one, each sample's winner well ahead."""
+    chance = np.random.default_rng(seed)
+    values = chance.normal(size=(COUNT, 1001)).astype(np.float32)
+    values[np.arange(COUNT), chance.choice(1001, COUNT, replace=False)] = 9
+    return {SCORES.requested_outputs[0].name: values}
+
+
+def golden_of(outputs: Arrays) -> Arrays:
+    return {f"output:{name}": values for name, values in outputs.items()}
+
+
+def classes(*winners: int) -> Arrays:
+    return {CLASSES.requested_outputs[0].name: np.array(winners, np.int64)}
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_the_verified_model_passes(check: Callable[..., None], is_exact: bool) -> None:
+    check(SCORES, golden_of(scores(0)), scores(0), is_exact=is_exact)
+    check(CLASSES, golden_of(classes(5, 6, 7, 8)), classes(5, 6, 7, 8), is_exact=is_exact)
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_other_weights_are_found_out(check: Callable[..., None], is_exact: bool) -> None:
+    with pytest.raises(InferenceError, match=r"an_entry on this server is not the verified model: output .*"):
+        check(SCORES, golden_of(scores(0)), scores(1), is_exact=is_exact)
+    with pytest.raises(InferenceError, match="convert it again, or check the server's model repository"):
+        check(CLASSES, golden_of(classes(5, 6, 7, 8)), classes(1, 2, 3, 4), is_exact=is_exact)
+
+
+def test_scores_may_be_off_by_a_hundredth(check: Callable[..., None]) -> None:
+    outputs = scores(0)
+    (name,) = outputs
+    near, far = outputs[name].copy(), outputs[name].copy()
+    near[2, 7] += 0.009
+    far[2, 7] += 0.02
+    check(SCORES, golden_of(outputs), {name: near})
+    with pytest.raises(InferenceError, match=r"differs from the source framework by up to 0\.02 on"):
+        check(SCORES, golden_of(outputs), {name: far})
+
+
+def test_another_winner_is_another_model_however_near_its_score_is_unless_bits_are_fewer(
+    check: Callable[..., None],
+) -> None:
+    outputs = scores(0)
+    (name,) = outputs
+    outputs[name][3, [10, 20]] = 9.5, 9.499
+    served = {name: outputs[name].copy()}
+    served[name][3, [10, 20]] = 9.499, 9.5
+    check(SCORES, golden_of(outputs), served, is_exact=False)
+    with pytest.raises(InferenceError, match=r"differs from the source framework by up to 0\.001"):
+        check(SCORES, golden_of(outputs), served)
+
+
+def test_with_fewer_bits_scores_may_be_far_off_but_a_hopeless_class_may_not_win(
+    check: Callable[..., None],
+) -> None:
+    outputs = scores(0)
+    (name,) = outputs
+    check(SCORES, golden_of(outputs), {name: outputs[name] * 1.3}, is_exact=False)
+    served = {name: outputs[name].copy()}
+    served[name][3, 10] = 20
+    with pytest.raises(InferenceError, match="has another winner than the source framework's 1 times"):
+        check(SCORES, golden_of(outputs), served, is_exact=False)
+
+
+def test_where_winners_come_without_scores_half_of_them_must_be_the_same_in_fewer_bits(
+    check: Callable[..., None],
+) -> None:
+    golden = golden_of(classes(5, 6, 7, 8))
+    check(CLASSES, golden, classes(5, 6, 1, 2), is_exact=False)
+    with pytest.raises(InferenceError, match="has another winner than the source framework's 3 times"):
+        check(CLASSES, golden, classes(5, 1, 2, 3), is_exact=False)
+    with pytest.raises(InferenceError, match="differs from the source framework by up to 1 on"):
+        check(CLASSES, golden, classes(5, 6, 7, 9))
+
+
+# Of each stored input: ymin, xmin, ymax, xmax, score, class; well apart from each other.
+BOXES = np.array(
+    [
+        [
+            (0.05 * place, 0.1 * image, 0.05 * place + 0.3, 0.1 * image + 0.5, 0.95 - 0.06 * place, 1 + place)
+            for place in range(10)
+        ]
+        for image in range(COUNT)
+    ],
+    np.float32,
+)
+
+
+def detections(variant: Variant, boxes: npt.NDArray[np.float32]) -> Arrays:
+    """A detector's outputs that mean these boxes."""
+    meant = variant.detection
+    assert meant is not None
+    count = boxes.shape[1]
+    corners = [1, 0, 3, 2] if meant.box_order == "xyxy" else [0, 1, 2, 3]
+
+    def padded(values: npt.NDArray[Any], output: str) -> npt.NDArray[Any]:
+        (spec,) = (one for one in variant.outputs if one.name == output)
+        return np.pad(values, _padding(spec, values))
+
+    outputs = {
+        meant.boxes: padded(boxes[:, :, corners], meant.boxes),
+        meant.scores: padded(boxes[:, :, 4], meant.scores),
+        meant.classes: padded(boxes[:, :, 5] - meant.class_offset, meant.classes),
+    }
+    if meant.count:
+        outputs[meant.count] = np.full(COUNT, count)
+    return outputs
+
+
+def _padding(spec: TensorSpec, values: npt.NDArray[Any]) -> list[tuple[int, int]]:
+    free = 0 if spec.shape[0] < 0 else spec.shape[0] - values.shape[1]
+    return [(0, 0), (0, free), *[(0, 0)] * (values.ndim - 2)]
+
+
+def golden_boxes() -> Arrays:
+    images = np.broadcast_to(np.arange(COUNT, dtype=np.float32)[:, None, None], (COUNT, 10, 1))
+    return {"detections": np.concatenate([images, BOXES], axis=2).reshape(-1, 7)}
+
+
+detectors = pytest.mark.parametrize("variant", [DETECTOR, OPEN_DETECTOR], ids=["slots", "open"])
+
+
+@detectors
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_the_verified_one_passes_in_whatever_order_it_finds_boxes(
+    check: Callable[..., None], variant: Variant, is_exact: bool
+) -> None:
+    check(variant, golden_boxes(), detections(variant, BOXES[:, ::-1]), is_exact=is_exact)
+
+
+@detectors
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_another_images_boxes_are_found_out(
+    check: Callable[..., None], variant: Variant, is_exact: bool
+) -> None:
+    with pytest.raises(InferenceError, match=r"only .*% of its boxes are those of the source framework"):
+        check(variant, golden_boxes(), detections(variant, np.roll(BOXES, 2, axis=0)), is_exact=is_exact)
+
+
+@detectors
+def test_boxes_may_be_further_apart_in_fewer_bits(check: Callable[..., None], variant: Variant) -> None:
+    moved = BOXES.copy()
+    moved[:, :, :4] += 0.04
+    check(variant, golden_boxes(), detections(variant, moved), is_exact=False)
+    with pytest.raises(InferenceError, match=r"only 0\.0% of its boxes"):
+        check(variant, golden_boxes(), detections(variant, moved))
+
+
+@detectors
+def test_one_box_in_ten_may_be_another_and_in_fewer_bits_five(
+    check: Callable[..., None], variant: Variant
+) -> None:
+    # Of another class than any other box.
+    changed = [BOXES.copy() for _ in range(7)]
+    for count, boxes in enumerate(changed):
+        boxes[:, :count, 5] = 60
+    check(variant, golden_boxes(), detections(variant, changed[1]))
+    with pytest.raises(InferenceError, match=r"only 80\.0% of its boxes"):
+        check(variant, golden_boxes(), detections(variant, changed[2]))
+    check(variant, golden_boxes(), detections(variant, changed[5]), is_exact=False)
+    with pytest.raises(InferenceError, match=r"only 40\.0% of its boxes"):
+        check(variant, golden_boxes(), detections(variant, changed[6]), is_exact=False)

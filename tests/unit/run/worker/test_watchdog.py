@@ -1,0 +1,130 @@
+"""What ends a test that cannot end by itself, by a made-up SUT and a clock that is told."""
+
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harness.machine.paths import PROJECT_ROOT
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
+from harness.run.worker import watchdog
+from harness.run.worker.job import Failures, Job, read_outcome
+from harness.run.worker.watchdog import Watchdog
+
+JOB = Job(
+    urls=("127.0.0.1:8001",),
+    processes=1,
+    entry="mobilenet_onnxruntime",
+    entry_dir="/models/mobilenet_onnxruntime",
+    graph_sha256="0",
+    samples="/cache/samples.npy",
+    log_dir="/results",
+    outcome="/results/outcome.json",
+    transport="auto",
+    segment="segment",
+    client_batch=1,
+    in_flight=2,
+    timeout_s=60.0,
+    plan=Plan(Scenario.SERVER, Mode.PERFORMANCE, 1000, 1, 16, 1, 10**8, 1, 2, 3),
+    has_hint=True,
+)
+
+
+@dataclass
+class FakeSlot:
+    response_ids: tuple[int, ...] = ()
+    uses: int = 0
+
+
+@dataclass
+class FakeSut:
+    failures: Failures = field(default_factory=Failures)
+    slots: list[FakeSlot] = field(default_factory=lambda: [FakeSlot(), FakeSlot()])
+
+
+def test_a_server_that_is_gone_ends_the_test_unless_loadgen_does_so_within_two_seconds() -> None:
+    sut = FakeSut()
+    dog = Watchdog(JOB, sut)
+    assert dog.reason_to_end(0.0) is None
+    sut.failures.is_fatal = True
+    # Counted from when it is first seen, whatever the clock says.
+    assert [dog.reason_to_end(now) for now in (0.0, 1.0, 2.0)] == [None] * 3
+    assert dog.reason_to_end(2.25) == "the server is gone"
+
+
+def test_a_failure_that_is_not_fatal_ends_nothing() -> None:
+    sut = FakeSut(Failures(samples=63 * 8, requests=63, first="InferenceError: out of luck"))
+    dog = Watchdog(JOB, sut)
+    assert [dog.reason_to_end(now) for now in (0.0, 60.0, 600.0)] == [None] * 3
+
+
+def test_64_failed_requests_end_the_test_at_once() -> None:
+    assert Watchdog(JOB, FakeSut(Failures(64, 64))).reason_to_end(0.0) == "64 requests failed"
+
+
+def test_a_request_without_an_answer_ten_seconds_after_its_deadline_is_lost() -> None:
+    sut = FakeSut()
+    dog = Watchdog(JOB, sut)
+    sut.slots[1] = FakeSlot((7,), uses=3)
+    assert [dog.reason_to_end(now) for now in (100.0, 130.0, 170.0)] == [None] * 3
+    assert dog.reason_to_end(170.4) == "a request was lost: no answer in 70 s"
+
+
+def test_a_slot_that_is_used_again_is_not_the_same_request() -> None:
+    sut = FakeSut()
+    dog = Watchdog(JOB, sut)
+    sut.slots[0] = FakeSlot((7,), uses=1)
+    assert dog.reason_to_end(0.0) is None
+    sut.slots[0] = FakeSlot((8,), uses=2)
+    assert [dog.reason_to_end(now) for now in (69.0, 71.0, 139.0)] == [None] * 3
+    assert dog.reason_to_end(139.5) == "a request was lost: no answer in 70 s"
+
+
+def test_a_slot_that_was_idle_meanwhile_has_lost_nothing() -> None:
+    sut = FakeSut()
+    dog = Watchdog(JOB, sut)
+    sut.slots[0] = FakeSlot((7,), uses=1)
+    assert dog.reason_to_end(0.0) is None
+    sut.slots[0] = FakeSlot(uses=1)
+    assert dog.reason_to_end(500.0) is None
+    sut.slots[0] = FakeSlot((8,), uses=2)
+    assert dog.reason_to_end(1000.0) is None
+
+
+def test_a_finished_test_ends_the_watchdog_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_INTERVAL_S", 0.001)
+    job = dataclasses.replace(JOB, outcome=str(tmp_path / "outcome.json"))
+    sut = FakeSut(Failures(1, 1))
+    sut.slots[0] = FakeSlot((7,), uses=1)
+    dog = Watchdog(job, sut)
+    dog.start()
+    dog.stop()
+    dog.join(30)
+    assert not dog.is_alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+STUCK = """
+import dataclasses, sys, threading
+from tests.unit.run.worker.test_watchdog import JOB, Failures, FakeSut, Watchdog
+sut = FakeSut(Failures(65, 64, "InferenceError: out of luck", (5, 6)))
+Watchdog(dataclasses.replace(JOB, outcome=sys.argv[1]), sut).start()
+threading.Event().wait()
+"""
+
+
+def test_a_process_that_is_stuck_in_its_test_ends_and_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "outcome.json"
+    ended = subprocess.run(
+        [sys.executable, "-c", STUCK, str(file)], cwd=PROJECT_ROOT, timeout=60, check=False
+    )
+    assert ended.returncode == 3
+    outcome = read_outcome(file)
+    assert outcome.error == "64 requests failed; first failure: InferenceError: out of luck"
+    assert (outcome.failures.samples, outcome.failures.requests) == (65, 64)
