@@ -9,7 +9,8 @@ import pytest
 from harness.errors import ConversionError
 from harness.models import MODELS, manifest
 from harness.models.manifest import Manifest, Parity
-from harness.models.spec import Platform, Variant
+from harness.models.platforms import Platform
+from harness.models.spec import Variant
 
 
 def made_of(variant: Variant) -> Manifest:

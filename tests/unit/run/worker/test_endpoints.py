@@ -9,7 +9,7 @@ import pytest
 from harness.errors import InferenceError
 from harness.models import MODELS, manifest
 from harness.models.manifest import Manifest, Parity
-from harness.models.spec import Platform
+from harness.models.platforms import Platform
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.endpoints import Session, connected

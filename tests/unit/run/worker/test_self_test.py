@@ -11,7 +11,8 @@ from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError
 from harness.models import MODELS
-from harness.models.spec import Platform, TensorSpec, Variant
+from harness.models.platforms import Platform
+from harness.models.spec import TensorSpec, Variant
 from harness.run.worker.self_test import self_test
 
 Arrays = dict[str, npt.NDArray[Any]]
