@@ -123,7 +123,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
     variant = facts.variant
     samples = CountedSamples(SampleFile(Path(job.samples)))
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
+        clients = [stack.enter_context(TritonClient(url, job.rpc)) for url in job.urls]
         for client in clients:
             self_test(client, job.entry, variant, entry_dir / manifest.GOLDEN_NAME, is_full(job.precision))
         crew = stack.enter_context(crew_of(job, clients, variant, len(samples)))

@@ -14,7 +14,7 @@ from harness.run.worker.client_process import Assignment, ProcessEndpoint, Proce
 from harness.run.worker.job import Job
 from harness.run.worker.qsl import MessageStore, SampleStore, SharedMemoryStore, open_store
 from harness.run.worker.sut import Endpoint, ServerEndpoint, Slot
-from harness.triton.channel import Channel
+from harness.triton.channels import AnyChannel, open_channel
 from harness.triton.client import TritonClient
 from harness.triton.messages import ResponseReader
 
@@ -91,8 +91,8 @@ def _own_endpoints(
     variant: Variant,
     store: SharedMemoryStore | MessageStore,
 ) -> Iterator[list[ServerEndpoint]]:
-    async def connect() -> list[Channel]:
-        return [await Channel.open(client.url, job.timeout_s) for client in clients]
+    async def connect() -> list[AnyChannel]:
+        return [await open_channel(job.rpc, client.url, job.timeout_s) for client in clients]
 
     async def close() -> None:
         for channel in channels:
@@ -131,6 +131,7 @@ def _processes(
                 rows=rows,
                 batch=job.client_batch,
                 timeout_s=job.timeout_s,
+                rpc=job.rpc,
             )
             processes.append(ProcessEndpoint(loop, assignment))
         yield processes
