@@ -47,11 +47,18 @@ class Row:
     ours: tuple[float, ...]
     plain: tuple[float, ...]
     bare: tuple[float, ...] = ()
+    grpc: tuple[float, ...] = ()
+    """Ours, over gRPC's library in place of connections of our own."""
 
     @property
     def ratio_to_bare(self) -> float | None:
         """1 is the limit."""
         return speed_ratio(self.ours, self.bare, self.unit)
+
+    @property
+    def ratio_to_grpc(self) -> float | None:
+        """Above 1, our own connections are faster."""
+        return speed_ratio(self.ours, self.grpc, self.unit)
 
     @property
     def ratio_to_plain(self) -> float | None:

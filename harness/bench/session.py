@@ -26,6 +26,7 @@ from harness.run.worker import timeline
 from harness.run.worker.job import Outcome
 from harness.server import lifecycle
 from harness.triton.client import TritonClient
+from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,15 @@ class Session:
         rule = rules(config.round, config.spec, scenario)
         return runner.tuning_of(self._prepared, [self._client], rule, scenario)
 
-    def ours(self, scenario: Scenario, tuning: Tuning, *, seconds: float, rate: float | None = None) -> Ours:
+    def ours(
+        self,
+        scenario: Scenario,
+        tuning: Tuning,
+        *,
+        seconds: float,
+        rate: float | None = None,
+        rpc: Rpc = Rpc.OWN,
+    ) -> Ours:
         """Run LoadGen as the harness does, for a given time whatever the number of queries.
 
         Args:
@@ -116,6 +125,7 @@ class Session:
             tuning: as the entry was loaded with.
             seconds: shortest duration.
             rate: Server: queries per second. Offline: samples per second to expect. None: calibrated.
+            rpc: who carries the requests.
 
         Raises:
             InferenceError: a request failed.
@@ -127,8 +137,8 @@ class Session:
         rule = rules(config.round, config.spec, scenario)
         plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
         plan = dataclasses.replace(plan, min_query_count=1)
-        log_dir = self._log_dir("ours", scenario)
-        outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir, self._precision)
+        log_dir = self._log_dir("ours" if rpc == Rpc.OWN else rpc, scenario)
+        outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir, self._precision, rpc)
         if outcome.error or outcome.failures.requests:
             raise InferenceError(
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"

@@ -18,7 +18,9 @@ from harness.bench.figures import Row, median
 from harness.bench.options import Options
 from harness.machine import environment
 
-_WIDTH = 110
+_WIDTH = 120
+_HEADINGS = ("unit", "bare", "ours", "grpc", "plain", "ours/bare", "ours/grpc", "ours/plain")
+_NONE = "-"
 
 
 def show(comparisons: Sequence[Comparison], options: Options, file: Path) -> None:
@@ -51,17 +53,14 @@ def _show_table(console: Console, comparison: Comparison, options: Options) -> N
         pad_edge=False,
         padding=(0, 2, 0, 0),
     )
-    has_bare = any(row.bare for row in comparison.rows)
+    rows = [(row.name, _cells(row)) for row in comparison.rows]
+    # A path that no row has gets no column.
+    headings = [heading for heading in _HEADINGS if any(cells[heading] != _NONE for _, cells in rows)]
     table.add_column("", no_wrap=True)
-    headings = ("unit", "bare", "ours", "plain", "ours/bare", "ours/plain")
     for heading in headings:
-        if has_bare or "bare" not in heading:
-            table.add_column(heading, justify="left" if heading == "unit" else "right", no_wrap=True)
-    for row in comparison.rows:
-        cells = _cells(row)
-        table.add_row(
-            row.name, *(cells[heading] for heading in headings if has_bare or "bare" not in heading)
-        )
+        table.add_column(heading, justify="left" if heading == "unit" else "right", no_wrap=True)
+    for name, cells in rows:
+        table.add_row(name, *(cells[heading] for heading in headings))
     console.print(table)
     _line(console, "Ratios are of speed: above 1, ours is faster.")
     for note in comparison.notes:
@@ -74,20 +73,22 @@ def _cells(row: Row) -> dict[str, str]:
         "unit": row.unit.value,
         "bare": _figure(median(row.bare)),
         "ours": _figure(median(row.ours)),
+        "grpc": _figure(median(row.grpc)),
         "plain": _figure(median(row.plain)),
         "ours/bare": _ratio(row.ratio_to_bare),
+        "ours/grpc": _ratio(row.ratio_to_grpc),
         "ours/plain": _ratio(row.ratio_to_plain),
     }
 
 
 def _figure(value: float | None) -> str:
     if value is None:
-        return "-"
+        return _NONE
     return f"{value:.2f}" if value < 1000 else f"{value:.0f}"
 
 
 def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return _NONE if value is None else f"{value:.3f}"
 
 
 def _line(console: Console, text: str) -> None:
@@ -116,8 +117,10 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
                 **dataclasses.asdict(row),
                 "median_bare": median(row.bare),
                 "median_ours": median(row.ours),
+                "median_grpc": median(row.grpc),
                 "median_plain": median(row.plain),
                 "ratio_to_bare": row.ratio_to_bare,
+                "ratio_to_grpc": row.ratio_to_grpc,
                 "ratio_to_plain": row.ratio_to_plain,
                 "over_bare": row.over_bare,
             }

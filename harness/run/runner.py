@@ -34,6 +34,7 @@ from harness.run.truth import Truths
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
 from harness.server import lifecycle
 from harness.triton.client import TritonClient
+from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
 
@@ -227,6 +228,7 @@ def job_of(
     tuning: Tuning,
     log_dir: Path,
     precision: str | None = None,
+    rpc: Rpc = Rpc.OWN,
 ) -> Job:
     """All that the worker must know of one test; `precision` as `serving.executed_precision` gives it."""
     config = prepared.config
@@ -247,6 +249,7 @@ def job_of(
         plan=plan,
         has_hint=planning.qps(config, plan.scenario) is not None,
         precision=precision,
+        rpc=rpc,
     )
 
 
@@ -257,9 +260,10 @@ def run_test(
     tuning: Tuning,
     log_dir: Path,
     precision: str | None = None,
+    rpc: Rpc = Rpc.OWN,
 ) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one."""
-    job = job_of(prepared, clients, plan, tuning, log_dir, precision)
+    job = job_of(prepared, clients, plan, tuning, log_dir, precision, rpc)
     job_file = log_dir / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())

@@ -20,10 +20,10 @@ from harness.triton.http2 import (
     failed,
 )
 
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
-_STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
-_CONNECT_TIMEOUT_S = 20.0
-_EXPIRY_INTERVAL_S = 0.5
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
+CONNECT_TIMEOUT_S = 20.0
+EXPIRY_INTERVAL_S = 0.5
 _RECEIVE_BYTES = 1 << 18
 _MOST_PARTS = 512
 """Of one system call; Linux takes no more than 1024."""
@@ -39,7 +39,7 @@ def _connect(url: str) -> socket.socket:
     """
     host, _, port = url.rpartition(":")
     try:
-        connected = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S)
+        connected = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise failed(Status.UNAVAILABLE, f"cannot connect to {url}: {error.strerror or error}") from error
@@ -76,7 +76,7 @@ class BlockingChannel:
     def __init__(self, url: str) -> None:
         self._url = url
         self._socket: socket.socket | None = None
-        self._connection = Connection(url, _STREAM_INFER)
+        self._connection = Connection(url, STREAM_INFER)
         self._call: Call | None = None
         self._outcomes: list[bytes | InferenceError] = []
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
@@ -129,7 +129,7 @@ class BlockingChannel:
         if self._socket is None or self._connection.is_closing:
             self.close()
             self._socket = _connect(self._url)
-            self._connection = Connection(self._url, _STREAM_INFER)
+            self._connection = Connection(self._url, STREAM_INFER)
             self._timeout_s = 0.0
         if timeout_s != self._timeout_s:
             # The kernel's own timeouts: Python's would cost every call another system call.
@@ -156,7 +156,7 @@ class _Line:
         self._socket = connected
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._is_flush_due = self._is_full = False
-        self.connection = Connection(url, _INFER)
+        self.connection = Connection(url, INFER)
         self._loop.add_reader(connected, self._read)
 
     def call(self, request: Message, done: Done) -> None:
@@ -227,7 +227,7 @@ class Channel:
         self._postponed: list[tuple[Message, Done]] = []
         """What was asked while there is no connection; a task makes one."""
         self._loop = asyncio.get_running_loop()
-        self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
+        self._expiry = self._loop.call_later(EXPIRY_INTERVAL_S, self._expire)
 
     @classmethod
     async def open(cls, url: str, timeout_s: float) -> Self:
@@ -276,7 +276,7 @@ class Channel:
     def _expire(self) -> None:
         self._line.connection.expire(time.monotonic() - self._timeout_s)
         self._line.flush_soon()
-        self._expiry = self._loop.call_later(_EXPIRY_INTERVAL_S, self._expire)
+        self._expiry = self._loop.call_later(EXPIRY_INTERVAL_S, self._expire)
 
     async def close(self) -> None:
         """Close the connection; inferences under way never end."""

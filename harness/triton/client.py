@@ -1,7 +1,7 @@
 """A Triton server as this harness sees it. The only module that imports tritonclient's client.
 
 Control (metadata, loading, statistics, shared memory) goes through tritonclient; inferences are ready-made
-bytes on connections of our own (harness.triton.channel), which cost a fraction of what gRPC's do.
+bytes on connections of our own, which cost a fraction of what gRPC's do (harness.triton.channels has both).
 """
 
 import contextlib
@@ -18,9 +18,11 @@ from google.protobuf import json_format
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
 from harness.errors import ServerError
-from harness.triton.channel import BlockingChannel
+from harness.triton.channels import blocking_channel
+from harness.triton.grpc_channel import CHANNEL_OPTIONS
 from harness.triton.http2 import Message
 from harness.triton.messages import streamed_response
+from harness.triton.rpc import Rpc
 from harness.triton.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
@@ -29,13 +31,6 @@ _CONTROL_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _STATISTICS_READINGS = 20
 _STATISTICS_REST_S = 0.03
-# Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
-# And gRPC would send even this machine's own traffic through $http_proxy.
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 @functools.cache
@@ -63,10 +58,11 @@ def is_on_this_host(url: str) -> bool:
 class TritonClient:
     """One server, by its gRPC address."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, rpc: Rpc = Rpc.OWN) -> None:
+        """`rpc`: who carries the inferences."""
         self.url = url
-        self._control = InferenceServerClient(url, channel_args=_CHANNEL_OPTIONS)
-        self._channel = BlockingChannel(url)
+        self._control = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
+        self._channel = blocking_channel(rpc, url)
 
     def __enter__(self) -> Self:
         return self

@@ -451,6 +451,11 @@ def message_prefix(length: int) -> bytes:
     return _MESSAGE_HEAD.pack(0, length)
 
 
+def message_body(message: Message) -> bytes:
+    """What comes after the prefix: a copy."""
+    return message[_MESSAGE_HEAD.size :]
+
+
 def _reset(code: int) -> InferenceError:
     """Why the server reset a stream, by HTTP/2's error code."""
     if code == _REFUSED:

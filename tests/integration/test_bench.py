@@ -49,7 +49,8 @@ def test_every_path_is_measured_in_every_scenario(tmp_path: Path) -> None:
         assert (row["median_bare"] or 0) > 0 or name.startswith("Server")
     cpu_rows = [row for row in model["rows"] if row["name"].startswith(" ")]
     assert len(cpu_rows) == len(Scenario)
-    assert {row["name"] for row in null["rows"]} == {
+    null_rows = {row["name"]: row for row in null["rows"] if not row["name"].startswith(" ")}
+    assert set(null_rows) == {
         "1 in flight, 1 pixel",
         "64 in flight, 1 pixel",
         "64 in flight, 1 pixel, 2 client processes",
@@ -61,7 +62,10 @@ def test_every_path_is_measured_in_every_scenario(tmp_path: Path) -> None:
         assert row["median_plain"] > 0
 
     assert set(model["verdicts"]) == {scenario.value for scenario in Scenario}
-    assert set(null["verdicts"]) == {row["name"] for row in null["rows"]}
+    assert set(null["verdicts"]) == set(null_rows)
+    for name in ("1 in flight, 1 pixel", "64 in flight, 1 pixel"):
+        assert null_rows[name]["median_grpc"] > 0
+        assert null["runs"][name][0]["grpc"]["client_us_per_sample"] > 0
     for verdict in [*model["verdicts"].values(), *null["verdicts"].values()]:
         assert verdict["bound"] in BOUNDS
     for scenario in Scenario:

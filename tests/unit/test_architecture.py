@@ -79,6 +79,7 @@ DOORS = {
         *("harness.triton.client", "harness.triton.messages", "harness.models.model_config"),
         "harness.bench.plain",
     },
+    "grpc": {"harness.triton.grpc_channel"},
     "hpack": {"harness.triton.http2"},
     "pycocotools": {"harness.answers.coco_scoring"},
     "cv2": {

@@ -1,8 +1,14 @@
-"""What a query costs the client: a model that computes nothing, asked by our harness and a plain loop."""
+"""What a query costs the client: a model that computes nothing, asked by our harness and a plain loop.
+
+Our harness asks it twice where the smallest requests are sent: over connections of its own, and over gRPC's
+library, to which the same process gives the same ready-made bytes. What is left between the two is what our
+connections are worth.
+"""
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.bench.comparison import Comparison
@@ -14,6 +20,7 @@ from harness.run.config import run_config
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.bottleneck import judge
 from harness.triton.client import TritonClient
+from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +28,17 @@ _SIDE_PX = 224
 _IMAGES_IN_FLIGHT = 64
 _MOST_SECONDS = 5.0
 """Tens of thousands of queries; more time would change nothing but the wait."""
+_CPU_ROW = "  client CPU a query"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of all paths."""
+
+    ours: Ours
+    grpc: Ours | None
+    """Ours over gRPC's library; None where that is not asked."""
+    plain: Plain
 
 
 def compare_null(repository: Path, client: TritonClient, options: Options, folder: Path) -> Comparison:
@@ -41,15 +59,16 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
         tiny = entry.write_entry(
             repository, f"null_{in_flight}", side_px=1, in_flight=in_flight, transport=run_config.AUTO
         )
-        row = _measure(
-            result, Session(client, tiny, folder), name, in_flight, Unit.QUERIES_PER_S, _rate, options
-        )
+        rounds = _measure(result, Session(client, tiny, folder), name, in_flight, options, has_grpc=True)
+        row, cpu = _add_rows(result, name, rounds, Unit.QUERIES_PER_S, Unit.CLIENT_US)
         result.targets.append(Target(f"null model, {name}", bound, True, " queries/s", _median(row)))
+        result.notes.append(_worth(in_flight, row, cpu))
         if in_flight > 1:
             two = dataclasses.replace(tiny.config, client_processes=2)
             session = Session(client, dataclasses.replace(tiny, config=two), folder)
             name += ", 2 client processes"
-            _measure(result, session, name, in_flight, Unit.QUERIES_PER_S, _rate, options)
+            rounds = _measure(result, session, name, in_flight, options)
+            _add_rows(result, name, rounds, Unit.QUERIES_PER_S, Unit.CLIENT_US)
     for transport, bound in NULL_CLIENT_US.items():
         where = "shared memory" if transport == "shm" else "in the message"
         name = f"{_SIDE_PX}x{_SIDE_PX} float32, {where}"
@@ -61,11 +80,13 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
             transport=transport,
         )
         session = Session(client, image, folder)
-        row = _measure(result, session, name, _IMAGES_IN_FLIGHT, Unit.CLIENT_US, _client_us, options)
+        rounds = _measure(result, session, name, _IMAGES_IN_FLIGHT, options)
+        (row,) = _add_rows(result, name, rounds, Unit.CLIENT_US)
         result.targets.append(Target(f"client CPU, {name}", bound, False, " us", _median(row)))
     result.notes.append(
         f"rounds of at most {_MOST_SECONDS:g} s; one request a sample; images with {_IMAGES_IN_FLIGHT} in "
-        "flight; plain sends them in the message"
+        "flight; plain sends them in the message; grpc: ours over gRPC's library, given the same ready-made "
+        "bytes: on its event loop, or with 1 in flight as messages of one call"
     )
     return result
 
@@ -75,45 +96,69 @@ def _measure(
     session: Session,
     name: str,
     in_flight: int,
-    unit: Unit,
-    figure: Callable[[Ours | Plain], float],
     options: Options,
-) -> Row:
-    """Take our harness and the plain loop in turns; adds to the result."""
+    *,
+    has_grpc: bool = False,
+) -> list[Round]:
+    """Take the paths in turns; all that was measured goes to the result."""
     scenario = Scenario.SINGLE_STREAM if in_flight == 1 else Scenario.OFFLINE
     tuning = entry.tuning(in_flight)
     session.load(tuning, is_override=False)
     seconds = min(options.seconds, _MOST_SECONDS)
-    ours: list[Ours] = []
-    plain: list[Plain] = []
+    rounds: list[Round] = []
     try:
         for number in range(options.rounds):
-            ours.append(session.ours(scenario, tuning, seconds=seconds))
-            plain.append(session.plain(scenario, tuning, seconds=seconds, ours=ours[-1]))
-            figures = figure(ours[-1]), figure(plain[-1])
-            logger.info(
-                "null model, %s, round %d: ours %.1f, plain %.1f %s", name, number + 1, *figures, unit
-            )
+            ours = session.ours(scenario, tuning, seconds=seconds)
+            grpc = session.ours(scenario, tuning, seconds=seconds, rpc=Rpc.GRPC) if has_grpc else None
+            plain = session.plain(scenario, tuning, seconds=seconds, ours=ours)
+            rounds.append(Round(ours, grpc, plain))
+            logger.info("null model, %s, round %d: %s", name, number + 1, _summary(rounds[-1]))
     finally:
         session.close()
-    row = Row(name, unit, tuple(map(figure, ours)), tuple(map(figure, plain)))
-    result.rows.append(row)
-    result.runs[name] = [
-        {"ours": dataclasses.asdict(a), "plain": dataclasses.asdict(b)}
-        for a, b in zip(ours, plain, strict=True)
+    result.runs[name] = [dataclasses.asdict(turn) for turn in rounds]
+    return rounds
+
+
+def _summary(turn: Round) -> str:
+    runs = (("ours", turn.ours), ("grpc", turn.grpc), ("plain", turn.plain))
+    told = (f"{path} {run.samples_per_s:.0f} at {run.client_us_per_sample:.1f}" for path, run in runs if run)
+    return f"{', '.join(told)} us"
+
+
+def _add_rows(result: Comparison, name: str, rounds: Sequence[Round], *units: Unit) -> list[Row]:
+    """A row in each unit; the verdict is of the round that is the middle one in the first."""
+    rows = [
+        Row(
+            name if unit == units[0] else _CPU_ROW,
+            unit,
+            ours=tuple(_of(turn.ours, unit) for turn in rounds),
+            plain=tuple(_of(turn.plain, unit) for turn in rounds),
+            grpc=tuple(_of(turn.grpc, unit) for turn in rounds if turn.grpc),
+        )
+        for unit in units
     ]
-    middle = sorted(ours, key=figure)[len(ours) // 2]
+    result.rows += rows
+    middle = sorted((turn.ours for turn in rounds), key=lambda run: _of(run, units[0]))[len(rounds) // 2]
     if middle.evidence:
         result.verdicts[name] = judge(middle.evidence)
-    return row
+    return rows
 
 
-def _rate(run: Ours | Plain) -> float:
-    return run.samples_per_s
+def _of(run: Ours | Plain, unit: Unit) -> float:
+    return run.client_us_per_sample if unit == Unit.CLIENT_US else run.samples_per_s
 
 
-def _client_us(run: Ours | Plain) -> float:
-    return run.client_us_per_sample
+def _worth(in_flight: int, rate: Row, cpu: Row) -> str:
+    """What our connections are worth, in one line."""
+    return (
+        f"{in_flight} in flight: ours {_span(rate.ours)} queries/s at {_span(cpu.ours)} us of client CPU, "
+        f"gRPC's library {_span(rate.grpc)} at {_span(cpu.grpc)}"
+    )
+
+
+def _span(values: Sequence[float]) -> str:
+    """The least and the most of all rounds."""
+    return "-".join(f"{value:.0f}" for value in sorted({min(values), max(values)}))
 
 
 def _median(row: Row) -> float:

@@ -31,9 +31,10 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.run.worker.qsl import MessageStore, Requests, Samples, SharedMemoryRequests
 from harness.run.worker.sut import ServerEndpoint, Slot
-from harness.triton.channel import Channel
+from harness.triton.channels import AnyChannel, open_channel
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Done
+from harness.triton.rpc import Rpc
 
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
@@ -57,6 +58,7 @@ class Assignment:
     rows: int
     batch: int
     timeout_s: float
+    rpc: Rpc
 
 
 class Frames(asyncio.Protocol):
@@ -212,7 +214,7 @@ class ProcessStore:
 class _Client:
     """The client process's side."""
 
-    def __init__(self, assignment: Assignment, client: TritonClient, channel: Channel) -> None:
+    def __init__(self, assignment: Assignment, client: TritonClient, channel: AnyChannel) -> None:
         variant = manifest.load(Path(assignment.entry_dir)).variant
         self._samples = SampleFile(Path(assignment.samples))
         entry, batch = assignment.entry, assignment.batch
@@ -261,8 +263,9 @@ class _Client:
 
 
 async def _serve(assignment: Assignment, connection: socket.socket) -> None:
-    with TritonClient(assignment.url) as client:
-        served = _Client(assignment, client, await Channel.open(assignment.url, assignment.timeout_s))
+    with TritonClient(assignment.url, assignment.rpc) as client:
+        channel = await open_channel(assignment.rpc, assignment.url, assignment.timeout_s)
+        served = _Client(assignment, client, channel)
         await asyncio.get_running_loop().create_connection(lambda: served.frames, sock=connection)
         await served.has_ended.wait()
 

@@ -18,7 +18,7 @@ from harness.run.worker.client_process import Assignment, ProcessEndpoint, Proce
 from harness.run.worker.job import Job
 from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary, SharedMemoryStore, open_store
 from harness.run.worker.sut import Complete, Endpoint, Record, ServerEndpoint, Slot, Sut
-from harness.triton.channel import Channel
+from harness.triton.channels import AnyChannel, open_channel
 from harness.triton.client import TritonClient
 
 
@@ -90,7 +90,7 @@ def connected(job: Job) -> Iterator[Session]:
     # MultiStream repeats samples at the end, so that a query may start at any of them.
     rows = min(job.plan.performance_sample_count, len(samples)) + job.plan.samples_per_query - 1
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(TritonClient(url)) for url in job.urls]
+        clients = [stack.enter_context(TritonClient(url, job.rpc)) for url in job.urls]
         store = open_store(job, clients, variant, rows)
         stack.enter_context(contextlib.closing(store))
         loop = stack.enter_context(event_loop())
@@ -116,8 +116,8 @@ def _own_endpoints(
     variant: Variant,
     store: SharedMemoryStore | MessageStore,
 ) -> Iterator[list[ServerEndpoint]]:
-    async def connect() -> list[Channel]:
-        return [await Channel.open(client.url, job.timeout_s) for client in clients]
+    async def connect() -> list[AnyChannel]:
+        return [await open_channel(job.rpc, client.url, job.timeout_s) for client in clients]
 
     async def close() -> None:
         for channel in channels:
@@ -149,6 +149,7 @@ def _processes(
                 rows=rows,
                 batch=job.client_batch,
                 timeout_s=job.timeout_s,
+                rpc=job.rpc,
             )
             processes.append(ProcessEndpoint(loop, assignment))
         yield processes

@@ -22,6 +22,7 @@ from harness.errors import ConfigError, InferenceError
 from harness.machine import files
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Job:
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
+    rpc: Rpc = Rpc.OWN
+    """Who carries the requests."""
 
 
 @dataclass
@@ -97,7 +100,8 @@ class Outcome:
 def read_job(path: Path) -> Job:
     """Read a job file."""
     fields = json.loads(path.read_text(encoding="utf-8"))
-    return Job(**{**fields, "urls": tuple(fields["urls"]), "plan": _plan(fields["plan"])})
+    typed = {"urls": tuple(fields["urls"]), "plan": _plan(fields["plan"]), "rpc": Rpc(fields["rpc"])}
+    return Job(**{**fields, **typed})
 
 
 def read_outcome(path: Path) -> Outcome:

@@ -31,7 +31,7 @@ from harness.errors import InferenceError, RequestFailed
 from harness.models.spec import Variant
 from harness.run.worker.job import Failures
 from harness.run.worker.qsl import Requests, SampleLibrary
-from harness.triton.channel import Channel
+from harness.triton.channels import AnyChannel
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Done
 from harness.triton.messages import ResponseReader
@@ -97,7 +97,7 @@ class ServerEndpoint:
     def __init__(
         self,
         client: TritonClient,
-        channel: Channel,
+        channel: AnyChannel,
         requests: Requests,
         variant: Variant,
         timeout_s: float,

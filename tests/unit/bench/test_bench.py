@@ -1,8 +1,13 @@
 """What the side-by-side benchmark concludes from what it measured, and what it can be asked for."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from harness.bench import tables
+from harness.bench.comparison import Comparison
 from harness.bench.figures import Row, Target, Unit, speed_ratio
 from harness.bench.limit.frameworks import DoesNotFit, check
 from harness.bench.limit.search import Setup, setups
@@ -109,6 +114,24 @@ def test_what_bare_cannot_do_has_no_ratio() -> None:
     row = Row("p99", Unit.MS, ours=(10.0,), plain=(20.0,))
     assert row.ratio_to_bare is None
     assert row.over_bare is None
+
+
+RATES = Row("64 in flight", Unit.QUERIES_PER_S, ours=(18000.0,), plain=(7500.0,), grpc=(13500.0,))
+
+
+def test_a_path_has_a_column_where_a_row_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    without = Row("client CPU", Unit.CLIENT_US, ours=(30.0,), plain=(650.0,))
+    for rows, headings in [([without], "ours plain ours/plain"), ([RATES, without], "ours grpc plain")]:
+        tables.show([Comparison("null model", rows)], resolve({"null_only": True}), Path("bench.json"))
+        assert f"unit {headings}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_way_over_grpcs_library_is_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    tables.write([Comparison("null model", [RATES])], resolve({"null_only": True}), file)
+    (row,) = json.loads(file.read_text())["comparisons"][0]["rows"]
+    assert (row["grpc"], row["median_grpc"]) == ([13500.0], 13500.0)
+    assert row["ratio_to_grpc"] == pytest.approx(4 / 3)
 
 
 def test_targets_are_bounds_on_either_side() -> None:

@@ -1,0 +1,164 @@
+"""Inferences over gRPC's own library: the same ready-made bytes, its connections instead of ours.
+
+No serialiser is set, so what is left of the library is what it takes to send bytes and to be told what came.
+The two classes stand in for those of `harness.triton.channel`: calls on its event loop where many requests
+are under way, messages of one long call where it is one. It takes a message without its prefix, and only as
+bytes, which costs a copy of each that ours does without.
+"""
+
+import asyncio
+import math
+import queue
+import threading
+import time
+from typing import Any, Self
+
+import grpc
+
+from harness.errors import InferenceError, RequestFailed
+from harness.triton.channel import CONNECT_TIMEOUT_S, EXPIRY_INTERVAL_S, INFER, STREAM_INFER
+from harness.triton.http2 import Done, Message, Status, failed, message_body
+
+# Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
+# And gRPC would send even this machine's own traffic through $http_proxy.
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def _failure(error: grpc.RpcError) -> RequestFailed:
+    # Every error of a call is a call too, and knows how it ended.
+    code, _ = error.code().value
+    return failed(Status(code), error.details() or "")
+
+
+class GrpcChannel:
+    """One server, asked many things at once on the event loop that this was opened on."""
+
+    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
+        self._channel, self._timeout_s = channel, timeout_s
+        self._call = channel.unary_unary(INFER)
+        self._loop = asyncio.get_running_loop()
+        self._under_way: set[asyncio.Task[None]] = set()
+        """The event loop itself does not keep its tasks alive."""
+
+    @classmethod
+    async def open(cls, url: str, timeout_s: float) -> Self:
+        """Connect to host:port; requests fail that have no answer after `timeout_s`.
+
+        Raises:
+            RequestFailed: nothing listens there.
+        """
+        channel = grpc.aio.insecure_channel(url, CHANNEL_OPTIONS)
+        try:
+            await asyncio.wait_for(_connected(channel, url), CONNECT_TIMEOUT_S)
+        except (TimeoutError, RequestFailed) as error:
+            await channel.close()
+            raise failed(Status.UNAVAILABLE, f"cannot connect to {url}") from error
+        return cls(channel, timeout_s)
+
+    def infer(self, request: Message, done: Done) -> None:
+        """Send a ModelInferRequest (see `messages`); `done` hears its outcome, later, on the event loop.
+
+        The outcome is the serialised ModelInferResponse, or what `GrpcBlockingChannel.infer` would raise.
+        """
+        task = self._loop.create_task(self._ask(request, done))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _ask(self, request: Message, done: Done) -> None:
+        outcome: bytes | InferenceError
+        try:
+            outcome = await self._call(message_body(request), timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            outcome = _failure(error)
+        done(outcome)
+
+    async def close(self) -> None:
+        """Close the connection; inferences under way never end."""
+        for task in self._under_way:
+            task.cancel()
+        await self._channel.close()
+
+
+async def _connected(channel: grpc.aio.Channel, url: str) -> None:
+    """Wait for a connection, but not for gRPC's second attempt at one."""
+    while (state := channel.get_state(try_to_connect=True)) != grpc.ChannelConnectivity.READY:
+        if state == grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise failed(Status.UNAVAILABLE, f"cannot connect to {url}")
+        await channel.wait_for_state_change(state)
+
+
+class GrpcBlockingChannel:
+    """One server, asked by one thread, which waits for each answer. It connects with the first request.
+
+    gRPC has two threads of its own at work for it, to take each request and to hear of each answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._channel: grpc.Channel | None = None
+        self._call: Any = None
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._deadline = math.inf
+        self._lock = threading.Lock()
+        """Of the call and its deadline."""
+        self._is_closed = threading.Event()
+
+    def infer(self, request: Message, timeout_s: float) -> bytes:
+        """Send a ModelInferRequest, made by harness.triton.messages; its serialised ModelStreamInferResponse.
+
+        Raises:
+            RequestFailed: it was refused or lost, by a server or by what is none.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            call = self._call = self._call or self._open()
+            self._deadline = deadline
+        self._requests.put(message_body(request))
+        try:
+            response: bytes = next(call)
+        except StopIteration:
+            error = failed(Status.UNAVAILABLE, "the server ended the call")
+        except grpc.RpcError as reason:
+            is_late = time.monotonic() >= deadline
+            error = failed(Status.DEADLINE_EXCEEDED, "no answer in time") if is_late else _failure(reason)
+        else:
+            self._deadline = math.inf
+            return response
+        with self._lock:
+            self._end_call()
+        raise error
+
+    def _open(self) -> Any:
+        if self._channel is None:
+            self._channel = grpc.insecure_channel(self._url, CHANNEL_OPTIONS)
+            self._is_closed = threading.Event()
+            watch = threading.Thread(target=self._expire, args=(self._is_closed,), name="expiry", daemon=True)
+            watch.start()
+        self._requests = queue.SimpleQueue()
+        return self._channel.stream_stream(STREAM_INFER)(iter(self._requests.get, None))
+
+    def _expire(self, is_closed: threading.Event) -> None:
+        """End a call whose answer is late: waiting for it, gRPC knows no time limit."""
+        while not is_closed.wait(EXPIRY_INTERVAL_S):
+            with self._lock:
+                if time.monotonic() >= self._deadline:
+                    self._end_call()
+
+    def _end_call(self) -> None:
+        if self._call:
+            self._call.cancel()
+            self._requests.put(None)
+        self._call, self._deadline = None, math.inf
+
+    def close(self) -> None:
+        """Close the connection; the next request would open another."""
+        self._is_closed.set()
+        with self._lock:
+            self._end_call()
+        if self._channel:
+            self._channel.close()
+        self._channel = None
