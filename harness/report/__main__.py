@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = write(options.run)
         sys.stdout.write(f"{file}\n")
         if chromium:
-            with browser.tab(chromium) as page:
-                page.show_as(width_px=options.width, theme=options.theme)
-                page.open(file)
-                options.screenshot.write_bytes(page.picture(options.height))
+            picture = browser.picture(
+                chromium, file, width_px=options.width, height_px=options.height, theme=options.theme
+            )
+            options.screenshot.write_bytes(picture)
             sys.stdout.write(f"{options.screenshot}\n")
 
     return command.run(body)
