@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_
         try:
             return _COMMANDS[options.command](options, state_dir)
         except ValueError as error:
-            # Such as a host that is no name.
+            # What is in the state folder is damaged.
             raise ConfigError(str(error)) from error
 
     return command.run(body, level=logging.WARNING)
