@@ -10,7 +10,7 @@ from converters import command
 from converters.conversion.convert import Request, convert
 from converters.conversion.weights import AUTO, accepts
 from harness.errors import ConfigError
-from harness.machine.command import CommandParser
+from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY, absolute
 from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.manifest import OFFICIAL, SEEDED, Manifest
@@ -21,20 +21,21 @@ from harness.models.spec import ModelSpec, Nms
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert what the command line asks for; return the exit code."""
-    options = _parser().parse_args(arguments)
 
     def body() -> None:
+        options = _parser().parse_args(arguments)
+        command.log_all(is_debug=options.debug)
         for request in _requests(options):
             made = convert(request)
             line = request.entry_dir if options.print_entry else _summary(made)
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
-    return command.run(body, is_debug=options.debug)
+    return command.run(body)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(
+    parser = OneLineParser(
         prog="./run.sh convert",
         description="Export a model for Triton, compare the export with its source, publish it.",
     )

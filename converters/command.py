@@ -2,46 +2,33 @@
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, HarnessError
-from harness.machine import progress
-
-logger = logging.getLogger(__name__)
+from harness.errors import EXIT_INTERRUPTED
+from harness.machine import command, progress
 
 _pending: list[Callable[[], object]] = []
 """What is undone when a signal ends the process, the innermost last."""
 
 
-def run(body: Callable[[], None], *, is_debug: bool = False) -> int:
-    """Run a command's work; return the exit code."""
+def run(body: Callable[[], None]) -> int:
+    """As `harness.machine.command.run`, and what is pending is undone when a signal ends the body."""
     # The harness, where that runs this, asks for no more than it shows itself.
-    level = logging.DEBUG if is_debug else os.environ.get("HARNESS_LOG", "INFO")
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    end_on_signals()
-    try:
-        body()
-    except HarnessError as error:
-        logger.debug("traceback", exc_info=True)
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except OSError as error:
-        # A full disk, or a file that may not be read.
-        logger.debug("traceback", exc_info=True)
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_USAGE
-    return EXIT_VALID
+    return command.run(body, level=os.environ.get("HARNESS_LOG", "INFO"), on_signal=_stop)
+
+
+def log_all(*, is_debug: bool) -> None:
+    """Carry `--debug` out: more log, and a traceback with an error."""
+    if is_debug:
+        logging.getLogger().setLevel(logging.DEBUG)
 
 
 def end_on_signals() -> None:
     """From now on clean up and leave on Ctrl-C, SIGTERM and a closed terminal."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _stop)
+    command.handle_signals(_stop)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from converters import command
 from converters.conversion.publish import CONFIG_NAME, writing
 from harness.errors import ConversionError
-from harness.machine.command import CommandParser
+from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY
 from harness.models import MODELS
 from harness.models.model_config import model_config, to_text
@@ -54,12 +54,12 @@ def write(repository: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check; return the exit code."""
-    parser = CommandParser(prog="python -m converters.configs", description=__doc__)
+    parser = OneLineParser(prog="python -m converters.configs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say which differ; exit 2 if any does")
     parser.add_argument("--repository", type=Path, default=MODEL_REPOSITORY, metavar="DIR")
-    options = parser.parse_args(arguments)
 
     def body() -> None:
+        options = parser.parse_args(arguments)
         changed = differing(options.repository) if options.check else write(options.repository)
         for path in changed:
             logger.info("%s %s", "differs:" if options.check else "written:", path)

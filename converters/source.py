@@ -15,7 +15,7 @@ from converters.conversion import detection_parity, model_files, parity
 from converters.formats.graph import Array, Graph, relayout
 from harness.answers import precision
 from harness.errors import ConversionError
-from harness.machine.command import CommandParser
+from harness.machine.command import OneLineParser
 from harness.machine.progress import track
 from harness.models import get_model, manifest
 from harness.models.manifest import Manifest
@@ -104,7 +104,7 @@ def _source(facts: Manifest, entry_dir: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict for a file of samples; return the exit code."""
-    parser = CommandParser(
+    parser = OneLineParser(
         prog="python -m converters.source", description="Predict with the source framework, without Triton."
     )
     parser.add_argument("--entry", type=Path, required=True, metavar="DIR", help="a converted entry")
@@ -113,14 +113,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=_positive, default=DEFAULT_BATCH, help="samples at a time")
     parser.add_argument("--scores", action="store_true", help="of classes, instead of the winner's label")
     parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    options = parser.parse_args(arguments)
 
     def body() -> None:
+        options = parser.parse_args(arguments)
+        command.log_all(is_debug=options.debug)
         samples = _load(options.samples)
         answers = predict(options.entry, samples, options.batch, wants_scores=options.scores)
         _save(answers, options.output)
 
-    return command.run(body, is_debug=options.debug)
+    return command.run(body)
 
 
 def _positive(text: str) -> int:

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from harness.machine import files
-from harness.machine.command import one_line_errors
+from harness.machine import command, files
 from harness.report.write import write_or_warn
 from harness.run import runner
 from harness.run.config import settings
@@ -26,16 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # What is wrong with the options themselves has a traceback too.
     level = logging.DEBUG if "--debug" in words else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    with one_line_errors() as ending:
+
+    def body() -> int | None:
         given = vars(parser().parse_args(words))
         asked = invocation(given)
         logging.getLogger().setLevel(_level(asked.configs[0]))
-        if asked.is_dry_run:
-            settings.show(asked.configs)
-        else:
-            ending.code = _run(asked)
-    return ending.code
+        if not asked.is_dry_run:
+            return _run(asked)
+        settings.show(asked.configs)
+        return None
+
+    return command.run(body, level=level)
 
 
 def _level(config: RunConfig) -> int:

@@ -3,7 +3,6 @@
 A file that is there and verified is used without touching the network.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 from converters.fetch import coco
 from converters.fetch.imagenet import WHERE_IMAGES_ARE, fetch_imagenet_labels
 from converters.fetch.published import fetch_weights
-from harness.errors import EXIT_INTERRUPTED, EXIT_VALID, ConfigError, HarnessError, nearest
-from harness.machine import paths
-from harness.machine.command import CommandParser
+from harness.errors import ConfigError, nearest
+from harness.machine import command, paths
+from harness.machine.command import OneLineParser
 from harness.models import MODELS, get_model
 
 IMAGENET, COCO = "imagenet", "coco2017"
@@ -21,7 +20,7 @@ IMAGENET, COCO = "imagenet", "coco2017"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `python -m converters.fetch`; return the exit code."""
-    parser = CommandParser(
+    parser = OneLineParser(
         prog="./run.sh fetch",
         description="Download a model's published weights, ImageNet's list of labels, or COCO's validation "
         "images and annotations of 2017 (1 GB), and verify them.",
@@ -30,17 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="folder (default: $MODEL_DIR or $DATA_DIR, else .state/)"
     )
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
+
+    def body() -> None:
+        options = parser.parse_args(arguments)
         sys.stdout.write(_fetch_by_name(options.what, options.to))
-    except HarnessError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; what was downloaded is kept, and the next fetch goes on from there\n")
-        return EXIT_INTERRUPTED
-    return EXIT_VALID
+
+    kept = "interrupted; what was downloaded is kept, and the next fetch goes on from there"
+    return command.run(body, interrupted=kept)
 
 
 def _fetch_by_name(name: str, folder: Path | None) -> str:

@@ -12,9 +12,7 @@ from harness.bench.comparison import compare
 from harness.bench.null.comparison import compare_null
 from harness.bench.options import Options, parser, resolve
 from harness.bench.session import own_server
-from harness.errors import EXIT_INTERRUPTED
-from harness.machine import files
-from harness.machine.command import one_line_errors
+from harness.machine import command, files
 from harness.run.preparation import prepare
 from harness.triton.client import TritonClient
 
@@ -23,10 +21,7 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with one_line_errors() as ending:
-        _run(resolve(vars(parser().parse_args(arguments))))
-    return ending.code
+    return command.run(lambda: _run(resolve(vars(parser().parse_args(arguments)))))
 
 
 def _run(options: Options) -> None:
@@ -51,7 +46,4 @@ def _run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the libraries were being imported
-        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(main())

@@ -1,7 +1,6 @@
 """`python -m harness.compare RUN RUN …`."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +11,8 @@ from rich.table import Table
 
 from harness.compare import page
 from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
-from harness.errors import EXIT_INTERRUPTED
-from harness.machine import files
-from harness.machine.command import OneLineParser, one_line_errors
+from harness.machine import command, files
+from harness.machine.command import OneLineParser
 from harness.run.results import recorded_run
 
 
@@ -42,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with one_line_errors() as ending:
+
+    def body() -> None:
         options = parser().parse_args(arguments)
         runs = [recorded_run.read(path) for path in options.runs]
         with recorded_run.understood(*options.runs):
@@ -52,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files.write(options.output, content)
         _show(comparison)
         sys.stdout.write(f"Curves: {options.output}\n")
-    return ending.code
+
+    return command.run(body)
 
 
 def _show(comparison: Comparison) -> None:
@@ -80,7 +79,4 @@ def _show(comparison: Comparison) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the libraries were being imported
-        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(main())

@@ -1,27 +1,22 @@
 """How every command parses its options and ends: one line, an exit code."""
 
 import argparse
-import contextlib
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError, nearest
 
 logger = logging.getLogger(__name__)
 
-
-class CommandParser(argparse.ArgumentParser):
-    """Ends the program without the usage in front of the error."""
-
-    def error(self, message: str) -> NoReturn:
-        """Argparse's callback."""
-        self.exit(EXIT_USAGE, f"error: {message}; see --help\n")
+Handler = Callable[[int, FrameType | None], object]
+"""What Python calls on a signal."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -34,42 +29,59 @@ class OneLineParser(argparse.ArgumentParser):
         raise ConfigError(f"{message}{hint}; see --help")
 
 
-class Ending:
-    """How the program ends; set by the block that `one_line_errors` guards."""
+def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """A second signal is ignored, so that servers and workers are stopped to the end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
-    code = EXIT_VALID
 
+def run(
+    body: Callable[[], int | None],
+    *,
+    level: int | str = logging.INFO,
+    on_signal: Handler = interrupt,
+    interrupted: str = "interrupted",
+) -> int:
+    """Do what a command does; return the exit code, after one line on stderr if it failed.
 
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[Ending]:
-    """Turn whatever ends the block into an exit code and one line on stderr.
-
-    SIGTERM and SIGHUP (a closed terminal) are treated as Ctrl-C, so that servers and workers are stopped on
-    all of them; a second one is ignored, so that they are stopped to the end.
+    Args:
+        body: all of it, from the parsing of the options on; returns an exit code, or nothing for success.
+        level: of the log on stderr; with DEBUG, a failure has a traceback.
+        on_signal: see `handle_signals`.
+        interrupted: what is said when a signal has ended the body.
     """
-    ending = Ending()
     _open_closed_streams()
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
-        signal.signal(signal.SIGHUP, _interrupt)
+    log_to_stderr(level)
+    handle_signals(on_signal)
     try:
-        yield ending
-    except HarnessError as error:
-        ending.code = error.exit_code
-        sys.stderr.write(f"error: {error}\n")
-        logger.debug("traceback", exc_info=True)
+        code = body() or EXIT_VALID
+        sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        ending.code = EXIT_USAGE
-    except OSError as error:
-        ending.code = EXIT_USAGE
-        sys.stderr.write(f"error: {error}\n")
+        return EXIT_USAGE
+    except (HarnessError, OSError) as error:
+        # First, as whoever has started us takes the last line as the reason.
         logger.debug("traceback", exc_info=True)
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code if isinstance(error, HarnessError) else EXIT_USAGE
     except KeyboardInterrupt:
-        ending.code = EXIT_INTERRUPTED
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write(f"{interrupted}\n")
+        return EXIT_INTERRUPTED
+    return code
+
+
+def log_to_stderr(level: int | str, prefix: str = "") -> None:
+    """Have this process write its log to stderr, each message after `prefix`."""
+    logging.basicConfig(level=level, format=f"{prefix}%(message)s", stream=sys.stderr)
+
+
+def handle_signals(handler: Handler) -> None:
+    """Treat Ctrl-C, SIGTERM and SIGHUP (a closed terminal) alike, so that all is stopped on each of them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, handler)
 
 
 def _open_closed_streams() -> None:
@@ -78,10 +90,3 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             # As the lowest free descriptor it is 1 or 2, which children inherit.
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as we live
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    raise KeyboardInterrupt

@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -37,14 +38,15 @@ _LONG_STEP_S = 60.0
 _LINE_OF_LONG_STEP_EVERY_S = 30.0
 _REFRESH_S = 0.5
 _BAR_WIDTH = 16
-_REFRESHES_PER_S = 4
-_displayed_now: list[Progress] = []
+_REDRAWN_EVERY_S = 0.2
 BYTES = "bytes"
+_shown: list[Progress] = []
+_Draw = Callable[[str, str, float, float | None], None]
+"""What is being done, its figures in words, and as numbers: so much is done, of so much."""
 
 
-def bar(
-    description: str, total: int | None, *, done: int = 0, unit: str = ""
-) -> AbstractContextManager[Advance]:
+@contextmanager
+def bar(description: str, total: int | None, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
     """Show the progress of the block that this is the context of.
 
     Args:
@@ -53,11 +55,18 @@ def bar(
         done: how much of it was done before, e.g. by an interrupted download.
         unit: what is counted; `BYTES` is shown as MB.
     """
-    if not logger.isEnabledFor(logging.INFO):
-        return _silent()
-    if sys.stderr.isatty():
-        return _live(description, total, done, unit)
-    return _lines(description, total, done, unit)
+    began = time.monotonic()
+    amount = DownloadColumn() if unit == BYTES else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with _renderer(columns, total, done) as draw:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            figures = f": {_amount(done, total, unit)} after {time.monotonic() - began:.0f} s"
+            draw(description, figures, done, total)
+
+        yield advance
 
 
 def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
@@ -68,10 +77,14 @@ def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
             advance(1)
 
 
-def take_down() -> None:
-    """Give the terminal back, where a process ends without leaving the blocks that it is in."""
-    for display in _displayed_now:
-        display.stop()
+@contextmanager
+def line() -> Iterator[Show]:
+    """Show a text that the block writes anew a few times a second; from one thread only."""
+    # One line whatever the terminal's width, so that a child process can write over it.
+    column = Column(no_wrap=True, overflow="ellipsis")
+    columns = (BarColumn(_BAR_WIDTH), TextColumn("{task.description}", markup=False, table_column=column))
+    with _renderer(columns) as draw:
+        yield lambda text, share: draw(text, "", share or 0.0, None if share is None else 1.0)
 
 
 @contextmanager
@@ -94,49 +107,73 @@ def waiting(description: str) -> Iterator[None]:
             counting.join()
 
 
-def line() -> AbstractContextManager[Show]:
-    """Show a text that the block writes anew a few times a second; from one thread only."""
-    if not logger.isEnabledFor(logging.INFO):
-        return _silent_line()
-    if sys.stderr.isatty():
-        return _live_line()
-    return _plain_line()
+def take_down() -> None:
+    """Give the terminal back, where a process ends without leaving the blocks that it is in."""
+    for display in _shown:
+        display.stop()
+
+
+def _renderer(
+    columns: Sequence[ProgressColumn], total: int | None = None, done: int = 0
+) -> AbstractContextManager[_Draw]:
+    if logger.isEnabledFor(logging.INFO) and sys.stderr.isatty():
+        return _live(columns, total, done)
+    return _plain()
 
 
 @contextmanager
-def _silent() -> Iterator[Advance]:
-    yield lambda _: None
-
-
-@contextmanager
-def _silent_line() -> Iterator[Show]:
-    yield lambda *_: None
-
-
-@contextmanager
-def _lines(description: str, total: int | None, done: int, unit: str) -> Iterator[Advance]:
-    started = time.monotonic()
+def _plain() -> Iterator[_Draw]:
+    """Lines of the log, far between."""
     is_due = _pace()
 
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
+    def draw(text: str, figures: str, _done: float, _total: float | None) -> None:
         if is_due():
-            seconds = time.monotonic() - started
-            logger.info("%s: %s after %.0f s", description, _amount(done, total, unit), seconds)
+            logger.info("%s%s", text, figures)
 
-    yield advance
+    yield draw
 
 
 @contextmanager
-def _plain_line() -> Iterator[Show]:
-    is_due = _pace()
+def _live(columns: Sequence[ProgressColumn], total: int | None, done: int) -> Iterator[_Draw]:
+    """Columns on the terminal, once the step has taken long enough."""
+    # stdout is for results, and may lead elsewhere.
+    display = Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False, auto_refresh=False
+    )
+    display.add_task("", total=total, completed=done)
+    (task,) = display.tasks
+    next_time = time.monotonic() + _SHOW_AFTER_S
+    stderr = sys.stderr
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stderr
+    ]
 
-    def show(text: str, _fraction: float | None) -> None:
-        if is_due():
-            logger.info("%s", text)
+    def draw(text: str, _figures: str, done: float, total: float | None) -> None:
+        nonlocal next_time
+        task.total = total
+        display.update(task.id, description=text, completed=done)
+        if time.monotonic() < next_time:
+            return
+        next_time = time.monotonic() + _REDRAWN_EVERY_S
+        if display in _shown:
+            display.refresh()
+            return
+        _shown.append(display)
+        display.start()
+        for handler in handlers:
+            # Which rich has replaced by one that writes above the display.
+            handler.setStream(sys.stderr)
 
-    yield show
+    try:
+        yield draw
+    finally:
+        for handler in handlers:
+            handler.setStream(stderr)
+        if display in _shown:
+            display.stop()
+            _shown.remove(display)
 
 
 def _pace() -> Callable[[], bool]:
@@ -161,84 +198,3 @@ def _amount(done: int, total: int | None, unit: str) -> str:
     if not total:
         return f"{done // scale} {unit}".rstrip()
     return f"{done // scale} of {total // scale} {unit}".rstrip() + f" ({100 * done // total}%)"
-
-
-@contextmanager
-def _live(description: str, total: int | None, done: int, unit: str) -> Iterator[Advance]:
-    amount = DownloadColumn() if unit == BYTES else MofNCompleteColumn()
-    display = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        amount,
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        # It is for results, and may lead elsewhere.
-        redirect_stdout=False,
-        refresh_per_second=_REFRESHES_PER_S,
-    )
-    task = display.add_task(description, total=total, completed=done)
-    with _displayed(display) as display_if_due:
-
-        def advance(count: int) -> None:
-            display.advance(task, count)
-            display_if_due()
-
-        yield advance
-
-
-@contextmanager
-def _live_line() -> Iterator[Show]:
-    display = Progress(
-        BarColumn(_BAR_WIDTH),
-        # One line whatever the terminal's width, so that a child process can write over it.
-        TextColumn(
-            "{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
-        ),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        auto_refresh=False,
-    )
-    display.add_task("")
-    (task,) = display.tasks
-    with _displayed(display) as display_if_due:
-
-        def show(text: str, fraction: float | None) -> None:
-            task.description = text
-            task.total, task.completed = None if fraction is None else 1.0, fraction or 0.0
-            display_if_due()
-            if display.live.is_started:
-                display.refresh()
-
-        yield show
-
-
-@contextmanager
-def _displayed(display: Progress) -> Iterator[Callable[[], None]]:
-    """What puts the display on the terminal once the step has taken long enough."""
-    show_at = time.monotonic() + _SHOW_AFTER_S
-    stderr = sys.stderr
-    handlers = [
-        handler
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and handler.stream is stderr
-    ]
-
-    def display_if_due() -> None:
-        if display.live.is_started or time.monotonic() < show_at:
-            return
-        _displayed_now.append(display)
-        display.start()
-        for handler in handlers:
-            # Which rich has replaced by one that writes above the display.
-            handler.setStream(sys.stderr)
-
-    try:
-        yield display_if_due
-    finally:
-        for handler in handlers:
-            handler.setStream(stderr)
-        if display in _displayed_now:
-            display.stop()
-            _displayed_now.remove(display)

@@ -1,13 +1,13 @@
 """`python -m harness.report RUN`: make a run's page again, and a picture of it."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import EXIT_INTERRUPTED, ConfigError
-from harness.machine.command import OneLineParser, one_line_errors
+from harness.errors import ConfigError
+from harness.machine import command
+from harness.machine.command import OneLineParser
 from harness.report.screenshots import browser
 from harness.report.write import write
 
@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with one_line_errors() as ending:
+
+    def body() -> None:
         options = parser().parse_args(arguments)
         _check("width", options.width, _WIDTHS_PX)
         if options.height is not None:
@@ -44,12 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = write(options.run)
         sys.stdout.write(f"{file}\n")
         if chromium:
-            with browser.tab(chromium) as page:
-                page.show_as(width_px=options.width, theme=options.theme)
-                page.open(file)
-                options.screenshot.write_bytes(page.picture(options.height))
+            picture = browser.picture(
+                chromium, file, width_px=options.width, height_px=options.height, theme=options.theme
+            )
+            options.screenshot.write_bytes(picture)
             sys.stdout.write(f"{options.screenshot}\n")
-    return ending.code
+
+    return command.run(body)
 
 
 def _check(name: str, given: int, possible: range) -> None:
@@ -68,7 +69,4 @@ def _chromium() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # while the libraries were being imported
-        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(main())

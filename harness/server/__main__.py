@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, EXIT_USAGE, HarnessError, ServerError
-from harness.machine.command import CommandParser
+from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, ConfigError, ServerError
+from harness.machine import command
+from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server import launch
 from harness.server.lifecycle import (
@@ -28,23 +29,20 @@ from harness.server.lifecycle import (
 
 def main(arguments: Sequence[str] | None = None, state_dir: Path = SERVER_STATE_DIR) -> int:
     """Carry out one command line; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    options = _parser().parse_args(arguments)
-    try:
-        return int(_COMMANDS[options.command](options, state_dir))
-    except HarnessError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    except (OSError, ValueError) as error:
-        # The state folder cannot be written, or what is in it is damaged.
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+
+    def body() -> int:
+        options = _parser().parse_args(arguments)
+        try:
+            return _COMMANDS[options.command](options, state_dir)
+        except ValueError as error:
+            # What is in the state folder is damaged.
+            raise ConfigError(str(error)) from error
+
+    return command.run(body, level=logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(prog="python -m harness.server", description="Start and stop the Triton server.")
+    parser = OneLineParser(prog="python -m harness.server", description="Start and stop the Triton server.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|logs")
 
     def add(name: str, what: str) -> argparse.ArgumentParser:
@@ -126,8 +124,11 @@ def _logs(options: argparse.Namespace, state_dir: Path) -> int:
     log = state_dir / LOG_FILE
     if not log.exists():
         raise ServerError(f"there is no log yet ({log}); start the server first")
-    command = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
-    return subprocess.run(command, check=False).returncode
+    tail = ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
+    try:
+        return subprocess.run(tail, check=False).returncode
+    except KeyboardInterrupt:  # how --follow is left
+        return EXIT_INTERRUPTED
 
 
 def _show(title: str, info: ServerInfo) -> None:

@@ -2,15 +2,14 @@
 
 import argparse
 import contextlib
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.machine import paths
-from harness.machine.command import OneLineParser, one_line_errors
+from harness.machine import command, paths
+from harness.machine.command import OneLineParser
 from harness.machine.environment import cpu_count
 from harness.run import runner
 from harness.run.config import tuning
@@ -60,9 +59,9 @@ def _table(given: str | None) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with one_line_errors() as ending:
+    """Run the command line and return its exit code."""
+
+    def body() -> None:
         given: dict[str, Any] = vars(_parser().parse_args(arguments))
         table = _table(given.pop("table"))
         # Settings are not a matter of what is on the images.
@@ -79,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         what = f"{config.model} {config.platform} {scenario}"
                         sys.stdout.write(f"{what}: {short(found.choice)} {found.figure}\n")
                         sys.stdout.flush()
-    return ending.code
+
+    return command.run(body)
 
 
 if __name__ == "__main__":

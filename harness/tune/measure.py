@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from harness.errors import EXIT_SERVER, HarnessError
+from harness.machine import command
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.calibration import Calibrator, Stopwatch
 from harness.run.worker.endpoints import connected
@@ -44,15 +44,12 @@ def measure(job: Job) -> float:
 
 
 def main() -> int:
-    """Measure the job named on the command line."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        figure = measure(read_job(Path(sys.argv[1])))
-    except HarnessError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_SERVER
-    sys.stdout.write(f"{figure}\n")
-    return 0
+    """Measure the job named on the command line; return the exit code."""
+
+    def body() -> None:
+        sys.stdout.write(f"{measure(read_job(Path(sys.argv[1])))}\n")
+
+    return command.run(body, level=logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from harness.errors import ConfigError
 from harness.machine import paths
-from harness.report.screenshots import browser
-from harness.report.screenshots.browser import Tab
+from harness.report.screenshots.browser import NAMES, find
+from tests.integration import browser
+from tests.integration.browser import Tab
 
 PHONE_PX, DESKTOP_PX = 390, 1280
 CHARTS = {
@@ -52,11 +56,21 @@ def runs(repository_server, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture(scope="module")
 def tab() -> Iterator[Tab]:
-    found = browser.find()
+    found = find()
     if found is None:
-        pytest.skip(f"no browser on PATH ({', '.join(browser.NAMES)}): apt-get install chromium")
+        pytest.skip(f"no browser on PATH ({', '.join(NAMES)}): apt-get install chromium")
     with browser.tab(found) as one:
         yield one
+
+
+def test_a_browser_that_dies_is_an_error_and_no_endless_wait(tmp_path: Path) -> None:
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(ConfigError, match="ended by itself"), browser.tab(str(program)):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
 def opened(tab: Tab, file: Path, **shown: object) -> None:
@@ -168,22 +182,28 @@ def test_a_comparison_fits_a_telephone_and_has_a_curve_for_each_run(
     assert tab.evaluate("document.querySelectorAll('path.series-1, path.series-2').length") == 4
 
 
-def test_a_screenshot_is_as_wide_as_asked_for_and_as_long_as_the_page(
+def test_a_screenshot_is_as_wide_as_asked_for_as_long_as_the_page_and_in_the_theme(
     tab: Tab, runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    picture = tmp_path / "page.png"
-
-    def size(*options: object) -> tuple[int, int]:
-        ended = module("harness.report", runs["mobilenet"], "--screenshot", picture, *options)
+    def picture(*options: object) -> npt.NDArray[np.uint8]:
+        file = tmp_path / "page.png"
+        ended = module("harness.report", runs["mobilenet"], "--screenshot", file, *options)
         assert ended.returncode == 0, ended.stderr
-        header = picture.read_bytes()[:24]
-        assert header.startswith(b"\x89PNG")
-        return int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+        return cv2.imread(str(file))
 
-    assert size("--width", 800, "--height", 600) == (800, 600)
-    width, height = size("--width", 800)
+    assert picture("--width", 800, "--height", 600).shape == (600, 800, 3)
+    height, width, _ = picture("--width", 800).shape
     assert width == 800
     assert height > 1500
+    # As the browser that these tests drive lays it out; a telephone has two pixels for one of CSS.
+    opened(tab, runs["mobilenet"] / "report.html", width_px=PHONE_PX)
+    laid_out = tab.evaluate("document.documentElement.scrollHeight")
+    phone = picture("--width", PHONE_PX, "--theme", "dark")
+    assert phone.shape == (pytest.approx(2 * laid_out, abs=8), 2 * PHONE_PX, 3)
+    assert phone[0].max() < 40
+    # Nothing but the ground below the last line, and the last line is there.
+    assert (phone[-40:] == phone[-1, 0]).all()
+    assert (phone[-200:] != phone[-1, 0]).any()
 
 
 def module(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:

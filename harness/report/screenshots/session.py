@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.errors import EXIT_USAGE
+from harness.machine import command
 
 _COLUMNS = 112
 _FROM_ELSEWHERE = re.compile(r"<!--.*?-->\s*|@font-face \{\{.*?\}\}\s*", re.DOTALL)
@@ -34,20 +35,20 @@ def main(arguments: Sequence[str]) -> int:
             "usage: python -m harness.report.screenshots.session FILE.svg COMMAND [ARGUMENT ...]\n"
         )
         return EXIT_USAGE
-    file, *command = arguments
-    lines = []
-    try:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    file, *words = arguments
+
+    def body() -> int:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        lines = []
         with process:
             assert process.stdout is not None
             for line in process.stdout:
                 sys.stdout.write(line)
                 lines.append(line)
-        Path(file).write_text(picture(command, "".join(lines)), encoding="utf-8")
-    except OSError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return EXIT_USAGE
-    return process.returncode
+        Path(file).write_text(picture(words, "".join(lines)), encoding="utf-8")
+        return process.returncode
+
+    return command.run(body)
 
 
 if __name__ == "__main__":

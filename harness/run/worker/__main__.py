@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.answers.precision import is_full
 from harness.errors import EXIT_SERVER, HarnessError
+from harness.machine.command import log_to_stderr
 from harness.models import manifest
 from harness.run.mlperf import loadgen
 from harness.run.mlperf.plan import Mode, Plan
@@ -181,11 +182,7 @@ def main() -> int:
     job = read_job(Path(sys.argv[1]))
     pipe = int(sys.argv[2]) if len(sys.argv) > 2 else None
     is_over_bar = pipe is not None and sys.stderr.isatty()
-    logging.basicConfig(
-        level=os.environ.get("HARNESS_LOG", "INFO"),
-        format=(CLEAR_LINE if is_over_bar else "") + "%(message)s",
-        stream=sys.stderr,
-    )
+    log_to_stderr(os.environ.get("HARNESS_LOG", "INFO"), CLEAR_LINE if is_over_bar else "")
     try:
         with Reporter(pipe) as reporter:
             outcome = run_job(job, reporter)

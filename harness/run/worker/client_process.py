@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import functools
 import json
+import logging
 import queue
 import socket
 import struct
@@ -27,6 +28,7 @@ import numpy as np
 from harness.answers.payloads import payload_floats
 from harness.data.sample_file import SampleFile
 from harness.errors import InferenceError, RequestFailed
+from harness.machine import command
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.run.worker.qsl import MessageStore, Requests, Samples, SharedMemoryRequests
@@ -270,14 +272,15 @@ async def _serve(assignment: Assignment, connection: socket.socket) -> None:
         await served.has_ended.wait()
 
 
-def main() -> None:
-    """Serve the process that started this one until it closes the connection."""
-    assignment = Assignment(**json.loads(sys.argv[1]))
-    try:
+def main() -> int:
+    """Serve the process that started this one until it closes the connection; return the exit code."""
+
+    def body() -> None:
+        assignment = Assignment(**json.loads(sys.argv[1]))
         asyncio.run(_serve(assignment, socket.socket(fileno=int(sys.argv[2]))))
-    except RequestFailed as error:
-        sys.exit(f"error: {error}")
+
+    return command.run(body, level=logging.WARNING)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

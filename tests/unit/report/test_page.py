@@ -202,11 +202,38 @@ def test_an_impossible_picture_is_one_line_and_exit_code_2(write_run, capsys, op
     assert f"error: {option} 5 is impossible" in capsys.readouterr().err
 
 
-def test_a_browser_that_dies_is_an_error_and_no_endless_wait(tmp_path) -> None:
-    program = tmp_path / "chromium"
-    program.write_text("#!/bin/sh\nexit 1\n")
-    program.chmod(0o755)
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(ConfigError, match="ended by itself"), browser.tab(str(program)):
-        pass
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+@pytest.mark.parametrize(
+    ("program", "complaint"),
+    [("exit 1", "makes no picture; does it run headless by hand?"), ("sleep 9", "does not end within 1 s")],
+)
+def test_a_browser_that_fails_is_one_line_and_no_endless_wait(
+    write_run, tmp_path, monkeypatch, capsys, program: str, complaint: str
+) -> None:
+    chromium = tmp_path / "chromium"
+    chromium.write_text(f"#!/bin/sh\nexec {program}\n".replace("exec exit", "exit"))
+    chromium.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(browser, "_TIMEOUT_S", 1.0)
+    assert command.main([str(write_run("a")), "--screenshot", str(tmp_path / "a.png")]) == 2
+    assert capsys.readouterr().err == f"error: {chromium} {complaint}\n"
+    assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.skipif(browser.find() is None, reason="no browser on PATH: apt-get install chromium")
+def test_a_picture_ends_where_the_page_ends(tmp_path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(
+        "<!doctype html><meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src "
+        "'unsafe-inline'\"><style>* { margin: 0; background: #fff } @media (prefers-color-scheme: dark) "
+        "{ * { background: #000 } }</style><div style='height: 1234px'>&lt;a &quot;page&quot;&gt;</div>"
+    )
+
+    def picture(width_px: int, theme: str, height_px: int | None = None) -> tuple[tuple[int, ...], int]:
+        png = browser.picture(browser.find(), page, width_px=width_px, height_px=height_px, theme=theme)
+        image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+        return image.shape, int(image[-1, -1])
+
+    assert picture(700, "light") == ((1234, 700), 255)
+    assert picture(700, "light", 2000) == ((1234, 700), 255)
+    # Two pixels for one of CSS, as on a telephone.
+    assert picture(300, "dark", 400) == ((800, 600), 0)

@@ -1,10 +1,15 @@
 """The state file of a server: only one of our own is acted on."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from harness.machine.paths import PROJECT_ROOT
 from harness.server import lifecycle
 from harness.server.__main__ import main
 
@@ -42,3 +47,24 @@ def test_what_a_dead_server_of_ours_has_left_is_removed(tmp_path: Path) -> None:
     assert lifecycle.running(tmp_path) is None
     assert not lifecycle.stop(None, tmp_path)
     assert not file.exists()
+
+
+def test_to_follow_the_log_ends_on_ctrl_c_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "server.log").write_text("a line\n")
+    code = (
+        "import sys; from pathlib import Path; from harness.server.__main__ import main;"
+        "sys.exit(main(['logs', '--follow'], Path(sys.argv[1])))"
+    )
+    following = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline() == "a line\n"
+    os.killpg(following.pid, signal.SIGINT)  # as a terminal does
+    assert following.communicate(timeout=10) == ("", "")
+    assert following.returncode == 130
