@@ -27,6 +27,15 @@ EXPIRY_INTERVAL_S = 0.5
 _RECEIVE_BYTES = 1 << 18
 _MOST_PARTS = 512
 """Of one system call; Linux takes no more than 1024."""
+_KEEPALIVE = {
+    socket.TCP_KEEPIDLE: 4,
+    socket.TCP_KEEPINTVL: 2,
+    socket.TCP_KEEPCNT: 3,
+    socket.TCP_USER_TIMEOUT: 10_000,
+}
+"""A peer that has vanished is noticed after 10 s, whether it owes us an acknowledgement or not: seconds,
+seconds,
+probes, ms."""
 _TIMEOUT = struct.Struct("ll")
 """Seconds and microseconds, as SO_RCVTIMEO and SO_SNDTIMEO take them."""
 
@@ -41,6 +50,9 @@ def _connect(url: str) -> socket.socket:
     try:
         connected = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE.items():
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError as error:
         raise failed(Status.UNAVAILABLE, f"cannot connect to {url}: {error.strerror or error}") from error
     return connected
@@ -59,9 +71,10 @@ def _send(connected: socket.socket, unsent: list[Buffer]) -> None:
             unsent[0] = memoryview(unsent[0])[sent:]
 
 
-def _lost(error: OSError | None) -> InferenceError:
+def _lost(connection: Connection, error: OSError | None = None) -> InferenceError:
     reason = (error.strerror or str(error)) if error else "closed by the server"
-    return failed(Status.UNAVAILABLE, f"the connection is lost: {reason}")
+    farewell = f" ({connection.farewell})" if connection.farewell else ""
+    return failed(Status.UNAVAILABLE, f"the connection is lost: {reason}{farewell}")
 
 
 class BlockingChannel:
@@ -111,11 +124,11 @@ class BlockingChannel:
                 if count := connected.recv_into(self._buffer):
                     connection.receive(self._buffer[:count])
                 else:
-                    connection.fail(_lost(None))
+                    connection.fail(_lost(connection))
             except BlockingIOError:
                 pass  # The kernel's timeout, which is not shorter than ours.
             except OSError as error:
-                connection.fail(_lost(error))
+                connection.fail(_lost(connection, error))
             except ProtocolError as error:
                 connection.fail(error)
             if not outcomes and time.monotonic() >= deadline:
@@ -159,9 +172,9 @@ class _Line:
         self.connection = Connection(url, INFER)
         self._loop.add_reader(connected, self._read)
 
-    def call(self, request: Message, done: Done) -> None:
+    def call(self, request: Message, done: Done, began: float | None) -> None:
         """Send a request, together with all others of this turn of the event loop."""
-        self.connection.call(request, done)
+        self.connection.call(request, done, began)
         self.flush_soon()
 
     def flush_soon(self) -> None:
@@ -180,7 +193,7 @@ class _Line:
                 self._loop.add_writer(self._socket, self._flush)
             return
         except OSError as error:
-            self._end(_lost(error))
+            self._end(_lost(self.connection, error))
             return
         if self._is_full:
             self._is_full = False
@@ -192,10 +205,10 @@ class _Line:
         except BlockingIOError:
             return
         except OSError as error:
-            self._end(_lost(error))
+            self._end(_lost(self.connection, error))
             return
         if not count:
-            self._end(_lost(None))
+            self._end(_lost(self.connection))
             return
         try:
             self.connection.receive(self._buffer[:count])
@@ -205,7 +218,7 @@ class _Line:
         if self.connection.unsent:
             self.flush_soon()
         if self.connection.is_closing and self.connection.is_idle:
-            self._end(_lost(None))
+            self._end(_lost(self.connection))
 
     def _end(self, error: InferenceError) -> None:
         self.close()
@@ -224,8 +237,10 @@ class Channel:
 
     def __init__(self, url: str, timeout_s: float, line: _Line) -> None:
         self._url, self._timeout_s, self._line = url, timeout_s, line
-        self._postponed: list[tuple[Message, Done]] = []
-        """What was asked while there is no connection; a task makes one."""
+        self._left: list[_Line] = []
+        """Lines that the server closes: what it has seen of them is still being answered."""
+        self._postponed: list[tuple[Message, Done, float]] = []
+        """What was asked while there is no connection, and when; a task makes one."""
         self._loop = asyncio.get_running_loop()
         self._expiry = self._loop.call_later(EXPIRY_INTERVAL_S, self._expire)
 
@@ -247,38 +262,45 @@ class Channel:
 
         The outcome is the serialised ModelInferResponse, or what `BlockingChannel.infer` would raise.
         """
+        self._infer(request, done, time.monotonic())
+
+    def _infer(self, request: Message, done: Done, began: float) -> None:
         if self._line.connection.is_closing:
             if not self._postponed:
                 self._reconnecting = self._loop.create_task(self._reconnect())
-            self._postponed.append((request, done))
+            self._postponed.append((request, done, began))
         else:
-            self._line.call(request, functools.partial(self._ended, request, done))
+            self._line.call(request, functools.partial(self._ended, request, done, began), began)
 
-    def _ended(self, request: Message, done: Done, outcome: bytes | InferenceError) -> None:
-        if isinstance(outcome, NotProcessed):
-            self.infer(request, done)
+    def _ended(self, request: Message, done: Done, began: float, outcome: bytes | InferenceError) -> None:
+        if isinstance(outcome, NotProcessed) and time.monotonic() < began + self._timeout_s:
+            self._infer(request, done, began)
         else:
             done(outcome)
 
     async def _reconnect(self) -> None:
         failure: InferenceError | None = None
+        self._left.append(self._line)
         try:
             self._line = await self._new_line(self._url)
         except InferenceError as error:
             failure = error
         postponed, self._postponed = self._postponed, []
-        for request, done in postponed:
+        for request, done, began in postponed:
             if failure:
                 done(failure)
             else:
-                self.infer(request, done)
+                self._infer(request, done, began)
 
     def _expire(self) -> None:
-        self._line.connection.expire(time.monotonic() - self._timeout_s)
-        self._line.flush_soon()
+        self._left = [line for line in self._left if not line.connection.is_idle]
+        for line in (self._line, *self._left):
+            line.connection.expire(time.monotonic() - self._timeout_s)
+            line.flush_soon()
         self._expiry = self._loop.call_later(EXPIRY_INTERVAL_S, self._expire)
 
     async def close(self) -> None:
         """Close the connection; inferences under way never end."""
         self._expiry.cancel()
-        self._line.close()
+        for line in (self._line, *self._left):
+            line.close()

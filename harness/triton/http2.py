@@ -75,6 +75,7 @@ _END_STREAM = _ACK = 0x1
 _END_HEADERS = 0x4
 _PADDED = 0x8
 _PRIORITY = 0x20
+_PRIORITY_BYTES = 5
 
 _REFUSED = 0x7
 _CANCEL = 0x8
@@ -98,6 +99,11 @@ _HTTP_STATUS = {
 _FATAL = (Status.UNAVAILABLE, Status.NOT_FOUND, Status.UNIMPLEMENTED)
 """No later request can succeed either."""
 
+_REOPENED = (0x0, _REFUSED, _CANCEL)
+"""Resets of an open call between two of its messages that say nothing against another call: no error,
+refused,
+cancelled; so a proxy ends what has been open for long."""
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD = struct.Struct(">BHBBI")
 """Of a frame: length (24 bits), type, flags, stream."""
@@ -108,9 +114,11 @@ _MESSAGE_HEAD = struct.Struct(">BI")
 _DEFAULT_WINDOW = 65_535
 _LARGEST_WINDOW = 2**31 - 1
 _DEFAULT_FRAME = 16_384
+_LARGEST_FRAME = 2**24 - 1
 _OUR_FRAME = 1 << 20
 _RENEW_AT = 1 << 30
-"""Bytes received until the server is told that it may send as many more."""
+"""Bytes received, on the connection or in one call, until the server is told that it may send as many
+more."""
 _LAST_STREAM = 2**31 - 1
 _TOO_SHORT = "the server sent a frame that is too short"
 
@@ -128,18 +136,38 @@ def failed(status: Status, details: str) -> RequestFailed:
     return RequestFailed(f"{status.name}: {details}", is_fatal=status in _FATAL)
 
 
-class Call:
+class _Inbox:
+    """What the server may send us (RFC 9113, 5.2): of a connection, and of each call on it."""
+
+    __slots__ = ("unrenewed",)
+
+    def __init__(self) -> None:
+        self.unrenewed = 0
+
+    def take(self, count: int) -> int:
+        """Count bytes that came; how many more the server is to be told of, 0 while it has room enough."""
+        self.unrenewed += count
+        if self.unrenewed < _RENEW_AT:
+            return 0
+        more, self.unrenewed = self.unrenewed, 0
+        return more
+
+
+class Call(_Inbox):
     """A call under way."""
 
-    __slots__ = ("began", "data", "done", "http_status", "stays_open", "stream")
+    __slots__ = ("began", "data", "done", "has_answered", "http_status", "stays_open", "stream")
 
-    def __init__(self, done: Done, *, stays_open: bool) -> None:
+    def __init__(self, done: Done, *, stays_open: bool, began: float | None = None) -> None:
+        super().__init__()
         self.done = done
         self.stays_open = stays_open
-        self.began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
         self.stream = 0
         self.data = b""
         self.http_status = ""
+        self.has_answered = False
+        """Whether a call that stays open has answered any message."""
 
 
 class _Upload:
@@ -185,9 +213,11 @@ class Connection:
         self._has_settings = False
         self._largest_frame = _DEFAULT_FRAME
         self._window, self._first_window = _DEFAULT_WINDOW, _DEFAULT_WINDOW
-        self._unrenewed = 0
+        self._inbox = _Inbox()
         self.is_closing = False
         """No new call may be made on it."""
+        self.farewell = ""
+        """Why the server closes it, in its own words, once it has said so."""
         settings = (
             (_Setting.ENABLE_PUSH, 0),
             (_Setting.INITIAL_WINDOW_SIZE, _LARGEST_WINDOW),
@@ -204,9 +234,15 @@ class Connection:
         """Whether no call is under way."""
         return not self._calls and not self._waiting
 
-    def call(self, message: Message, done: Done) -> None:
-        """Make a call: `done` hears of its end, when `fail` is called at the latest."""
-        self._begin(message, Call(done, stays_open=False))
+    def call(self, message: Message, done: Done, began: float | None = None) -> None:
+        """Make a call: `done` hears of its end, when `fail` is called at the latest.
+
+        Args:
+            message: the request.
+            done: is told the outcome.
+            began: when the request was first made, by the monotonic clock; now if not given.
+        """
+        self._begin(message, Call(done, stays_open=False, began=began))
 
     def open(self, message: Message, done: Done) -> Call:
         """Make a call that can be given more messages; `done` hears of every answer, and last of an error."""
@@ -252,14 +288,15 @@ class Connection:
     def expire(self, began_before: float) -> None:
         """Fail the calls that began before a time of the monotonic clock."""
         error = failed(Status.DEADLINE_EXCEEDED, "no answer in time")
-        # In the order in which they began.
+        # Not in the order in which they began: those that were made again keep their first time.
+        late = [call for _, call in self._waiting if call.began < began_before]
+        self._waiting = deque(pair for pair in self._waiting if pair[1].began >= began_before)
         for stream, call in list(self._calls.items()):
-            if call.began >= began_before:
-                break
-            self._drop(stream)
-            self._end(stream, error)
-        while self._waiting and self._waiting[0][1].began < began_before:
-            self._waiting.popleft()[1].done(error)
+            if call.began < began_before:
+                self._drop(stream)
+                self._end(stream, error)
+        for call in late:
+            call.done(error)
 
     def fail(self, error: InferenceError) -> None:
         """End all calls: the connection is lost."""
@@ -324,7 +361,9 @@ class Connection:
         elif kind == _Frame.HEADERS:
             payload = _unpadded(flags, payload)
             if flags & _PRIORITY:
-                payload = payload[5:]
+                if len(payload) < _PRIORITY_BYTES:
+                    raise ProtocolError(_TOO_SHORT)
+                payload = payload[_PRIORITY_BYTES:]
             self._take_block(flags, stream, payload)
         elif kind == _Frame.CONTINUATION and self._headers_of:
             stream, first_flags, fragments = self._headers_of
@@ -337,9 +376,10 @@ class Connection:
             self._widen(stream, _word(payload))
         elif kind == _Frame.RST_STREAM:
             self._uploads.pop(stream, None)
-            self._end(stream, _reset(_word(payload)))
+            if call := self._calls.get(stream):
+                self._end(stream, _reset(call, _word(payload)))
         elif kind == _Frame.GOAWAY:
-            self._go_away(_word(payload))
+            self._go_away(payload)
 
     def _take_settings(self, payload: bytes) -> None:
         if not self._has_settings:
@@ -359,10 +399,14 @@ class Connection:
         elif setting == _Setting.MAX_CONCURRENT_STREAMS:
             self._most_streams = value
         elif setting == _Setting.INITIAL_WINDOW_SIZE:
+            if value > _LARGEST_WINDOW:
+                raise ProtocolError(f"the server has room for {value} bytes, more than there can be")
             for upload in self._uploads.values():
                 upload.window += value - self._first_window
             self._first_window = value
         elif setting == _Setting.MAX_FRAME_SIZE:
+            if not _DEFAULT_FRAME <= value <= _LARGEST_FRAME:
+                raise ProtocolError(f"the server takes frames of {value} bytes, which cannot be")
             self._largest_frame = value
 
     def _widen(self, stream: int, more: int) -> None:
@@ -374,23 +418,27 @@ class Connection:
             upload.window += more
             self._upload(stream)
 
-    def _go_away(self, last_stream: int) -> None:
+    def _go_away(self, payload: bytes) -> None:
+        last_stream, code = _word(payload), _word(payload[_WORD.size :])
+        text = payload[2 * _WORD.size :].decode(errors="replace")
+        self.farewell = f"HTTP/2 error {code}{': ' if text else ''}{text}"
         self.is_closing = True
         unseen = [self._calls.pop(stream) for stream in list(self._calls) if stream > last_stream]
         unseen += [call for _, call in self._waiting]
         self._waiting.clear()
         for call in unseen:
-            call.done(NotProcessed("the server closes the connection"))
+            call.done(NotProcessed(f"the server closes the connection ({self.farewell})"))
 
     def _take_data(self, flags: int, stream: int, payload: bytes) -> None:
-        self._unrenewed += len(payload)
-        if self._unrenewed >= _RENEW_AT:
-            self.unsent.append(_frame(_Frame.WINDOW_UPDATE, 0, 0, _WORD.pack(self._unrenewed)))
-            self._unrenewed = 0
+        # All of a frame counts, its padding too.
+        if more := self._inbox.take(len(payload)):
+            self.unsent.append(_frame(_Frame.WINDOW_UPDATE, 0, 0, _WORD.pack(more)))
+        data = _unpadded(flags, payload)
         call = self._calls.get(stream)
         if call is None:
             return
-        data = _unpadded(flags, payload)
+        if more := call.take(len(payload)):
+            self.unsent.append(_frame(_Frame.WINDOW_UPDATE, 0, stream, _WORD.pack(more)))
         call.data = call.data + data if call.data else data
         if call.stays_open:
             _take_messages(call)
@@ -456,10 +504,10 @@ def message_body(message: Message) -> bytes:
     return message[_MESSAGE_HEAD.size :]
 
 
-def _reset(code: int) -> InferenceError:
-    """Why the server reset a stream, by HTTP/2's error code."""
-    if code == _REFUSED:
-        return NotProcessed("the server refused the stream")
+def _reset(call: Call, code: int) -> InferenceError:
+    """Why the server reset a call, by HTTP/2's error code."""
+    if code == _REFUSED or (call.has_answered and code in _REOPENED):
+        return NotProcessed(f"the server refused the stream (HTTP/2 error {code})")
     status = _RESET_STATUS.get(code, Status.INTERNAL)
     return failed(status, f"the server reset the stream (HTTP/2 error {code})")
 
@@ -474,10 +522,11 @@ def _take_messages(call: Call) -> None:
         if len(call.data) < end:
             break
         message, call.data = call.data[_MESSAGE_HEAD.size : end], call.data[end:]
+        call.has_answered = True
         call.done(message)
 
 
-def _outcome(call: Call, trailers: dict[str, str]) -> bytes | RequestFailed:
+def _outcome(call: Call, trailers: dict[str, str]) -> bytes | InferenceError:
     """The response, or the error, of a call that has ended."""
     code = trailers.get("grpc-status")
     if code is None:
@@ -486,6 +535,8 @@ def _outcome(call: Call, trailers: dict[str, str]) -> bytes | RequestFailed:
     if code != "0":
         status = _STATUS.get(code, Status.UNKNOWN)
         return failed(status, unquote(trailers.get("grpc-message", "")))
+    if call.stays_open and call.has_answered:
+        return NotProcessed("the server ended the call between two messages")
     if call.stays_open:
         return failed(Status.UNAVAILABLE, "the server ended the call")
     data = call.data
@@ -514,4 +565,8 @@ def _word(payload: bytes) -> int:
 
 
 def _unpadded(flags: int, payload: bytes) -> bytes:
-    return payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload
+    if not flags & _PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise ProtocolError(_TOO_SHORT)
+    return payload[1 : len(payload) - payload[0]]

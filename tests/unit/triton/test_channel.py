@@ -8,11 +8,15 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import hpack
+import hyperframe.frame
 import pytest
 
 from harness.errors import InferenceError, RequestFailed
@@ -39,6 +43,8 @@ def echo_each(requests: Iterator[bytes], context: grpc.ServicerContext) -> Itera
         if request == b"hang up":
             return
         yield echo(request, context)
+        if request == b"answer and hang up":
+            return
 
 
 class Handler(grpc.GenericRpcHandler):
@@ -161,6 +167,12 @@ def test_a_closed_channel_connects_anew_with_the_next_request(rpc: Rpc) -> None:
             channel.close()
 
 
+def test_a_call_that_ends_between_two_messages_is_opened_again_and_nothing_fails() -> None:
+    bodies = [b"a", b"answer and hang up", b"b", b"answer and hang up", b"answer and hang up", b"c"]
+    with server() as (url, _):
+        assert Blocking().ask(url, *bodies) == bodies
+
+
 def test_a_call_that_ends_with_an_answer_is_followed_by_another() -> None:
     encoder = hpack.Encoder()
 
@@ -261,3 +273,96 @@ def test_a_call_on_an_old_connection_is_followed_by_another_on_a_new_one() -> No
         while time.monotonic() < end:
             assert channel.infer(framed(b"x"), TIMEOUT_S) == b"x"
         channel.close()
+
+
+class H2Peer(threading.Thread):
+    """A server on HTTP/2's level: `on_call(peer, connection, stream)` hears of each whole request."""
+
+    def __init__(self, on_call: Any) -> None:
+        super().__init__(daemon=True)
+        self.on_call = on_call
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"127.0.0.1:{self.listening.getsockname()[1]}"
+        self.connections = 0
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            connected, _ = self.listening.accept()
+            self.connections += 1
+            threading.Thread(target=self.serve, args=(connected,), daemon=True).start()
+
+    def serve(self, connected: socket.socket) -> None:
+        config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+        connection = h2.connection.H2Connection(config)
+        connection.initiate_connection()
+        connected.sendall(connection.data_to_send())
+        with connected:
+            while received := connected.recv(1 << 16):
+                for event in connection.receive_data(received):
+                    if isinstance(event, h2.events.StreamEnded):
+                        self.on_call(self, connection, event.stream_id)
+                connected.sendall(connection.data_to_send())
+
+    def answer(self, connection: Any, stream: int, body: bytes) -> None:
+        connection.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
+        connection.send_data(stream, framed(body))
+        connection.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+
+def test_what_a_server_that_goes_away_has_seen_expires_and_the_rest_is_answered_by_the_next() -> None:
+    def on_call(peer: H2Peer, connection: Any, stream: int) -> None:
+        if peer.connections > 1:
+            peer.answer(connection, stream, b"by the next")
+        elif stream == 3:
+            # h2 would close the connection with its own method.
+            frame = hyperframe.frame.GoAwayFrame(0, last_stream_id=1, error_code=0)
+            connection._data_to_send += frame.serialize()
+
+    found = OnAnEventLoop().ask(H2Peer(on_call).url, b"a", b"b", timeout_s=1.0)
+    assert str(found[0]) == "DEADLINE_EXCEEDED: no answer in time"
+    assert found[1] == b"by the next"
+
+
+def test_a_request_that_is_refused_again_and_again_keeps_its_first_deadline(client: Any) -> None:
+    def refuse(_peer: H2Peer, connection: Any, stream: int) -> None:
+        connection.reset_stream(stream, error_code=7)
+
+    class Refusing(H2Peer):
+        """An open call has no end: it is refused with its first bytes."""
+
+        def serve(self, connected: socket.socket) -> None:
+            config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
+            connection = h2.connection.H2Connection(config)
+            connection.initiate_connection()
+            connected.sendall(connection.data_to_send())
+            with connected, suppress(OSError):
+                while received := connected.recv(1 << 16):
+                    for event in connection.receive_data(received):
+                        if isinstance(event, h2.events.RequestReceived):
+                            refuse(self, connection, event.stream_id)
+                    time.sleep(0.02)
+                    connected.sendall(connection.data_to_send())
+
+    (found,) = client.ask(Refusing(refuse).url, b"a", timeout_s=0.5)
+    assert isinstance(found, InferenceError)
+
+
+@pytest.mark.parametrize("ours", [Blocking, OnAnEventLoop])
+def test_what_a_server_said_before_it_closed_the_connection_is_in_the_message(ours: Any) -> None:
+    frame = hyperframe.frame.GoAwayFrame(
+        0, last_stream_id=1, error_code=11, additional_data=b"too_many_pings"
+    )
+
+    def serve() -> None:
+        connected, _ = listening.accept()
+        with connected:
+            connected.sendall(hyperframe.frame.SettingsFrame(0).serialize())
+            connected.recv(1 << 16)
+            connected.sendall(frame.serialize())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        (lost,) = ours().ask(f"127.0.0.1:{listening.getsockname()[1]}", b"a")
+    assert "the connection is lost" in str(lost)
+    assert "HTTP/2 error 11: too_many_pings" in str(lost)

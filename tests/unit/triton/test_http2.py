@@ -1,10 +1,11 @@
 """The bytes of calls and answers, against frames put together and taken apart here."""
 
 import struct
+import time
 
 import hpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import InferenceError, RequestFailed
@@ -321,6 +322,78 @@ def test_a_server_that_goes_away_answers_what_it_has_seen(peer: Peer) -> None:
     assert peer.connection.is_idle
 
 
+def test_what_a_server_says_when_it_goes_away_reaches_the_message(peer: Peer) -> None:
+    peer.call(b"")
+    peer.connection.receive(frame(GOAWAY, 0, 0, struct.pack(">II", 0, 11) + b"too_many_pings"))
+    assert "HTTP/2 error 11: too_many_pings" in str(peer.failure())
+    assert peer.connection.farewell == "HTTP/2 error 11: too_many_pings"
+
+
+def test_a_call_that_is_made_again_is_late_by_its_first_time(peer: Peer) -> None:
+    now = time.monotonic()
+    peer.call(b"new")
+    peer.connection.call(message(b"old"), peer.outcomes.append, now - 100)
+    peer.connection.expire(now - 50)
+    assert str(peer.failure()) == "DEADLINE_EXCEEDED: no answer in time"
+    peer.connection.receive(peer.answer(1, b"in time"))
+    assert peer.outcomes[1] == b"in time"
+
+
+@pytest.mark.parametrize("code", [0, 7, 8])
+def test_an_open_call_that_is_reset_between_two_messages_may_be_opened_again(peer: Peer, code: int) -> None:
+    call = peer.connection.open(message(b"one"), peer.outcomes.append)
+    peer.connection.receive(peer.headers(1, FIRST) + frame(DATA, 0, 1, message(b"1")))
+    peer.connection.send(call, message(b"two"))
+    peer.connection.receive(frame(RST_STREAM, 0, 1, struct.pack(">I", code)))
+    assert peer.outcomes[0] == b"1"
+    assert isinstance(peer.outcomes[1], NotProcessed)
+
+
+def test_an_open_call_that_ends_between_two_messages_may_be_opened_again(peer: Peer) -> None:
+    peer.connection.open(message(b"one"), peer.outcomes.append)
+    peer.connection.receive(peer.headers(1, FIRST) + frame(DATA, 0, 1, message(b"1")))
+    peer.connection.receive(peer.headers(1, OK, END_STREAM))
+    assert isinstance(peer.outcomes[1], NotProcessed)
+
+
+def test_an_open_call_that_ends_before_its_first_answer_has_failed(peer: Peer) -> None:
+    peer.connection.open(message(b"one"), peer.outcomes.append)
+    peer.connection.receive(peer.headers(1, FIRST) + peer.headers(1, OK, END_STREAM))
+    assert str(peer.failure()) == "UNAVAILABLE: the server ended the call"
+
+
+def any_frames() -> st.SearchStrategy[list[bytes]]:
+    """Frames of any kind with any payload, some of them as a server would send them."""
+    random = st.builds(
+        frame,
+        st.sampled_from([*range(10), 77]),
+        st.integers(0, 255),
+        st.sampled_from([0, 1, 2, 3, 99]),
+        st.one_of(
+            st.binary(max_size=40),
+            st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2**32 - 1)), max_size=2).map(
+                lambda pairs: b"".join(struct.pack(">HI", *pair) for pair in pairs)
+            ),
+        ),
+    )
+    return st.lists(random, min_size=1, max_size=12)
+
+
+@settings(max_examples=500, deadline=None)
+@given(any_frames())
+def test_whatever_comes_only_a_protocol_error_comes_out(frames: list[bytes]) -> None:
+    peer = Peer()
+    peer.call(b"x" * 100)
+    peer.connection.open(message(b"y"), peer.outcomes.append)
+    try:
+        for one in frames:
+            peer.connection.receive(one)
+            peer.call(b"z")
+    except ProtocolError as error:
+        peer.connection.fail(error)
+    assert all(isinstance(outcome, bytes | InferenceError) for outcome in peer.outcomes)
+
+
 def test_pings_and_settings_are_acknowledged(peer: Peer) -> None:
     peer.frames()
     peer.connection.receive(frame(PING, 0, 0, b"12345678") + frame(PING, ACK, 0, b"87654321"))
@@ -367,7 +440,10 @@ def test_room_for_answers_is_renewed(peer: Peer, monkeypatch: pytest.MonkeyPatch
     peer.connection.receive(peer.headers(1, FIRST) + frame(DATA, 0, 1, bytes(900)))
     assert peer.frames() == []
     peer.connection.receive(frame(DATA, 0, 1, bytes(200)))
-    assert peer.frames() == [(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1100))]
+    # Of the connection and, since a call may stay open for as long as a run takes, of the call.
+    assert peer.frames() == [(WINDOW_UPDATE, 0, stream, struct.pack(">I", 1100)) for stream in (0, 1)]
+    peer.connection.receive(frame(DATA, PADDED, 7, b"\x02" + bytes(999)))
+    assert peer.frames() == [(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1000))]
 
 
 @pytest.mark.parametrize(
@@ -376,6 +452,13 @@ def test_room_for_answers_is_renewed(peer: Peer, monkeypatch: pytest.MonkeyPatch
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak HTTP/2"),
         (frame(RST_STREAM, 0, 1, b"\0"), "too short"),
         (frame(SETTINGS, 0, 0, b"\0"), "too short"),
+        (frame(DATA, PADDED, 1), "too short"),
+        (frame(DATA, PADDED, 99), "too short"),
+        (frame(DATA, PADDED, 1, b"\x05abc"), "too short"),
+        (frame(HEADERS, END_HEADERS | PRIORITY, 1, b"1234"), "too short"),
+        (frame(GOAWAY, 0, 0, b"\0\0\0\0"), "too short"),
+        (setting(5, 0), "frames of 0 bytes"),
+        (setting(4, 2**31), "more than there can be"),
         (frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff"), "malformed headers"),
     ],
 )
