@@ -15,10 +15,11 @@ from harness.machine import paths
 from harness.machine.processes import start_module
 from harness.models.model_config import model_config, to_json
 from harness.run import runner
+from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode
-from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.run.results.bottleneck import Evidence, Setup, evidence_of
 from harness.run.serving import check_served, executed_precision
@@ -104,9 +105,8 @@ class Session:
 
     def tuning(self, scenario: Scenario) -> Tuning:
         """What the harness would choose."""
-        config = self._prepared.config
-        rule = rules(config.round, config.spec, scenario)
-        return runner.tuning_of(self._prepared, [self._client], rule, scenario)
+        test = ScenarioPlan(self._prepared.config, scenario)
+        return test.tuning(self._prepared.manifest.variant, [self._client.url])
 
     def ours(self, scenario: Scenario, tuning: Tuning, *, seconds: float, rate: float | None = None) -> Ours:
         """Run LoadGen as the harness does, for a given time whatever the number of queries.
@@ -124,8 +124,7 @@ class Session:
         origins = {**asked.provenance, "time": "harness.bench", "qps": "harness.bench"}
         config = dataclasses.replace(asked, time_s=seconds, qps=rate, provenance=origins)
         prepared = dataclasses.replace(self._prepared, config=config)
-        rule = rules(config.round, config.spec, scenario)
-        plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
+        plan = ScenarioPlan(config, scenario).plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
         plan = dataclasses.replace(plan, min_query_count=1)
         log_dir = self._log_dir("ours", scenario)
         outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir, self._precision)
@@ -157,7 +156,7 @@ class Session:
             samples=str(self._prepared.samples),
             scenario=scenario,
             in_flight=tuning.in_flight * tuning.client_batch,
-            samples_per_query=rules(config.round, config.spec, scenario).samples_per_query,
+            samples_per_query=ScenarioPlan(config, scenario).rule.samples_per_query,
             arrivals=str(Path(ours.log_dir) / timeline.FILE_NAME),
             seconds=seconds,
             outcome=str(log_dir / "outcome.json"),

@@ -20,13 +20,13 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.model_config import model_config, to_json
 from harness.run import progress
-from harness.run.config import planning
 from harness.run.config.run_config import RunConfig, RunMode
+from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
-from harness.run.judgement import judge
+from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import Rules, Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared, prepare
 from harness.run.results.result import Result, Unmeasured, test_folder, write_result
 from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
@@ -82,12 +82,10 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
 
 
 def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:
-    config = prepared.config
     truths = Truths(prepared)
     loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
-    for scenario in config.scenarios:
-        for bound_s in planning.bounds_s(config, scenario):
-            yield _run_scenario(prepared, truths, loaders, scenario, bound_s)
+    for test in scenarios_of(prepared.config):
+        yield _run_scenario(prepared, truths, loaders, test)
 
 
 @contextlib.contextmanager
@@ -117,17 +115,12 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def _run_scenario(
-    prepared: Prepared,
-    truths: Truths,
-    loaders: Sequence[ModelLoader],
-    scenario: Scenario,
-    bound_s: float | None,
+    prepared: Prepared, truths: Truths, loaders: Sequence[ModelLoader], test: ScenarioPlan
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     clients = [loader.client for loader in loaders]
-    rule = rules(config.round, config.spec, scenario)
-    tuning = tuning_of(prepared, clients, rule, scenario)
+    scenario, tuning = test.scenario, test.tuning(variant, [client.url for client in clients])
     versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     settings = to_json(model_config(entry, variant, tuning.server))
@@ -140,7 +133,7 @@ def _run_scenario(
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
-        plan = make_plan(prepared, scenario, mode, rule, bound_s)
+        plan = test.plan(mode, len(prepared.dataset.samples))
         log_dir = test_folder(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
@@ -148,7 +141,7 @@ def _run_scenario(
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
-    result = judge(prepared, truths, scenario, rule, bound_s, folder, outcomes, tuning, precision)
+    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, precision))
     server_details = {
         "version": versions[0],
         "urls": [client.url for client in clients],
@@ -201,18 +194,6 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
 
 
-def tuning_of(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
-    """The settings of both sides for one scenario."""
-    urls = [client.url for client in clients]
-    return planning.tuning_of(prepared.config, prepared.manifest.variant, urls, rule, scenario)
-
-
-def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
-    """The round's rules, shortened where the user asked for that."""
-    count = len(prepared.dataset.samples)
-    return planning.make_plan(prepared.config, count, scenario, mode, rule, bound_s)
-
-
 def _length(plan: Plan) -> str:
     if plan.mode == Mode.ACCURACY:
         return "every sample once"
@@ -245,7 +226,7 @@ def job_of(
         in_flight=tuning.in_flight,
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
-        has_hint=planning.qps(config, plan.scenario) is not None,
+        has_hint=ScenarioPlan(config, plan.scenario).rate is not None,
         precision=precision,
     )
 

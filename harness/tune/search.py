@@ -20,9 +20,10 @@ from harness.models.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Platform, Variant
 from harness.run import runner
 from harness.run.config import tuning
+from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Choice, Measured
 from harness.run.mlperf.plan import Mode
-from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.run.serving import ModelLoader, check_served
 from harness.run.worker.job import Job
@@ -118,8 +119,8 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     """
     config, variant = prepared.config, prepared.manifest.variant
     loader = ModelLoader(client, prepared.manifest.entry)
-    rule = rules(config.round, config.spec, scenario)
-    choices = candidates(variant, scenario, threads, rule.samples_per_query)
+    per_query = ScenarioPlan(config, scenario).rule.samples_per_query
+    choices = candidates(variant, scenario, threads, per_query)
     rate = _server_rate(prepared, loader, threads) if scenario == Scenario.SERVER else 1.0
     found = search(
         choices,
@@ -152,20 +153,20 @@ def _measure(
     prepared: Prepared, loader: ModelLoader, scenario: Scenario, choice: Choice, threads: int, rate: float
 ) -> float:
     config, facts = prepared.config, prepared.manifest
-    rule = rules(config.round, config.spec, scenario)
+    test = ScenarioPlan(config, scenario)
     trial = tuning.tune(
         config.spec,
         facts.variant,
         scenario,
         threads=threads,
-        samples_per_query=rule.samples_per_query,
+        samples_per_query=test.rule.samples_per_query,
         max_batchsize=None,
         device=config.device,
         choice=choice,
     )
     loader.load(to_json(model_config(facts.entry, facts.variant, trial.server)))
     check_served(loader.client, facts.entry, facts.variant, trial)
-    plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
+    plan = test.plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
     with tempfile.TemporaryDirectory() as folder:
         plan = dataclasses.replace(plan, target_qps=rate)
         job = runner.job_of(prepared, [loader.client], plan, trial, Path(folder))

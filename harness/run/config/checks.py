@@ -10,8 +10,6 @@ from harness.run.config.run_config import COCO, SYNTHETIC, RunConfig, RunMode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.user_conf import MIN_DURATION, TARGET_LATENCY, TARGET_QPS
 
-_PACED = (Scenario.SERVER, Scenario.OFFLINE)
-
 
 def check(config: RunConfig) -> None:
     """See that a request can be carried out.
@@ -157,7 +155,7 @@ def no_effect(config: RunConfig) -> tuple[str, ...]:
     multi, server = Scenario.MULTI_STREAM, Scenario.SERVER
     of = {
         "--max-latency": (config.max_latency_s or None, {server}),
-        "--qps": (config.qps, set(_PACED)),
+        "--qps": (config.qps, {server, Scenario.OFFLINE}),
         "--queries-single": (config.queries_single, {Scenario.SINGLE_STREAM}),
         "--queries-multi": (config.queries_multi, {multi, server}),
         "--queries-offline": (config.queries_offline, {Scenario.OFFLINE}),

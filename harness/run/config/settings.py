@@ -13,12 +13,12 @@ from harness.machine import paths
 from harness.machine.environment import cpu_count
 from harness.models import get_variant
 from harness.models.spec import Variant
-from harness.run.config import planning
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.config.run_config import SYNTHETIC, RunConfig
+from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import Rules, Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 
 _FIELDS = {
     "scenario": "scenarios",
@@ -30,7 +30,7 @@ _FIELDS = {
 """Of RunConfig, where they are not called like the option."""
 _IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
 """Options whose effect is the value of another one."""
-_PACED = (Scenario.SERVER, Scenario.OFFLINE)
+_CALIBRATED = "calibrated"
 
 
 @dataclass(frozen=True)
@@ -85,60 +85,44 @@ def _of_model(variant: Variant) -> dict[str, Any]:
     }
 
 
-def of_test(
-    config: RunConfig,
-    rule: Rules,
-    scenario: Scenario,
-    bound_s: float | None,
-    tuning: Tuning,
-    plan: Plan | None = None,
-) -> list[Setting]:
+def of_test(test: ScenarioPlan, tuning: Tuning, plan: Plan | None = None) -> list[Setting]:
     """What the request comes to in one scenario.
 
     Args:
-        config: the request.
-        rule: what the round asks for.
-        scenario: how the model is queried.
-        bound_s: Server's latency bound, None for the round's.
+        test: the scenario.
         tuning: how server and client are set up.
         plan: as LoadGen was told, with the rates that were measured before; None before a run.
     """
-    return [*_plan_settings(config, rule, scenario, bound_s, plan), *_tuning_settings(config, tuning)]
+    return [*_plan_settings(test, plan), *_tuning_settings(test.config, tuning)]
 
 
-def _plan_settings(
-    config: RunConfig, rule: Rules, scenario: Scenario, bound_s: float | None, plan: Plan | None
-) -> Iterator[Setting]:
-    asked = plan or planning.make_plan(config, config.count, scenario, Mode.PERFORMANCE, rule, bound_s)
-    duration = planning.duration_ms(config, rule, scenario)
-    count = planning.queries(config, rule, scenario)
-    yield Setting("shortest duration, s", asked.min_duration_ms / 1000, duration.origin)
+def _plan_settings(test: ScenarioPlan, plan: Plan | None) -> Iterator[Setting]:
+    config, scenario = test.config, test.scenario
+    asked = plan or test.plan(Mode.PERFORMANCE, config.count)
+    yield Setting("shortest duration, s", asked.min_duration_ms / 1000, test.duration.origin)
     unit = "samples" if scenario == Scenario.OFFLINE else "queries"
-    yield Setting(f"fewest {unit}", asked.min_query_count, count.origin)
-    samples = planning.performance_samples(config, rule, scenario)
+    yield Setting(f"fewest {unit}", asked.min_query_count, test.queries.origin)
+    samples = test.performance_samples
     origin = samples.origin
     if asked.performance_sample_count < samples.value:
         origin = config.provenance["count"] if config.count else "size of the data set"
     yield Setting("samples to draw from", asked.performance_sample_count, origin)
     if scenario == Scenario.MULTI_STREAM:
-        size = planning.samples_per_query(config, rule, scenario)
-        yield Setting("samples per query", asked.samples_per_query, size.origin)
+        yield Setting("samples per query", asked.samples_per_query, test.samples_per_query.origin)
     if scenario == Scenario.SERVER:
-        bound = planning.bound_ns(config, rule, bound_s)
-        yield Setting("latency bound, ms", asked.server_target_latency_ns / 1e6, bound.origin)
-    if scenario in _PACED:
-        rate = planning.qps(config, scenario)
-        value = asked.target_qps if rate or plan else None
+        yield Setting("latency bound, ms", asked.server_target_latency_ns / 1e6, test.bound.origin)
+    if scenario in PACED:
         yield Setting(
             "offered rate, queries/s" if scenario == Scenario.SERVER else "expected rate, samples/s",
-            value,
-            rate.origin if rate else planning.CALIBRATED,
+            asked.target_qps if test.rate or plan else None,
+            test.rate.origin if test.rate else _CALIBRATED,
         )
     elif plan:
-        yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, planning.CALIBRATED)
-    yield Setting("seed of the sample set", asked.qsl_seed, f"round {rule.round}")
-    yield Setting("seed of the sample order", asked.sample_index_seed, f"round {rule.round}")
-    yield Setting("seed of the schedule", asked.schedule_seed, f"round {rule.round}")
+        yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, _CALIBRATED)
+    by_round = f"round {test.rule.round}"
+    yield Setting("seed of the sample set", asked.qsl_seed, by_round)
+    yield Setting("seed of the sample order", asked.sample_index_seed, by_round)
+    yield Setting("seed of the schedule", asked.schedule_seed, by_round)
 
 
 def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
@@ -208,11 +192,8 @@ def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
         ConfigError: this machine's table of measured settings is damaged.
     """
     variant = get_variant(config.spec, config.platform)
-    for scenario in config.scenarios:
-        rule = rules(config.round, config.spec, scenario)
-        tuning = planning.tuning_of(config, variant, config.urls, rule, scenario)
-        for bound_s in planning.bounds_s(config, scenario):
-            yield scenario, of_test(config, rule, scenario, bound_s, tuning)
+    for test in scenarios_of(config):
+        yield test.scenario, of_test(test, test.tuning(variant, config.urls))
 
 
 def _setting_line(setting: Setting) -> str:

@@ -12,12 +12,13 @@ import pytest
 from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.data.dataset import Dataset, Sample
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, Parity
-from harness.run.config import planning
 from harness.run.config.resolution import resolve
-from harness.run.judgement import judge
+from harness.run.config.run_config import RunMode
+from harness.run.config.scenario import scenarios_of
+from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.run.results.result import Result
 from harness.run.results.result import test_folder as folder_of
@@ -61,7 +62,6 @@ class Run:
         self.outcomes: dict[Mode, Outcome] = {}
         self.given: Mapping[str, Any] = MINIMAL
         self.precision: str | None = None
-        self.bound_s: float | None = None
 
     def ended(
         self, mode: Mode, log: Mapping[str, Any], answers: Sequence[bytes] = (), *, errors: Sequence[str] = ()
@@ -114,28 +114,13 @@ class Run:
         prepared = self.prepared()
         config = prepared.config
         (scenario,) = config.scenarios
-        rule = rules(config.round, config.spec, scenario)
         if not self.outcomes:
-            mode = Mode.FIND_PEAK if config.mode == Mode.FIND_PEAK else Mode.PERFORMANCE
+            mode = Mode.FIND_PEAK if config.mode == RunMode.FIND_PEAK else Mode.PERFORMANCE
             self.ended(mode, OF_EACH[scenario])
-        tuning = _tuning(prepared, scenario)
-        return judge(
-            prepared,
-            Truths(prepared),
-            scenario,
-            rule,
-            self.bound_s,
-            self.folder,
-            self.outcomes,
-            tuning,
-            self.precision,
-        )
-
-
-def _tuning(prepared: Prepared, scenario: Scenario) -> Any:
-    config = prepared.config
-    rule = rules(config.round, config.spec, scenario)
-    return planning.tuning_of(config, prepared.manifest.variant, config.urls, rule, scenario)
+        test = list(scenarios_of(config))[-1]
+        tuning = test.tuning(prepared.manifest.variant, config.urls)
+        ended = Ended(self.folder, self.outcomes, tuning, self.precision)
+        return judge(prepared, Truths(prepared), test, ended)
 
 
 def _line(key: str, value: Any, *, is_error: bool = False) -> str:
@@ -483,7 +468,6 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
     run.ended(Mode.PERFORMANCE, OF_EACH[Scenario.SERVER])
     as_run = Plan(Scenario.SERVER, Mode.PERFORMANCE, 5000, 838, 4, 1, 200_000_000, 1, 2, 3, target_qps=38.5)
     run.outcomes[Mode.PERFORMANCE] = Outcome(plan=as_run)
-    run.bound_s = 0.2
     result = run.judged(scenario="Server", time="5", max_latency="0.1,0.2", threads="1")
     found = {setting["name"]: (setting["value"], setting["origin"]) for setting in result.details["settings"]}
     expected = {
