@@ -18,7 +18,6 @@ from harness.models.spec import ModelSpec, Platform, Variant, Weights
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
 SUFFIXES: dict[Platform, tuple[str, ...]] = {
     Platform.TENSORFLOW: (".pb", ""),
     Platform.TENSORFLOW_SAVEDMODEL: (".pb", ""),
