@@ -96,7 +96,7 @@ class Session:
         config = to_json(model_config(self._entry, variant, tuning.server)) if is_override else None
         self._client.load(self._entry, config)
         check_served(self._client, self._entry, variant, tuning)
-        wanted = self._prepared.config.precision
+        wanted = self._prepared.config.choice.precision
         self._precision = executed_precision([self._client], self._entry, variant, wanted)
 
     def close(self) -> None:
@@ -122,7 +122,8 @@ class Session:
         """
         asked = self._prepared.config
         origins = {**asked.provenance, "time": "harness.bench", "qps": "harness.bench"}
-        config = dataclasses.replace(asked, time_s=seconds, qps=rate, provenance=origins)
+        changes = dataclasses.replace(asked.changes, time_s=seconds, qps=rate)
+        config = dataclasses.replace(asked, changes=changes, provenance=origins)
         prepared = dataclasses.replace(self._prepared, config=config)
         plan = ScenarioPlan(config, scenario).plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
         plan = dataclasses.replace(plan, min_query_count=1)
@@ -133,7 +134,7 @@ class Session:
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"
             )
         loaded = plan.performance_sample_count * prepared.manifest.variant.input.sample_bytes
-        return _ours(log_dir, outcome, scenario, tuning, loaded, config.client_processes)
+        return _ours(log_dir, outcome, scenario, tuning, loaded, config.server.client_processes)
 
     def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, ours: Ours) -> Plain:
         """Run the plain loop, with as many samples under way as the harness has.

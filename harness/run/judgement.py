@@ -83,7 +83,7 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         scenario=scenario,
         folder=folder,
         is_official=not deviations,
-        is_quick=config.is_quick,
+        is_quick=config.request.is_quick,
         deviations=deviations,
         reasons=(*found.failures, *found.reasons),
         is_failed=bool(found.failures),

@@ -54,7 +54,7 @@ def run(config: RunConfig) -> Iterator[Result]:
     Raises:
         HarnessError: the next scenario could not be measured.
     """
-    files.check_writable(config.output)
+    files.check_writable(config.output.output)
     prepared = prepare(config)
     with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
@@ -71,11 +71,12 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     Raises:
         HarnessError: no server.
     """
-    files.check_writable(configs[0].output)
+    files.check_writable(configs[0].output.output)
     with servers(configs[0]) as (urls, _):
         for config in configs:
             try:
-                yield from run(dataclasses.replace(config, urls=urls))
+                server = dataclasses.replace(config.server, urls=urls)
+                yield from run(dataclasses.replace(config, server=server))
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
@@ -91,12 +92,12 @@ def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Itera
 @contextlib.contextmanager
 def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
     """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
-    running = None if config.urls else lifecycle.running()
+    running = None if config.server.urls else lifecycle.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
         logger.info("the running server serves %s: starting another one", running.repository)
         running = None
-    if config.urls or running:
-        urls = config.urls or ((running.grpc_url,) if running else ())
+    if config.server.urls or running:
+        urls = config.server.urls or ((running.grpc_url,) if running else ())
         logger.info("using the server at %s", ", ".join(urls))
         yield urls, False
         return
@@ -126,10 +127,10 @@ def _run_scenario(
     settings = to_json(model_config(entry, variant, tuning.server))
     are_ours = [loader.load(settings) for loader in loaders]
     live = [check_served(client, entry, variant, tuning) for client in clients]
-    precision = executed_precision(clients, entry, variant, config.precision)
+    precision = executed_precision(clients, entry, variant, config.choice.precision)
     folder = _new_folder(config, entry, scenario)
-    modes = _MODES[config.mode]
-    if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
+    modes = _MODES[config.request.mode]
+    if (config.request.accuracy or config.output.save_images) and Mode.ACCURACY not in modes:
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
@@ -147,7 +148,7 @@ def _run_scenario(
         "urls": [client.url for client in clients],
         "config": live[0],
         "is_config_ours": all(are_ours),
-        "client_processes": config.client_processes,
+        "client_processes": config.server.client_processes,
         "tuning": dataclasses.asdict(tuning),
     }
     path = write_result(result, server_details)
@@ -188,7 +189,7 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
         folder / "pictures",
         prepared.dataset,
         payloads,
-        prepared.config.save_images or boxes.IN_EVERY_REPORT,
+        prepared.config.output.save_images or boxes.IN_EVERY_REPORT,
         is_contiguous=detection.is_contiguous,
     )
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
@@ -213,14 +214,14 @@ def job_of(
     config = prepared.config
     return Job(
         urls=tuple(client.url for client in clients),
-        processes=config.client_processes,
+        processes=config.server.client_processes,
         entry=prepared.manifest.entry,
         entry_dir=str(prepared.entry_dir),
         graph_sha256=prepared.manifest.graph_sha256,
         samples=str(prepared.samples),
         log_dir=str(log_dir),
         outcome=str(log_dir / "outcome.json"),
-        transport=config.transport,
+        transport=config.server.transport,
         segment=f"mlperf-samples-{os.getpid()}-{time.monotonic_ns()}",
         client_batch=tuning.client_batch,
         in_flight=tuning.in_flight,
@@ -278,8 +279,8 @@ def _new_folder(config: RunConfig, entry: str, scenario: Scenario) -> Path:
     """A results folder of this scenario's own."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{entry}_{scenario}"
     for number in range(1, 1000):
-        folder = config.output / (stem if number == 1 else f"{stem}-{number}")
+        folder = config.output.output / (stem if number == 1 else f"{stem}-{number}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-    raise ConfigError(f"{config.output} has a thousand results of this second")
+    raise ConfigError(f"{config.output.output} has a thousand results of this second")

@@ -161,7 +161,7 @@ def _measure(
         threads=threads,
         samples_per_query=test.rule.samples_per_query,
         max_batchsize=None,
-        device=config.device,
+        device=config.server.device,
         choice=choice,
     )
     loader.load(to_json(model_config(facts.entry, facts.variant, trial.server)))

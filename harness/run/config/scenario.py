@@ -45,43 +45,43 @@ class ScenarioPlan:
     @property
     def rule(self) -> Rules:
         """What the round asks for."""
-        return rules(self.config.round, self.config.spec, self.scenario)
+        return rules(self.config.changes.round, self.config.spec, self.scenario)
 
     @property
     def duration(self) -> Sourced:
         """The shortest duration of a test in milliseconds; 0 where a number of queries ends it."""
-        config = self.config
-        if config.time_s is not None:
-            return self._asked(max(1, int(config.time_s * 1000)), "time")
+        changes = self.config.changes
+        if changes.time_s is not None:
+            return self._asked(max(1, int(changes.time_s * 1000)), "time")
         if listed := self._listed(MIN_DURATION):
             return listed
-        if config.count is not None:
+        if changes.count is not None:
             return self._asked(0, "count")
         return self._of_round(self.rule.min_duration_ms)
 
     @property
     def queries(self) -> Sourced:
         """The fewest queries of a test; in Offline the fewest samples of its one query."""
-        config, scenario = self.config, self.scenario
-        if asked := config.queries(scenario):
+        changes, scenario = self.config.changes, self.scenario
+        if asked := changes.queries(scenario):
             names = {Scenario.SINGLE_STREAM: "queries_single", Scenario.OFFLINE: "queries_offline"}
             return self._asked(asked, names.get(scenario, "queries_multi"))
         if listed := self._listed(MIN_QUERY_COUNT):
             return listed
-        if config.time_s is not None:
+        if changes.time_s is not None:
             return Sourced(QUICK_MIN_QUERIES[scenario], "fewest that LoadGen can judge")
-        if config.count is not None:
+        if changes.count is not None:
             # A quick run asks every sample about once; else --count is the reference's: so many queries.
-            about_once = -(-config.count // self.samples_per_query.value)
-            return self._asked(about_once if config.is_quick else config.count, "count")
+            about_once = -(-changes.count // self.samples_per_query.value)
+            return self._asked(about_once if self.config.request.is_quick else changes.count, "count")
         return self._of_round(self.rule.min_query_count)
 
     @property
     def samples_per_query(self) -> Sourced:
         """Of MultiStream; 1 elsewhere."""
         if self.scenario == Scenario.MULTI_STREAM:
-            if self.config.samples_per_query:
-                return self._asked(self.config.samples_per_query, "samples_per_query")
+            if self.config.changes.samples_per_query:
+                return self._asked(self.config.changes.samples_per_query, "samples_per_query")
             if listed := self._listed(SAMPLES_PER_QUERY):
                 return listed
         return self._of_round(self.rule.samples_per_query)
@@ -89,8 +89,8 @@ class ScenarioPlan:
     @property
     def performance_samples(self) -> Sourced:
         """Samples that performance runs draw from, of a data set that is large enough."""
-        if self.config.performance_sample_count:
-            return self._asked(self.config.performance_sample_count, "performance_sample_count")
+        if self.config.changes.performance_sample_count:
+            return self._asked(self.config.changes.performance_sample_count, "performance_sample_count")
         listed = self._listed(PERFORMANCE_SAMPLE_COUNT)
         return listed or Sourced(self.rule.performance_sample_count, "model")
 
@@ -99,8 +99,8 @@ class ScenarioPlan:
         """Queries (Offline: samples) per second; None where it is calibrated, or there is none."""
         if self.scenario not in PACED:
             return None
-        if self.config.qps is not None:
-            return self._asked(self.config.qps, "qps")
+        if self.config.changes.qps is not None:
+            return self._asked(self.config.changes.qps, "qps")
         return self._listed(TARGET_QPS)
 
     @property
@@ -108,7 +108,7 @@ class ScenarioPlan:
         """Server's latency bound in nanoseconds."""
         if self.bound_s is None:
             return self._of_round(self.rule.server_target_latency_ns)
-        origin = self.config.provenance["max_latency"] if self.config.max_latency_s else USER_CONF
+        origin = self.config.provenance["max_latency"] if self.config.changes.max_latency_s else USER_CONF
         return Sourced(int(self.bound_s * 1e9), origin)
 
     def plan(self, mode: Mode, sample_count: int | None) -> Plan:
@@ -143,29 +143,29 @@ class ScenarioPlan:
         Raises:
             ConfigError: this machine's table of measured settings is damaged.
         """
-        config, local = self.config, sum(map(is_on_this_host, urls))
-        are_local = local == len(urls) and config.device != "gpu"
+        asked, local = self.config.server, sum(map(is_on_this_host, urls))
+        are_local = local == len(urls) and asked.device != "gpu"
         # Servers on this machine share its cores.
         own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
         tuning = tune(
-            config.spec,
+            self.config.spec,
             variant,
             self.scenario,
-            threads=config.threads or own_cpus,
+            threads=asked.threads or own_cpus,
             samples_per_query=int(self.samples_per_query.value),
-            max_batchsize=config.max_batchsize,
-            device=config.device,
+            max_batchsize=asked.max_batchsize,
+            device=asked.device,
         )
-        server = dataclasses.replace(tuning.server, precision=config.precision)
-        return dataclasses.replace(tuning, server=server, in_flight=config.in_flight or tuning.in_flight)
+        server = dataclasses.replace(tuning.server, precision=self.config.choice.precision)
+        return dataclasses.replace(tuning, server=server, in_flight=asked.in_flight or tuning.in_flight)
 
     def deviations(self) -> Iterator[str]:
         """What keeps this from being a test by MLPerf's rules, whatever the model's weights and the data."""
         config, rule = self.config, self.rule
         yield from self._changed_rules()
-        if config.mode == RunMode.FIND_PEAK:
+        if config.request.mode == RunMode.FIND_PEAK:
             yield "a search for the peak rate"
-        if not all(map(is_on_this_host, config.urls)):
+        if not all(map(is_on_this_host, config.server.urls)):
             yield "a server on another machine, as in MLPerf's Network division, whose rules are others"
         if not rule.scenario_in_round:
             yield f"round {rule.round} had another MultiStream, or none"
@@ -174,12 +174,12 @@ class ScenarioPlan:
 
     def _changed_rules(self) -> Iterator[str]:
         """What the user asked for instead of what the round says."""
-        config, rule = self.config, self.rule
+        changes, rule = self.config.changes, self.rule
         duration_ms, queries = self.duration.value, self.queries.value
-        if config.time_s is not None or 0 < duration_ms < rule.min_duration_ms:
+        if changes.time_s is not None or 0 < duration_ms < rule.min_duration_ms:
             yield f"{duration_ms / 1000:g} s instead of {rule.min_duration_ms / 1000:g} s"
-        elif config.count is not None:
-            yield f"shortened to --count {config.count}"
+        elif changes.count is not None:
+            yield f"shortened to --count {changes.count}"
         elif queries < rule.min_query_count:
             yield f"{queries:.0f} queries instead of {rule.min_query_count}"
         if self.bound_s is not None:
@@ -194,7 +194,7 @@ class ScenarioPlan:
         return Sourced(value, self.config.provenance[option])
 
     def _listed(self, key: str) -> Sourced | None:
-        value = self.config.user_conf.get(self.scenario, key)
+        value = self.config.changes.user_conf.get(self.scenario, key)
         return Sourced(value, USER_CONF) if value else None
 
     def _of_round(self, value: float) -> Sourced:
@@ -203,10 +203,10 @@ class ScenarioPlan:
 
 def scenarios_of(config: RunConfig) -> Iterator[ScenarioPlan]:
     """The scenarios of a request, in its order; Server once for each latency bound."""
-    for scenario in config.scenarios:
+    for scenario in config.request.scenarios:
         bounds: Sequence[float | None] = (None,)
         if scenario == Scenario.SERVER:
-            listed = config.user_conf.get(scenario, TARGET_LATENCY)
-            bounds = config.max_latency_s or ((listed / 1000,) if listed else bounds)
+            listed = config.changes.user_conf.get(scenario, TARGET_LATENCY)
+            bounds = config.changes.max_latency_s or ((listed / 1000,) if listed else bounds)
         for bound_s in bounds:
             yield ScenarioPlan(config, scenario, bound_s)

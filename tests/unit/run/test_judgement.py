@@ -89,7 +89,7 @@ class Run:
         name = (
             f"{config.model}_{config.platform}_{'e' * 16}_samples{graph}{'_scores' if is_scores else ''}.npy"
         )
-        file = config.cache / "source-labels" / name
+        file = config.data.cache / "source-labels" / name
         file.parent.mkdir(parents=True)
         np.save(file, np.asarray(answers))
 
@@ -113,12 +113,12 @@ class Run:
         self.given = {**self.given, **given}
         prepared = self.prepared()
         config = prepared.config
-        (scenario,) = config.scenarios
+        (scenario,) = config.request.scenarios
         if not self.outcomes:
-            mode = Mode.FIND_PEAK if config.mode == RunMode.FIND_PEAK else Mode.PERFORMANCE
+            mode = Mode.FIND_PEAK if config.request.mode == RunMode.FIND_PEAK else Mode.PERFORMANCE
             self.ended(mode, OF_EACH[scenario])
         test = list(scenarios_of(config))[-1]
-        tuning = test.tuning(prepared.manifest.variant, config.urls)
+        tuning = test.tuning(prepared.manifest.variant, config.server.urls)
         ended = Ended(self.folder, self.outcomes, tuning, self.precision)
         return judge(prepared, Truths(prepared), test, ended)
 

@@ -1,5 +1,6 @@
 """`args` of results.json: their names, their order and their values, which others read."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,11 @@ def test_args_of_a_round_and_of_a_quick_run() -> None:
     assert (official["quiet"], official["is_quick"]) == (True, False)
     quick = resolve({**words, "quick": True}).to_json()
     assert (quick["round"], quick["is_official"], quick["is_quick"]) == ("v6.1", False, True)
+
+
+def test_every_field_of_every_group_is_in_args_once() -> None:
+    config = resolve({"model": "resnet50", "platform": "onnxruntime"})
+    groups = [value for value in vars(config).values() if dataclasses.is_dataclass(value)]
+    names = [field.name for group in groups for field in dataclasses.fields(group)]
+    assert len(groups) == 6
+    assert sorted([*names, "model", "platform", "provenance", "notes"]) == sorted(config.to_json())
