@@ -8,12 +8,12 @@ from pathlib import Path
 
 from converters import command
 from converters.conversion.convert import Request, convert
-from converters.conversion.weights import AUTO, accepts
+from converters.conversion.weights import accepts
 from harness.errors import ConfigError
 from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY, absolute
 from harness.models import MODELS, get_model, get_platform, get_variant
-from harness.models.manifest import OFFICIAL, SEEDED, Manifest
+from harness.models.manifest import AUTO, Manifest, WeightsWord, is_user_file
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
 from harness.models.spec import ModelSpec, Nms
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--weights",
         default=AUTO,
-        metavar="|".join((AUTO, SEEDED, OFFICIAL, "FILE")),
+        metavar="|".join((*WeightsWord, "FILE")),
         help="auto: published weights if they were fetched, else what is there, else seeded; "
         "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite)",
     )
@@ -108,7 +108,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
 
 def _platforms_for(spec: ModelSpec, weights: str) -> list[Platform]:
     """Every platform of the model, or those that a user's file is of use to."""
-    if weights in (AUTO, SEEDED, OFFICIAL):
+    if not is_user_file(weights):
         return list(spec.variants)
     path = absolute(weights)
     platforms = [platform for platform in spec.variants if accepts(spec, platform, path)]

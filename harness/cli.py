@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _level(config: RunConfig) -> int:
-    return logging.DEBUG if config.debug else logging.WARNING if config.quiet else logging.INFO
+    return logging.DEBUG if config.output.debug else logging.WARNING if config.output.quiet else logging.INFO
 
 
 def _run(asked: Invocation) -> int:
@@ -55,13 +55,13 @@ def _run(asked: Invocation) -> int:
 def _filed(config: RunConfig, results: Iterator[Result]) -> Iterator[Result]:
     """Keep --output FILE.json up to date with what was measured."""
     collected: list[Result] = []
-    if config.output_file:
-        files.check_writable(config.output_file.parent)
+    if config.output.output_file:
+        files.check_writable(config.output.output_file.parent)
     for result in results:
         collected.append(result)
-        if config.output_file:
-            write_all(config.output_file, config.max_latency_s, collected)
-            logger.info("all scenarios so far: %s", config.output_file)
+        if config.output.output_file:
+            write_all(config.output.output_file, config.changes.max_latency_s, collected)
+            logger.info("all scenarios so far: %s", config.output.output_file)
         yield result
 
 

@@ -14,14 +14,14 @@ import numpy as np
 
 from converters.conversion import detection_parity, model_files, own_files, parity, publish, weights
 from converters.conversion.parity import Comparison
-from converters.conversion.weights import AUTO, SourceFile
+from converters.conversion.weights import SourceFile
 from converters.formats.graph import shape_in
 from converters.inputs import fixed_inputs
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
 from harness.models import get_variant, manifest
-from harness.models.manifest import GOLDEN_NAME, OFFICIAL, SEEDED, USER_FILE, Manifest
+from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file
 from harness.models.model_config import model_config, to_text
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, is_for
@@ -73,7 +73,7 @@ class Request:
     @property
     def is_own_file(self) -> bool:
         """Whether the weights are a user's file."""
-        return self.weights not in (AUTO, SEEDED, OFFICIAL)
+        return is_user_file(self.weights)
 
     @property
     def default_entry(self) -> str:

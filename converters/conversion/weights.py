@@ -19,8 +19,6 @@ from harness.models.spec import ModelSpec, Variant, Weights
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
-
 
 @dataclass(frozen=True)
 class SourceFile:

@@ -91,9 +91,9 @@ def compare(prepared: Prepared, client: TritonClient, options: Options, folder: 
             f"best of all that was tried); else: {best.latency}, one query after the other"
         )
         try:
-            for scenario in config.scenarios:
+            for scenario in config.request.scenarios:
                 _compare_scenario(result, prepared, session, limit, scenario, options)
-            if {Scenario.SERVER, Scenario.OFFLINE} <= set(config.scenarios):
+            if {Scenario.SERVER, Scenario.OFFLINE} <= set(config.request.scenarios):
                 _compare_loaded(result, prepared, session, options)
         finally:
             session.close()
@@ -113,7 +113,7 @@ def _compare_scenario(
     config = prepared.config
     tuning = session.tuning(scenario)
     session.load(tuning)
-    samples_per_query = rules(config.round, config.spec, scenario).samples_per_query
+    samples_per_query = rules(config.changes.round, config.spec, scenario).samples_per_query
     rate = {
         Scenario.SERVER: _SERVER_LOAD * 1e3 / limit.best.latency_ms,
         Scenario.OFFLINE: limit.best.samples_per_s,

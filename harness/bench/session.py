@@ -15,10 +15,11 @@ from harness.machine import paths
 from harness.machine.processes import start_module
 from harness.models.model_config import model_config, to_json
 from harness.run import runner
+from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode
-from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.run.results.bottleneck import Evidence, Setup, evidence_of
 from harness.run.serving import check_served, executed_precision
@@ -96,7 +97,7 @@ class Session:
         config = to_json(model_config(self._entry, variant, tuning.server)) if is_override else None
         self._client.load(self._entry, config)
         check_served(self._client, self._entry, variant, tuning)
-        wanted = self._prepared.config.precision
+        wanted = self._prepared.config.choice.precision
         self._precision = executed_precision([self._client], self._entry, variant, wanted)
 
     def close(self) -> None:
@@ -105,9 +106,8 @@ class Session:
 
     def tuning(self, scenario: Scenario) -> Tuning:
         """What the harness would choose."""
-        config = self._prepared.config
-        rule = rules(config.round, config.spec, scenario)
-        return runner.tuning_of(self._prepared, [self._client], rule, scenario)
+        test = ScenarioPlan(self._prepared.config, scenario)
+        return test.tuning(self._prepared.manifest.variant, [self._client.url])
 
     def ours(
         self,
@@ -132,10 +132,10 @@ class Session:
         """
         asked = self._prepared.config
         origins = {**asked.provenance, "time": "harness.bench", "qps": "harness.bench"}
-        config = dataclasses.replace(asked, time_s=seconds, qps=rate, provenance=origins)
+        changes = dataclasses.replace(asked.changes, time_s=seconds, qps=rate)
+        config = dataclasses.replace(asked, changes=changes, provenance=origins)
         prepared = dataclasses.replace(self._prepared, config=config)
-        rule = rules(config.round, config.spec, scenario)
-        plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
+        plan = ScenarioPlan(config, scenario).plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
         plan = dataclasses.replace(plan, min_query_count=1)
         log_dir = self._log_dir("ours" if rpc == Rpc.OWN else rpc, scenario)
         outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir, self._precision, rpc)
@@ -144,7 +144,7 @@ class Session:
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"
             )
         loaded = plan.performance_sample_count * prepared.manifest.variant.input.sample_bytes
-        return _ours(log_dir, outcome, scenario, tuning, loaded, config.client_processes)
+        return _ours(log_dir, outcome, scenario, tuning, loaded, config.server.client_processes)
 
     def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, ours: Ours) -> Plain:
         """Run the plain loop, with as many samples under way as the harness has.
@@ -167,7 +167,7 @@ class Session:
             samples=str(self._prepared.samples),
             scenario=scenario,
             in_flight=tuning.in_flight * tuning.client_batch,
-            samples_per_query=rules(config.round, config.spec, scenario).samples_per_query,
+            samples_per_query=ScenarioPlan(config, scenario).rule.samples_per_query,
             arrivals=str(Path(ours.log_dir) / timeline.FILE_NAME),
             seconds=seconds,
             outcome=str(log_dir / "outcome.json"),

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,24 @@ GOLDEN_NAME = "golden.npz"
 `output:<name>` (n, ...). Detectors: `detections`, (m, 7) records of `harness.answers.payloads`."""
 GOLDEN_DETECTIONS = "detections"
 
-SEEDED = "seeded"
-OFFICIAL = "official"
 USER_FILE = "file"
+
+
+class WeightsWord(StrEnum):
+    """Which weights to use, where it is not a file of the user's own."""
+
+    AUTO = "auto"
+    """The published ones if they were fetched, else seeded ones."""
+    SEEDED = "seeded"
+    OFFICIAL = "official"
+
+
+AUTO, SEEDED, OFFICIAL = WeightsWord
+
+
+def is_user_file(weights: str) -> bool:
+    """Whether what was asked for is the path of a user's own file."""
+    return weights not in tuple(WeightsWord)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from harness.answers.precision import BOX_AGREEMENT, is_full
 from harness.errors import InferenceError
 from harness.machine import environment
 from harness.models.manifest import OFFICIAL, SEEDED
-from harness.run.config import planning, settings
-from harness.run.config.run_config import SYNTHETIC, RunConfig, RunMode
+from harness.run.config import settings
+from harness.run.config.run_config import SYNTHETIC
+from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import loadgen, logs, verdict
 from harness.run.mlperf.logs import DetailLog
@@ -25,10 +27,23 @@ from harness.run.preparation import Prepared
 from harness.run.results.result import Result, test_folder
 from harness.run.truth import DATA_SET, Truths
 from harness.run.worker.job import Outcome
-from harness.triton.client import is_on_this_host
 
 _BOX_AGREEMENT_TOLERANCE = 0.01
 """mAP of a served model against its source framework is 1.0 but for rounding (see `answers.agreement`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """One scenario's tests, as they ended."""
+
+    folder: Path
+    """Where LoadGen's logs are."""
+    outcomes: dict[Mode, Outcome]
+    """By mode, of the tests that were started."""
+    tuning: Tuning
+    """How server and client were set up."""
+    precision: str | None = None
+    """What the server calculated in (`harness.answers.precision`)."""
 
 
 @dataclasses.dataclass
@@ -42,47 +57,33 @@ class _Found:
     accuracy: Accuracy | None = None
 
 
-def judge(
-    prepared: Prepared,
-    truths: Truths,
-    scenario: Scenario,
-    rule: Rules,
-    bound_s: float | None,
-    folder: Path,
-    outcomes: dict[Mode, Outcome],
-    tuning: Tuning,
-    precision: str | None = None,
-) -> Result:
+def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) -> Result:
     """Combine what LoadGen logged with what the workers reported.
 
     Args:
         prepared: the model and the data.
         truths: what the answers are compared with.
-        scenario: what was run.
-        rule: what the round asks for.
-        bound_s: Server's latency bound, None for the round's.
-        folder: where LoadGen's logs are.
-        outcomes: by mode, of the tests that were started.
-        tuning: how server and client were set up.
-        precision: what the server calculated in (`harness.answers.precision`).
+        test: the scenario as it was asked for.
+        ended: as it was run.
 
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.
     """
+    folder, outcomes, scenario = ended.folder, ended.outcomes, test.scenario
     found = _Found([failure for outcome in outcomes.values() if (failure := _failure(outcome))])
     for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
         if mode == Mode.ACCURACY:
-            _judge_accuracy(prepared, truths, test_folder(folder, mode), precision, found)
+            _judge_accuracy(prepared, truths, test_folder(folder, mode), ended.precision, found)
         else:
             _judge_performance(test_folder(folder, mode), mode, scenario, found)
-    config, deviations = prepared.config, _deviations(prepared, rule, scenario)
+    config, deviations = prepared.config, (*_deviations(prepared), *test.deviations())
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,
         scenario=scenario,
         folder=folder,
         is_official=not deviations,
-        is_quick=config.is_quick,
+        is_quick=config.request.is_quick,
         deviations=deviations,
         reasons=(*found.failures, *found.reasons),
         is_failed=bool(found.failures),
@@ -93,9 +94,8 @@ def judge(
         args=config.to_json(),
         cmdline=shlex.join(sys.argv),
         time=int(time.time()),
-        precision=precision,
-        details=_details(prepared, rule)
-        | {"settings": _settings(prepared, rule, bound_s, scenario, outcomes, tuning)},
+        precision=ended.precision,
+        details=_details(prepared, test.rule) | {"settings": _settings(prepared, test, ended)},
     )
 
 
@@ -122,20 +122,12 @@ def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, found: _Fo
         found.reasons += verdict.reasons(found.log, scenario)
 
 
-def _settings(
-    prepared: Prepared,
-    rule: Rules,
-    bound_s: float | None,
-    scenario: Scenario,
-    outcomes: dict[Mode, Outcome],
-    tuning: Tuning,
-) -> list[dict[str, Any]]:
+def _settings(prepared: Prepared, test: ScenarioPlan, ended: Ended) -> list[dict[str, Any]]:
     """Every setting of the request and of its first test as it was run."""
-    plan = next((outcome.plan for outcome in outcomes.values() if outcome.plan), None)
-    config = prepared.config
+    plan = next((outcome.plan for outcome in ended.outcomes.values() if outcome.plan), None)
     found = [
-        *settings.of_request(config, prepared.manifest.variant),
-        *settings.of_test(config, rule, scenario, bound_s, tuning, plan),
+        *settings.of_request(test.config, prepared.manifest.variant),
+        *settings.of_test(test, ended.tuning, plan),
     ]
     return [dataclasses.asdict(setting) for setting in found]
 
@@ -178,50 +170,17 @@ def _below_threshold(accuracy: Accuracy) -> list[str]:
     ]
 
 
-def _deviations(prepared: Prepared, rule: Rules, scenario: Scenario) -> tuple[str, ...]:
-    """Everything that keeps this from being a run by MLPerf's rules."""
-    config, dataset, weights = prepared.config, prepared.dataset, prepared.manifest.weights
-    found = []
+def _deviations(prepared: Prepared) -> Iterator[str]:
+    """What keeps model and data from being MLPerf's."""
+    dataset, weights = prepared.dataset, prepared.manifest.weights
     if weights != OFFICIAL:
-        found.append("seeded weights" if weights == SEEDED else "weights from a user's file")
+        yield "seeded weights" if weights == SEEDED else "weights from a user's file"
     if dataset.name == SYNTHETIC:
-        found.append("synthetic images")
+        yield "synthetic images"
     elif not dataset.has_labels:
-        found.append("images without labels")
+        yield "images without labels"
     elif not dataset.is_complete:
-        found.append(f"{len(dataset.samples)} images instead of the whole data set")
-    found += _changed_rules(config, rule, scenario)
-    if config.mode == RunMode.FIND_PEAK:
-        found.append("a search for the peak rate")
-    if not all(map(is_on_this_host, config.urls)):
-        found.append("a server on another machine, as in MLPerf's Network division, whose rules are others")
-    if not rule.scenario_in_round:
-        found.append(f"round {rule.round} had another MultiStream, or none")
-    if not rule.model_in_round:
-        found.append(f"{config.model} is not a benchmark of round {rule.round}")
-    return tuple(found)
-
-
-def _changed_rules(config: RunConfig, rule: Rules, scenario: Scenario) -> list[str]:
-    """What the user asked for instead of what the round says."""
-    found = []
-    duration_ms = planning.duration_ms(config, rule, scenario).value
-    queries = planning.queries(config, rule, scenario).value
-    if config.time_s is not None or 0 < duration_ms < rule.min_duration_ms:
-        found.append(f"{duration_ms / 1000:g} s instead of {rule.min_duration_ms / 1000:g} s")
-    elif config.count is not None:
-        found.append(f"shortened to --count {config.count}")
-    elif queries < rule.min_query_count:
-        found.append(f"{queries:.0f} queries instead of {rule.min_query_count}")
-    if scenario == Scenario.SERVER and planning.bounds_s(config, scenario) != (None,):
-        found.append("another latency bound than MLPerf's")
-    size = planning.samples_per_query(config, rule, scenario).value
-    if size != rule.samples_per_query:
-        found.append(f"{size:.0f} samples in a query instead of {rule.samples_per_query}")
-    samples = planning.performance_samples(config, rule, scenario).value
-    if samples < rule.performance_sample_count:
-        found.append(f"{samples:.0f} samples to draw from instead of {rule.performance_sample_count}")
-    return found
+        yield f"{len(dataset.samples)} images instead of the whole data set"
 
 
 def _score(prepared: Prepared, truths: Truths, log_dir: Path, is_exact: bool) -> Accuracy:

@@ -42,36 +42,36 @@ def prepare(config: RunConfig) -> Prepared:
     dataset = _open_dataset(config)
     entry_dir = _convert(config)
     facts = manifest.load(entry_dir)
-    if config.max_batchsize and config.max_batchsize > facts.variant.batch_limit:
+    if config.server.max_batchsize and config.server.max_batchsize > facts.variant.batch_limit:
         raise ConfigError(
-            f"--max-batchsize {config.max_batchsize} is impossible: {facts.entry} takes at most "
+            f"--max-batchsize {config.server.max_batchsize} is impossible: {facts.entry} takes at most "
             f"{facts.variant.batch_limit} samples at once"
         )
     check_tensors(config, facts.variant)
-    samples = sample_cache.preprocessed(dataset, facts.variant.preprocess, config.cache)
+    samples = sample_cache.preprocessed(dataset, facts.variant.preprocess, config.data.cache)
     return Prepared(config, facts, entry_dir, dataset, samples)
 
 
 def _convert(config: RunConfig) -> Path:
     """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
-    options = ["--model", config.model, "--platform", config.platform, "--weights", config.weights]
-    if config.is_user_file and config.dataset not in (AUTO, COCO, SYNTHETIC):
-        options += ["--recipe", config.dataset]
-    if config.nms is not None:
-        options += ["--nms", config.nms]
+    options = ["--model", config.model, "--platform", config.platform, "--weights", config.choice.weights]
+    if config.choice.is_user_file and config.data.dataset not in (AUTO, COCO, SYNTHETIC):
+        options += ["--recipe", config.data.dataset]
+    if config.choice.nms is not None:
+        options += ["--nms", config.choice.nms]
     return Path(run_converter("converters", *options, "--print-entry").strip())
 
 
 def _open_dataset(config: RunConfig) -> Dataset:
     spec, is_detector = config.spec, config.spec.task == Task.DETECTION
-    if config.dataset_path is not None and config.dataset != SYNTHETIC:
+    if config.data.dataset_path is not None and config.data.dataset != SYNTHETIC:
         return (open_coco if is_detector else open_imagenet)(
-            config.dataset_path, list_file=config.dataset_list, count=config.count
+            config.data.dataset_path, list_file=config.data.dataset_list, count=config.changes.count
         )
-    if config.dataset == AUTO:
+    if config.data.dataset == AUTO:
         logger.warning(
             "no --dataset-path (or DATA_DIR): using synthetic images, so accuracy is the agreement with %s",
             "the source framework",
         )
-    count = config.count or spec.performance_sample_count
+    count = config.changes.count or spec.performance_sample_count
     return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)

@@ -20,13 +20,13 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.model_config import model_config, to_json
 from harness.run import progress
-from harness.run.config import planning
 from harness.run.config.run_config import RunConfig, RunMode
+from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
-from harness.run.judgement import judge
+from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import Rules, Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared, prepare
 from harness.run.results.result import Result, Unmeasured, test_folder, write_result
 from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
@@ -55,7 +55,7 @@ def run(config: RunConfig) -> Iterator[Result]:
     Raises:
         HarnessError: the next scenario could not be measured.
     """
-    files.check_writable(config.output)
+    files.check_writable(config.output.output)
     prepared = prepare(config)
     with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
@@ -72,34 +72,33 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     Raises:
         HarnessError: no server.
     """
-    files.check_writable(configs[0].output)
+    files.check_writable(configs[0].output.output)
     with servers(configs[0]) as (urls, _):
         for config in configs:
             try:
-                yield from run(dataclasses.replace(config, urls=urls))
+                server = dataclasses.replace(config.server, urls=urls)
+                yield from run(dataclasses.replace(config, server=server))
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
 
 
 def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:
-    config = prepared.config
     truths = Truths(prepared)
     loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
-    for scenario in config.scenarios:
-        for bound_s in planning.bounds_s(config, scenario):
-            yield _run_scenario(prepared, truths, loaders, scenario, bound_s)
+    for test in scenarios_of(prepared.config):
+        yield _run_scenario(prepared, truths, loaders, test)
 
 
 @contextlib.contextmanager
 def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
     """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
-    running = None if config.urls else lifecycle.running()
+    running = None if config.server.urls else lifecycle.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
         logger.info("the running server serves %s: starting another one", running.repository)
         running = None
-    if config.urls or running:
-        urls = config.urls or ((running.grpc_url,) if running else ())
+    if config.server.urls or running:
+        urls = config.server.urls or ((running.grpc_url,) if running else ())
         logger.info("using the server at %s", ", ".join(urls))
         yield urls, False
         return
@@ -118,30 +117,25 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def _run_scenario(
-    prepared: Prepared,
-    truths: Truths,
-    loaders: Sequence[ModelLoader],
-    scenario: Scenario,
-    bound_s: float | None,
+    prepared: Prepared, truths: Truths, loaders: Sequence[ModelLoader], test: ScenarioPlan
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     clients = [loader.client for loader in loaders]
-    rule = rules(config.round, config.spec, scenario)
-    tuning = tuning_of(prepared, clients, rule, scenario)
+    scenario, tuning = test.scenario, test.tuning(variant, [client.url for client in clients])
     versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     settings = to_json(model_config(entry, variant, tuning.server))
     are_ours = [loader.load(settings) for loader in loaders]
     live = [check_served(client, entry, variant, tuning) for client in clients]
-    precision = executed_precision(clients, entry, variant, config.precision)
+    precision = executed_precision(clients, entry, variant, config.choice.precision)
     folder = _new_folder(config, entry, scenario)
-    modes = _MODES[config.mode]
-    if (config.accuracy or config.save_images) and Mode.ACCURACY not in modes:
+    modes = _MODES[config.request.mode]
+    if (config.request.accuracy or config.output.save_images) and Mode.ACCURACY not in modes:
         modes = (*modes, Mode.ACCURACY)
     outcomes: dict[Mode, Outcome] = {}
     for mode in modes:
-        plan = make_plan(prepared, scenario, mode, rule, bound_s)
+        plan = test.plan(mode, len(prepared.dataset.samples))
         log_dir = test_folder(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
@@ -149,13 +143,13 @@ def _run_scenario(
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
-    result = judge(prepared, truths, scenario, rule, bound_s, folder, outcomes, tuning, precision)
+    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, precision))
     server_details = {
         "version": versions[0],
         "urls": [client.url for client in clients],
         "config": live[0],
         "is_config_ours": all(are_ours),
-        "client_processes": config.client_processes,
+        "client_processes": config.server.client_processes,
         "tuning": dataclasses.asdict(tuning),
     }
     path = write_result(result, server_details)
@@ -196,22 +190,10 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
         folder / "pictures",
         prepared.dataset,
         payloads,
-        prepared.config.save_images or boxes.IN_EVERY_REPORT,
+        prepared.config.output.save_images or boxes.IN_EVERY_REPORT,
         is_contiguous=detection.is_contiguous,
     )
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
-
-
-def tuning_of(prepared: Prepared, clients: Sequence[TritonClient], rule: Rules, scenario: Scenario) -> Tuning:
-    """The settings of both sides for one scenario."""
-    urls = [client.url for client in clients]
-    return planning.tuning_of(prepared.config, prepared.manifest.variant, urls, rule, scenario)
-
-
-def make_plan(prepared: Prepared, scenario: Scenario, mode: Mode, rule: Rules, bound_s: float | None) -> Plan:
-    """The round's rules, shortened where the user asked for that."""
-    count = len(prepared.dataset.samples)
-    return planning.make_plan(prepared.config, count, scenario, mode, rule, bound_s)
 
 
 def _length(plan: Plan) -> str:
@@ -234,20 +216,20 @@ def job_of(
     config = prepared.config
     return Job(
         urls=tuple(client.url for client in clients),
-        processes=config.client_processes,
+        processes=config.server.client_processes,
         entry=prepared.manifest.entry,
         entry_dir=str(prepared.entry_dir),
         graph_sha256=prepared.manifest.graph_sha256,
         samples=str(prepared.samples),
         log_dir=str(log_dir),
         outcome=str(log_dir / "outcome.json"),
-        transport=config.transport,
+        transport=config.server.transport,
         segment=f"mlperf-samples-{os.getpid()}-{time.monotonic_ns()}",
         client_batch=tuning.client_batch,
         in_flight=tuning.in_flight,
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
-        has_hint=planning.qps(config, plan.scenario) is not None,
+        has_hint=ScenarioPlan(config, plan.scenario).rate is not None,
         precision=precision,
         rpc=rpc,
     )
@@ -301,8 +283,8 @@ def _new_folder(config: RunConfig, entry: str, scenario: Scenario) -> Path:
     """A results folder of this scenario's own."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}_{entry}_{scenario}"
     for number in range(1, 1000):
-        folder = config.output / (stem if number == 1 else f"{stem}-{number}")
+        folder = config.output.output / (stem if number == 1 else f"{stem}-{number}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-    raise ConfigError(f"{config.output} has a thousand results of this second")
+    raise ConfigError(f"{config.output.output} has a thousand results of this second")

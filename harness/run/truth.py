@@ -109,7 +109,7 @@ def _source_answers(prepared: Prepared, *, wants_scores: bool = False) -> Path:
         key += f"_{facts.graph_sha256[:16]}"
     options = ["--scores"] if wants_scores else []
     key += "_scores" if wants_scores else ""
-    path = prepared.config.cache / "source-labels" / f"{key}.npy"
+    path = prepared.config.data.cache / "source-labels" / f"{key}.npy"
     if not _is_readable(path):
         manifest.check_unchanged(facts, prepared.entry_dir)
         logger.info("running the source framework on %d samples", len(prepared.dataset.samples))

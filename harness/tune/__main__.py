@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for config in configs:
                 prepared = prepare(config)
                 with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
-                    for scenario in config.scenarios:
-                        found = find_best(prepared, client, scenario, config.threads or cpu_count())
+                    for scenario in config.request.scenarios:
+                        found = find_best(prepared, client, scenario, config.server.threads or cpu_count())
                         tuning.add(table, found)
                         what = f"{config.model} {config.platform} {scenario}"
                         sys.stdout.write(f"{what}: {short(found.choice)} {found.figure}\n")

@@ -6,28 +6,31 @@ far behind; the best median is written to this machine's table, which later runs
 
 import dataclasses
 import json
-import logging
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InferenceError
 from harness.machine import progress
 from harness.machine.processes import start_module
 from harness.models.model_config import RUN_BATCH, model_config, to_json
+from harness.models.spec import Variant
 from harness.run import runner
 from harness.run.config import tuning
+from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Choice, Measured
 from harness.run.mlperf.plan import Mode
-from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.run.serving import ModelLoader, check_served
 from harness.run.worker.job import Job
 from harness.triton.client import TritonClient
 
-logger = logging.getLogger(__name__)
+Measure = Callable[[Choice], float]
+"""A choice's figure; less is better (`harness.tune.measure`)."""
 
 _ROUNDS = 3
 _SERVER_LOAD = 0.8
@@ -41,9 +44,8 @@ _RUN_BATCHES = (2, 4)
 """Offline: parts that a full batch is calculated in, which a core's caches hold."""
 
 
-def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per_query: int) -> list[Choice]:
+def candidates(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> list[Choice]:
     """Settings worth trying; the rule's choice is the first."""
-    variant = prepared.manifest.variant
     by_rule = tuning.rule(variant, scenario, threads, samples_per_query)
     batches = {by_rule.client_batch}
     if scenario == Scenario.OFFLINE:
@@ -73,38 +75,68 @@ def candidates(prepared: Prepared, scenario: Scenario, threads: int, samples_per
     return [choice for number, choice in enumerate(found) if choice not in found[:number]]
 
 
-def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, threads: int) -> Measured:
-    """Try all candidates of one scenario in turn, several rounds.
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
 
-    Raises:
-        HarnessError: the server cannot load a candidate, or a request fails.
-    """
-    config = prepared.config
-    rule = rules(config.round, config.spec, scenario)
-    choices = candidates(prepared, scenario, threads, rule.samples_per_query)
-    loader = ModelLoader(client, prepared.manifest.entry)
-    rate = _server_rate(prepared, loader, threads) if scenario == Scenario.SERVER else 1.0
+    choices: Sequence[Choice]
+    """All candidates, in their order."""
+    medians: Sequence[float]
+    """Of each candidate's figures; less is better."""
+    best: int
+    """Which of them."""
+
+    @property
+    def choice(self) -> Choice:
+        """The best one."""
+        return self.choices[self.best]
+
+
+def search(choices: Sequence[Choice], measure: Measure, title: str) -> Found:
+    """Try all candidates in turn, several rounds; the first is the rule's: only a clear win replaces it."""
     figures: list[list[float]] = [[] for _ in choices]
     tried = list(range(len(choices)))
     for number in range(_ROUNDS if len(choices) > 1 else 1):
-        title = f"{scenario}: trying settings, round {number + 1} of up to {_ROUNDS}"
-        for one in progress.track(tried, title, len(tried)):
-            figures[one].append(_measure(prepared, loader, scenario, choices[one], threads, rate))
+        turn = f"{title}, round {number + 1} of up to {_ROUNDS}"
+        for one in progress.track(tried, turn, len(tried)):
+            figures[one].append(measure(choices[one]))
         medians = [statistics.median(found) for found in figures]
         tried = [one for one in tried if medians[one] <= min(medians) * _HOPELESS]
         if len(tried) == 1:
             break
     best = min(range(len(choices)), key=medians.__getitem__)
-    if medians[best] > medians[0] * _CLEAR:
-        best = 0
-    others = ", ".join(
-        f"{short(choice)} {_shown(scenario, median)}"
-        for number, (choice, median) in enumerate(zip(choices, medians, strict=True))
-        if number != best
+    return Found(choices, medians, best if medians[best] <= medians[0] * _CLEAR else 0)
+
+
+def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, threads: int) -> Measured:
+    """Try all candidates of one scenario on a server.
+
+    Raises:
+        HarnessError: the server cannot load a candidate, or a request fails.
+    """
+    config, variant = prepared.config, prepared.manifest.variant
+    loader = ModelLoader(client, prepared.manifest.entry)
+    per_query = ScenarioPlan(config, scenario).rule.samples_per_query
+    choices = candidates(variant, scenario, threads, per_query)
+    rate = _server_rate(prepared, loader, threads) if scenario == Scenario.SERVER else 1.0
+    found = search(
+        choices,
+        lambda choice: _measure(prepared, loader, scenario, choice, threads, rate),
+        f"{scenario}: trying settings",
     )
-    at = f" at {rate:.1f} queries/s" if scenario == Scenario.SERVER else ""
-    figure = f"{_shown(scenario, medians[best])}{at}{' against ' if others else ''}{others}"
-    return Measured(prepared.config.model, prepared.config.platform, scenario, threads, choices[best], figure)
+    figure = described(found, scenario, f" at {rate:.1f} queries/s" if scenario == Scenario.SERVER else "")
+    return Measured(config.model, config.platform, scenario, threads, found.choice, figure)
+
+
+def described(found: Found, scenario: Scenario, at: str = "") -> str:
+    """What the best choice reached, under which load, and what the others did."""
+    shown = [_shown(scenario, median) for median in found.medians]
+    others = ", ".join(
+        f"{short(choice)} {figure}"
+        for number, (choice, figure) in enumerate(zip(found.choices, shown, strict=True))
+        if number != found.best
+    )
+    return f"{shown[found.best]}{at}{' against ' if others else ''}{others}"
 
 
 def _server_rate(prepared: Prepared, loader: ModelLoader, threads: int) -> float:
@@ -118,20 +150,20 @@ def _measure(
     prepared: Prepared, loader: ModelLoader, scenario: Scenario, choice: Choice, threads: int, rate: float
 ) -> float:
     config, facts = prepared.config, prepared.manifest
-    rule = rules(config.round, config.spec, scenario)
+    test = ScenarioPlan(config, scenario)
     trial = tuning.tune(
         config.spec,
         facts.variant,
         scenario,
         threads=threads,
-        samples_per_query=rule.samples_per_query,
+        samples_per_query=test.rule.samples_per_query,
         max_batchsize=None,
-        device=config.device,
+        device=config.server.device,
         choice=choice,
     )
     loader.load(to_json(model_config(facts.entry, facts.variant, trial.server)))
     check_served(loader.client, facts.entry, facts.variant, trial)
-    plan = runner.make_plan(prepared, scenario, Mode.PERFORMANCE, rule, None)
+    plan = test.plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
     with tempfile.TemporaryDirectory() as folder:
         plan = dataclasses.replace(plan, target_qps=rate)
         job = runner.job_of(prepared, [loader.client], plan, trial, Path(folder))

@@ -64,7 +64,8 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
         result.targets.append(Target(f"null model, {name}", bound, True, " queries/s", _median(row)))
         result.notes.append(_worth(in_flight, row, cpu))
         if in_flight > 1:
-            two = dataclasses.replace(tiny.config, client_processes=2)
+            server = dataclasses.replace(tiny.config.server, client_processes=2)
+            two = dataclasses.replace(tiny.config, server=server)
             session = Session(client, dataclasses.replace(tiny, config=two), folder)
             name += ", 2 client processes"
             rounds = _measure(result, session, name, in_flight, options)

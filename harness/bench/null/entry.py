@@ -1,6 +1,5 @@
 """Null models: entries like any other, so that the same harness measures them, with nothing to compute."""
 
-import dataclasses
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -63,9 +62,7 @@ def write_entry(repository: Path, name: str, *, side_px: int, in_flight: int, tr
     facts = Manifest(name, name, "none", "", digest, variant, Parity(0, 0.0, 0.0, 1.0), digest, {})
     manifest.save(facts, entry_dir)
     # Of a model's settings only those of the test itself are read.
-    config = dataclasses.replace(
-        resolve({"model": "mobilenet", "platform": Platform.ONNXRUNTIME.value}), transport=transport
-    )
+    config = resolve({"model": "mobilenet", "platform": Platform.ONNXRUNTIME.value, "transport": transport})
     nobody = tuple(Sample(entry_dir / "samples.npy", None) for _ in range(_SAMPLES))
     dataset = Dataset(name, entry_dir, nobody, digest, is_complete=False, has_labels=False)
     return Prepared(config, facts, entry_dir, dataset, entry_dir / "samples.npy")

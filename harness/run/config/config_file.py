@@ -10,11 +10,11 @@ from typing import Any
 
 from harness.errors import ConfigError, nearest
 from harness.machine import paths
+from harness.models.manifest import is_user_file
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.mlperf.reference import is_model_file
 
 _NOT_IN_A_FILE = ("config",)
-_WORDS_FOR_WEIGHTS = ("auto", "seeded", "official")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -66,6 +66,6 @@ def _text(path: Path, key: str, kind: Kind, value: Any) -> Any:
 def _located(folder: Path, key: str, kind: Kind, value: str) -> str:
     is_file = kind == Kind.PATH
     if kind == Kind.FILE_OR_WORD:
-        is_file = is_model_file(value) if key == "model" else value not in _WORDS_FOR_WEIGHTS
+        is_file = is_model_file(value) if key == "model" else is_user_file(value)
     # "" is refused where all empty options are.
     return str(paths.absolute(value, folder)) if is_file and value else value

@@ -42,6 +42,8 @@ class Option:
     metavar: str = ""
     spellings: tuple[str, ...] = ()
     """On the command line, where it is not the name with dashes; the first is what we call it."""
+    field: str = ""
+    """Of `RunConfig`, and in results.json, where it is not the name."""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -78,6 +80,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 f"one or several of {', '.join(Scenario)} (default SingleStream)",
                 Kind.LIST,
                 "LIST",
+                field="scenarios",
             ),
             Option("mode", f"{_words(RunMode)} (default Performance)", metavar="MODE"),
             Option("accuracy", "add an accuracy test to a performance run", Kind.FLAG),
@@ -90,6 +93,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "quick",
                 "a few samples in every scenario, with accuracy: are the answers right? (exit 0 if they are)",
                 Kind.FLAG,
+                field="is_quick",
             ),
             Option(
                 "all",
@@ -170,7 +174,9 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 Kind.NUMBER,
                 "N",
             ),
-            Option("time", "shortest duration instead of the round's", Kind.NUMBER, "SECONDS"),
+            Option(
+                "time", "shortest duration instead of the round's", Kind.NUMBER, "SECONDS", field="time_s"
+            ),
             Option("queries_single", "SingleStream: fewest queries", Kind.NUMBER, "N"),
             Option("queries_multi", "MultiStream and Server: fewest queries", Kind.NUMBER, "N"),
             Option("queries_offline", "Offline: fewest samples in its one query", Kind.NUMBER, "N"),
@@ -185,6 +191,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "Server: latency bounds in seconds, a run for each; no effect on the other scenarios",
                 Kind.LIST,
                 "LIST",
+                field="max_latency_s",
             ),
             Option("samples_per_query", "MultiStream: samples of one query (default 8)", Kind.NUMBER, "N"),
             Option(
@@ -209,6 +216,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "else one of our own)",
                 Kind.LIST,
                 "LIST",
+                field="urls",
             ),
             Option("device", f"{_words(DEVICES)} (auto: the GPU if the server has one)", metavar="WORD"),
             Option(

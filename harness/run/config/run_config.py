@@ -1,18 +1,29 @@
-"""What a run is asked to do: resolved once (`harness.run.config.resolution`), and never changed later."""
+"""What a run is asked to do: resolved once (`harness.run.config.resolution`), and never changed later.
 
-import dataclasses
+Each group of options takes its own values from the layers. None: not given, so that the model's or the
+round's own value holds.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from harness.errors import ConfigError
+from harness.machine import paths
 from harness.models import get_model
-from harness.models.manifest import OFFICIAL, SEEDED
+from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
+from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
 from harness.models.spec import Layout, ModelSpec, Nms, Precision
-from harness.run.mlperf.rounds import Scenario
+from harness.run.config import values
+from harness.run.config.layers import Layers
+from harness.run.config.values import number, one_of, positive
+from harness.run.mlperf import user_conf
+from harness.run.mlperf.reference import is_published
+from harness.run.mlperf.rounds import LATEST_ROUND, Scenario, get_round
 from harness.run.mlperf.user_conf import UserConf
 
 SYNTHETIC = "synthetic"
@@ -21,6 +32,8 @@ COCO = "coco"
 """In whatever size the model takes."""
 DATASETS = (AUTO, *RECIPES, COCO, SYNTHETIC)
 TRANSPORTS = (AUTO, "shm", "grpc")
+_MOST_PROCESSES = 64
+_MOST_IN_FLIGHT = 65536
 
 
 class RunMode(StrEnum):
@@ -34,23 +47,141 @@ class RunMode(StrEnum):
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """The resolved request. None: not given, so that the model's or the round's own value holds."""
+class Target:
+    """Which model on which platform, and of which file."""
 
-    model: str
+    spec: ModelSpec
     platform: Platform
+    file: Path | None
+    provenance: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run."""
+
     profile: str
     """The reference's word for model and platform; empty where none was given."""
     scenarios: tuple[Scenario, ...]
     mode: RunMode
     accuracy: bool
-    dataset: str
-    dataset_path: Path | None
-    dataset_list: Path | None
+    is_quick: bool
+    """Only whether the answers are right is asked; too few queries for LoadGen's statistics."""
+
+    @classmethod
+    def resolve(cls, layers: Layers) -> Self:
+        """Take the values.
+
+        Raises:
+            ConfigError: an unknown word, or options that exclude each other.
+        """
+        mode = RunMode(one_of("mode", layers.take("mode", RunMode.PERFORMANCE.value), RunMode))
+        if layers.take("find_peak_performance") and mode != RunMode.FIND_PEAK:
+            raise ConfigError(f"--find-peak-performance and --mode {mode} exclude each other: leave one out")
+        return cls(
+            profile=str(layers.take("profile", "")),
+            scenarios=values.scenarios(layers.take("scenario", Scenario.SINGLE_STREAM.value)),
+            mode=mode,
+            accuracy=bool(layers.take("accuracy")),
+            is_quick=bool(layers.take("quick")),
+        )
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Of which file the model is made, and what its tensors should be."""
+
+    weights: str
+    """A `WeightsWord`, or the path of a user's own file."""
+    nms: Nms | None
+    precision: Precision
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]
     data_format: Layout | None
+
+    @classmethod
+    def resolve(cls, layers: Layers, target: Target) -> Self:
+        """Take the values.
+
+        Raises:
+            ConfigError: an unknown word, or a file that does not exist.
+        """
+        layout = layers.take("data_format", None, "model")
+        nms = layers.take("nms", None, "model")
+        precision = layers.take("precision", Precision.AUTO.value)
+        return cls(
+            weights=_weights(layers, target),
+            nms=None if nms is None else Nms(one_of("nms", nms, Nms)),
+            precision=Precision(one_of("precision", precision, Precision)),
+            inputs=values.names(layers.take("inputs", None, "model")),
+            outputs=values.names(layers.take("outputs", None, "model")),
+            data_format=None if layout is None else Layout(one_of("data-format", layout, Layout)),
+        )
+
+    @property
+    def is_user_file(self) -> bool:
+        """Whether the weights are a file of the user's own."""
+        return is_user_file(self.weights)
+
+
+def _weights(layers: Layers, target: Target) -> str:
+    word = layers.take("weights", AUTO)
+    if target.file is None:
+        return _weights_word("weights", word)
+    if layers.find("weights") is not None:
+        raise ConfigError(f"--model {target.file} and --weights name two files: leave one out")
+    layers.provenance["weights"] = "--model"
+    if is_published(target.file, target.spec, target.platform):
+        return OFFICIAL
+    return _weights_word("model", str(target.file))
+
+
+def _weights_word(option: str, value: str) -> str:
+    if not is_user_file(value):
+        return value
+    path = paths.absolute(value)
+    if not path.exists():
+        names = f" (nor one of {', '.join(WeightsWord)})" if option == "weights" else ""
+        raise ConfigError(f"--{option} {value}: no such file{names}")
+    return str(path)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Images and labels, and where they are kept once they are samples."""
+
+    dataset: str
+    dataset_path: Path | None
+    dataset_list: Path | None
+    cache: Path
+
+    @classmethod
+    def resolve(cls, layers: Layers) -> Self:
+        """Take the values.
+
+        Raises:
+            ConfigError: an unknown word, or what is no path.
+        """
+        data_dir = paths.data_dir()
+        cache = str(layers.take("cache", paths.CACHE_DIR))
+        origin = "DATA_DIR" if data_dir else "default"
+        return cls(
+            dataset=one_of("dataset", layers.take("dataset", AUTO), DATASETS),
+            dataset_path=values.path(layers.take("dataset_path", data_dir, origin)),
+            dataset_list=values.path(layers.take("dataset_list")),
+            # The reference's --cache is a number that nothing reads; its only value in use is our default.
+            cache=paths.CACHE_DIR if cache == "0" else paths.absolute(cache),
+        )
+
+
+@dataclass(frozen=True)
+class RuleChanges:
+    """Whose rules, and what to run instead of what they say."""
+
+    round: str
+    is_official: bool
+    """A round was asked for, so nothing may be shortened."""
     count: int | None
     time_s: float | None
     qps: float | None
@@ -63,47 +194,33 @@ class RunConfig:
     samples_per_query: int | None
     performance_sample_count: int | None
     user_conf: UserConf
-    max_batchsize: int | None
-    threads: int | None
-    device: str
-    transport: str
-    urls: tuple[str, ...]
-    """gRPC addresses of servers; empty for the running one, or one of our own."""
-    client_processes: int
-    """How many processes send the requests; one sends them itself."""
-    in_flight: int | None
-    """Most requests under way at each server."""
-    weights: str
-    """`auto`, `seeded`, `official`, or the path of a user's own file."""
-    nms: Nms | None
-    precision: Precision
-    save_images: int
-    """How many pictures with their boxes to write; 0 for none."""
-    output: Path
-    output_file: Path | None
-    """Of all scenarios together, beside the results folders in `output`."""
-    cache: Path
-    round: str
-    is_official: bool
-    """A round was asked for, so nothing may be shortened."""
-    is_quick: bool
-    """Only whether the answers are right is asked; too few queries for LoadGen's statistics."""
-    debug: bool
-    quiet: bool
-    provenance: Mapping[str, str]
-    """Where each value came from, by the option's name."""
-    notes: tuple[str, ...] = ()
-    """What was given and has no effect on this run, and why."""
 
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's declaration."""
-        return get_model(self.model)
+    @classmethod
+    def resolve(cls, layers: Layers, spec: ModelSpec) -> Self:
+        """Take the values.
 
-    @property
-    def is_user_file(self) -> bool:
-        """Whether the weights are a file of the user's own."""
-        return self.weights not in (AUTO, SEEDED, OFFICIAL)
+        Raises:
+            ConfigError: an unknown round, an impossible number, or a user.conf that cannot be used.
+        """
+        conf = values.path(layers.take("user_conf"))
+
+        def whole(name: str, origin: str = "round") -> int | None:
+            return positive(name.replace("_", "-"), layers.take(name, None, origin), int)
+
+        return cls(
+            round=get_round(layers.take("round", LATEST_ROUND)).name,
+            is_official=layers.find("round") is not None,
+            count=whole("count", "default"),
+            time_s=positive("time", layers.take("time", None, "round"), float),
+            qps=positive("qps", layers.take("qps", None, "calibrated"), float),
+            max_latency_s=values.latencies(layers.take("max_latency", None, "round")),
+            queries_single=whole("queries_single"),
+            queries_multi=whole("queries_multi"),
+            queries_offline=whole("queries_offline"),
+            samples_per_query=whole("samples_per_query"),
+            performance_sample_count=whole("performance_sample_count"),
+            user_conf=user_conf.read(conf, spec) if conf else UserConf(),
+        )
 
     def queries(self, scenario: Scenario) -> int | None:
         """The fewest queries (Offline: samples) that the user asked for in a scenario."""
@@ -114,9 +231,141 @@ class RunConfig:
             Scenario.OFFLINE: self.queries_offline,
         }[scenario]
 
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """Which server, and how it is set up and asked."""
+
+    urls: tuple[str, ...]
+    """gRPC addresses of servers; empty for the running one, or one of our own."""
+    device: str
+    threads: int | None
+    max_batchsize: int | None
+    transport: str
+    in_flight: int | None
+    """Most requests under way at each server."""
+    client_processes: int
+    """How many processes send the requests; one sends them itself."""
+
+    @classmethod
+    def resolve(cls, layers: Layers) -> Self:
+        """Take the values.
+
+        Raises:
+            ConfigError: an unknown word, an impossible number, or what is no address.
+        """
+        urls, origin = paths.server_urls(), "TRITON_URL"
+        in_flight = layers.take("in_flight", None, "measured, or by rule")
+        processes = layers.take("client_processes", 1)
+        device = one_of("device", layers.take("device", AUTO), DEVICES)
+        threads = layers.take("threads", None, "the framework's" if device == "gpu" else "number of CPUs")
+        return cls(
+            urls=values.urls(layers.take("url", urls, origin if urls else "default")),
+            device=device,
+            threads=positive("threads", threads, int),
+            max_batchsize=positive("max-batchsize", layers.take("max_batchsize", None, "model"), int),
+            transport=one_of("transport", layers.take("transport", AUTO), TRANSPORTS),
+            in_flight=positive("in-flight", in_flight, int, _MOST_IN_FLIGHT),
+            client_processes=number("client-processes", processes, int, _MOST_PROCESSES),
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, and how much is said."""
+
+    output: Path
+    output_file: Path | None
+    """Of all scenarios together, beside the results folders in `output`."""
+    save_images: int
+    """How many pictures with their boxes to write; 0 for none."""
+    debug: bool
+    quiet: bool
+
+    @classmethod
+    def resolve(cls, layers: Layers) -> Self:
+        """Take the values.
+
+        Raises:
+            ConfigError: options that exclude each other, an impossible number, or what is no path.
+        """
+        output = paths.absolute(layers.take("output", paths.RESULTS_DIR))
+        # The reference of 2019 wrote a file, today's a folder.
+        is_file = output.suffix == ".json" and not output.is_dir()
+        is_debug, is_quiet = bool(layers.take("debug")), bool(layers.take("quiet"))
+        if is_debug and is_quiet:
+            raise ConfigError("--debug and --quiet exclude each other: leave one out")
+        return cls(
+            output=paths.RESULTS_DIR if is_file else output,
+            output_file=output if is_file else None,
+            save_images=positive("save-images", layers.take("save_images"), int) or 0,
+            debug=is_debug,
+            quiet=is_quiet,
+        )
+
+
+_ARGS = (
+    *("model", "platform", "profile", "scenarios", "mode", "accuracy", "dataset", "dataset_path"),
+    *("dataset_list", "inputs", "outputs", "data_format", "count", "time_s", "qps", "max_latency_s"),
+    *("queries_single", "queries_multi", "queries_offline", "samples_per_query"),
+    *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
+    *("client_processes", "in_flight", "weights", "nms", "precision", "save_images", "output"),
+    *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
+)
+"""Every field of the request, in the order of `args` in results.json."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The resolved request."""
+
+    model: str
+    platform: Platform
+    request: Request
+    choice: ModelChoice
+    data: Data
+    changes: RuleChanges
+    server: ServerChoice
+    output: Output
+    provenance: Mapping[str, str]
+    """Where each value came from, by the option's name."""
+    notes: tuple[str, ...] = ()
+    """What was given and has no effect on this run, and why."""
+
+    @classmethod
+    def resolve(cls, layers: Layers, target: Target) -> Self:
+        """Take the values of all groups.
+
+        Raises:
+            ConfigError: an unknown word, an impossible value, or options that exclude each other.
+        """
+        layers.provenance.update(target.provenance)
+        return cls(
+            model=target.spec.name,
+            platform=target.platform,
+            request=Request.resolve(layers),
+            choice=ModelChoice.resolve(layers, target),
+            data=Data.resolve(layers),
+            changes=RuleChanges.resolve(layers, target.spec),
+            server=ServerChoice.resolve(layers),
+            output=Output.resolve(layers),
+            provenance=layers.provenance,
+        )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's declaration."""
+        return get_model(self.model)
+
+    def fields(self) -> dict[str, Any]:
+        """Every field of the request by its name, in the order of results.json."""
+        groups = (self.request, self.choice, self.data, self.changes, self.server, self.output)
+        found = vars(self) | {name: value for group in groups for name, value in vars(group).items()}
+        return {name: found[name] for name in _ARGS}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for results.json."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+        return {name: _plain(value) for name, value in self.fields().items()}
 
 
 def _plain(value: Any) -> Any:
@@ -124,4 +373,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return value
+    return dict(vars(value)) if isinstance(value, UserConf) else value

@@ -13,24 +13,16 @@ from harness.machine import paths
 from harness.machine.environment import cpu_count
 from harness.models import get_variant
 from harness.models.spec import Variant
-from harness.run.config import planning
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.config.run_config import SYNTHETIC, RunConfig
+from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import Rules, Scenario, rules
+from harness.run.mlperf.rounds import Scenario
 
-_FIELDS = {
-    "scenario": "scenarios",
-    "quick": "is_quick",
-    "time": "time_s",
-    "max_latency": "max_latency_s",
-    "url": "urls",
-}
-"""Of RunConfig, where they are not called like the option."""
 _IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
 """Options whose effect is the value of another one."""
-_PACED = (Scenario.SERVER, Scenario.OFFLINE)
+_CALIBRATED = "calibrated"
 
 
 @dataclass(frozen=True)
@@ -50,14 +42,17 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         config: the request.
         variant: the model as it is served; None for a file of the user's own that nobody has looked into.
     """
-    found_out: dict[str, Any] = {"threads": None if config.device == "gpu" else cpu_count()}
+    found_out: dict[str, Any] = {"threads": None if config.server.device == "gpu" else cpu_count()}
     if variant:
         found_out |= _of_model(variant)
+    fields = config.fields()
+    fields["user_conf"] = config.changes.user_conf.path
+    fields["output"] = config.output.output_file or config.output.output
     found = []
     for name, option in OPTIONS.items():
         if option.kind == Kind.REFUSED or name in _IN_ANOTHER:
             continue
-        value = _plain(_value(config, name))
+        value = _plain(fields[option.field or name])
         value = found_out.get(name) if value is None else value
         found.append(Setting(name.replace("_", "-"), value, config.provenance.get(name, "default")))
     return [*found, *_found_by(config, variant)]
@@ -65,8 +60,8 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
 
 def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
     """What follows from several options, or from none."""
-    is_synthetic = config.dataset == SYNTHETIC or config.dataset_path is None
-    images = SYNTHETIC if is_synthetic else str(config.dataset_path)
+    is_synthetic = config.data.dataset == SYNTHETIC or config.data.dataset_path is None
+    images = SYNTHETIC if is_synthetic else str(config.data.dataset_path)
     yield Setting("images", images, config.provenance["dataset" if is_synthetic else "dataset_path"])
     if variant:
         yield Setting("preprocessing", variant.preprocess.name, "model")
@@ -85,65 +80,49 @@ def _of_model(variant: Variant) -> dict[str, Any]:
     }
 
 
-def of_test(
-    config: RunConfig,
-    rule: Rules,
-    scenario: Scenario,
-    bound_s: float | None,
-    tuning: Tuning,
-    plan: Plan | None = None,
-) -> list[Setting]:
+def of_test(test: ScenarioPlan, tuning: Tuning, plan: Plan | None = None) -> list[Setting]:
     """What the request comes to in one scenario.
 
     Args:
-        config: the request.
-        rule: what the round asks for.
-        scenario: how the model is queried.
-        bound_s: Server's latency bound, None for the round's.
+        test: the scenario.
         tuning: how server and client are set up.
         plan: as LoadGen was told, with the rates that were measured before; None before a run.
     """
-    return [*_plan_settings(config, rule, scenario, bound_s, plan), *_tuning_settings(config, tuning)]
+    return [*_plan_settings(test, plan), *_tuning_settings(test.config, tuning)]
 
 
-def _plan_settings(
-    config: RunConfig, rule: Rules, scenario: Scenario, bound_s: float | None, plan: Plan | None
-) -> Iterator[Setting]:
-    asked = plan or planning.make_plan(config, config.count, scenario, Mode.PERFORMANCE, rule, bound_s)
-    duration = planning.duration_ms(config, rule, scenario)
-    count = planning.queries(config, rule, scenario)
-    yield Setting("shortest duration, s", asked.min_duration_ms / 1000, duration.origin)
+def _plan_settings(test: ScenarioPlan, plan: Plan | None) -> Iterator[Setting]:
+    config, scenario = test.config, test.scenario
+    asked = plan or test.plan(Mode.PERFORMANCE, config.changes.count)
+    yield Setting("shortest duration, s", asked.min_duration_ms / 1000, test.duration.origin)
     unit = "samples" if scenario == Scenario.OFFLINE else "queries"
-    yield Setting(f"fewest {unit}", asked.min_query_count, count.origin)
-    samples = planning.performance_samples(config, rule, scenario)
+    yield Setting(f"fewest {unit}", asked.min_query_count, test.queries.origin)
+    samples = test.performance_samples
     origin = samples.origin
     if asked.performance_sample_count < samples.value:
-        origin = config.provenance["count"] if config.count else "size of the data set"
+        origin = config.provenance["count"] if config.changes.count else "size of the data set"
     yield Setting("samples to draw from", asked.performance_sample_count, origin)
     if scenario == Scenario.MULTI_STREAM:
-        size = planning.samples_per_query(config, rule, scenario)
-        yield Setting("samples per query", asked.samples_per_query, size.origin)
+        yield Setting("samples per query", asked.samples_per_query, test.samples_per_query.origin)
     if scenario == Scenario.SERVER:
-        bound = planning.bound_ns(config, rule, bound_s)
-        yield Setting("latency bound, ms", asked.server_target_latency_ns / 1e6, bound.origin)
-    if scenario in _PACED:
-        rate = planning.qps(config, scenario)
-        value = asked.target_qps if rate or plan else None
+        yield Setting("latency bound, ms", asked.server_target_latency_ns / 1e6, test.bound.origin)
+    if scenario in PACED:
         yield Setting(
             "offered rate, queries/s" if scenario == Scenario.SERVER else "expected rate, samples/s",
-            value,
-            rate.origin if rate else planning.CALIBRATED,
+            asked.target_qps if test.rate or plan else None,
+            test.rate.origin if test.rate else _CALIBRATED,
         )
     elif plan:
-        yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, planning.CALIBRATED)
-    yield Setting("seed of the sample set", asked.qsl_seed, f"round {rule.round}")
-    yield Setting("seed of the sample order", asked.sample_index_seed, f"round {rule.round}")
-    yield Setting("seed of the schedule", asked.schedule_seed, f"round {rule.round}")
+        yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, _CALIBRATED)
+    by_round = f"round {test.rule.round}"
+    yield Setting("seed of the sample set", asked.qsl_seed, by_round)
+    yield Setting("seed of the sample order", asked.sample_index_seed, by_round)
+    yield Setting("seed of the schedule", asked.schedule_seed, by_round)
 
 
 def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
     server = tuning.server
-    is_limit = server.max_batch_size == config.max_batchsize
+    is_limit = server.max_batch_size == config.server.max_batchsize
     limit = config.provenance["max_batchsize"] if is_limit else tuning.origin
     yield Setting("server: instances", server.instances, tuning.origin)
     threads = "the framework's" if not server.threads else config.provenance["threads"]
@@ -153,16 +132,8 @@ def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
     for name, value in server.parameters:
         yield Setting(f"server: {name}", value, tuning.origin)
     yield Setting("client: samples per request", tuning.client_batch, tuning.origin)
-    in_flight = config.provenance["in_flight"] if config.in_flight else tuning.origin
+    in_flight = config.provenance["in_flight"] if config.server.in_flight else tuning.origin
     yield Setting("client: requests in flight", tuning.in_flight, in_flight)
-
-
-def _value(config: RunConfig, name: str) -> Any:
-    if name == "user_conf":
-        return config.user_conf.path or None
-    if name == "output":
-        return config.output_file or config.output
-    return getattr(config, _FIELDS.get(name, name))
 
 
 def _plain(value: Any) -> Any:
@@ -193,7 +164,7 @@ def lines(config: RunConfig) -> list[str]:
     """The request, then each test of each scenario."""
     found = [f"{config.model} on {config.platform}", _line("setting", "value", "from")]
     variant = get_variant(config.spec, config.platform)
-    request = of_request(config, None if config.is_user_file else variant)
+    request = of_request(config, None if config.choice.is_user_file else variant)
     found += map(_setting_line, request)
     found += [f"note: {note}" for note in config.notes]
     for scenario, test in tests(config):
@@ -208,11 +179,8 @@ def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
         ConfigError: this machine's table of measured settings is damaged.
     """
     variant = get_variant(config.spec, config.platform)
-    for scenario in config.scenarios:
-        rule = rules(config.round, config.spec, scenario)
-        tuning = planning.tuning_of(config, variant, config.urls, rule, scenario)
-        for bound_s in planning.bounds_s(config, scenario):
-            yield scenario, of_test(config, rule, scenario, bound_s, tuning)
+    for test in scenarios_of(config):
+        yield test.scenario, of_test(test, test.tuning(variant, config.server.urls))
 
 
 def _setting_line(setting: Setting) -> str:

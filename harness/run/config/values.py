@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import ConfigError, nearest
 from harness.machine import paths
 from harness.run.mlperf.rounds import Scenario
+
+_Number = TypeVar("_Number", int, float)
 
 _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
@@ -28,22 +30,25 @@ def one_of(option: str, word: str, known: Iterable[str]) -> str:
     raise ConfigError(f"--{option} {word!r} is unknown{hint}; choices: {', '.join(by_lower.values())}")
 
 
-def positive(option: str, value: Any, kind: type[int] | type[float], most: int = _LARGEST) -> Any:
-    """A number above 0; None stays None.
+def number(option: str, value: Any, kind: type[_Number], most: int = _LARGEST) -> _Number:
+    """A number above 0.
 
     Raises:
         ConfigError: it is none, or more than `most`.
     """
-    if value is None:
-        return None
     try:
-        number = kind(value)
+        found = kind(value)
     except ValueError:
-        number = kind(0)
-    if not 0 < number <= most:
+        found = kind(0)
+    if not 0 < found <= most:
         what = "a whole number" if kind is int else "a number"
         raise ConfigError(f"--{option} {value} is impossible: it takes {what} above 0, and up to {most}")
-    return number
+    return found
+
+
+def positive(option: str, value: Any, kind: type[_Number], most: int = _LARGEST) -> _Number | None:
+    """As `number`; None stays None."""
+    return None if value is None else number(option, value, kind, most)
 
 
 def scenarios(text: str) -> tuple[Scenario, ...]:
@@ -66,7 +71,7 @@ def latencies(text: str | None) -> tuple[float, ...]:
     """
     if text is None:
         return ()
-    return tuple(dict.fromkeys(positive("max-latency", part, float) for part in text.split(",")))
+    return tuple(dict.fromkeys(number("max-latency", part, float) for part in text.split(",")))
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -191,13 +191,13 @@ def test_what_is_not_asked_for_has_a_default() -> None:
         ("resnet50", Platform.ONNXRUNTIME),
         ("mobilenet", Platform.ONNXRUNTIME),
     ]
-    assert {c.scenarios for c in options.configs} == {tuple(Scenario)}
+    assert {c.request.scenarios for c in options.configs} == {tuple(Scenario)}
     assert (options.rounds, options.seconds, options.is_quick) == (3, 10.0, False)
 
 
 def test_quick_can_be_overridden() -> None:
     options = resolve({"quick": True, "rounds": "2", "scenario": "offline"})
-    assert [(c.model, c.scenarios) for c in options.configs] == [("mobilenet", (Scenario.OFFLINE,))]
+    assert [(c.model, c.request.scenarios) for c in options.configs] == [("mobilenet", (Scenario.OFFLINE,))]
     assert (options.rounds, options.seconds, options.is_quick) == (2, 3.0, True)
 
 
@@ -212,7 +212,7 @@ def test_every_model_is_paired_with_every_platform() -> None:
 
 
 def test_large_images_make_fewer_samples() -> None:
-    counts = [resolve({"model": model}).configs[0].count for model in ("mobilenet", "ssd-resnet34")]
+    counts = [resolve({"model": model}).configs[0].changes.count for model in ("mobilenet", "ssd-resnet34")]
     assert counts == [64, 16]
 
 

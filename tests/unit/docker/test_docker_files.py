@@ -141,7 +141,7 @@ def test_the_users_weights_and_data_are_mounted_where_the_client_looks() -> None
 def test_the_command_is_the_readmes_main_one() -> None:
     command = services("compose.yaml")["client"]["command"]
     config = resolve(vars(parser().parse_args(["--url", "triton:8001", *command])))
-    assert (config.model, config.platform, config.time_s) == ("resnet50", Platform.ONNXRUNTIME, 30)
+    assert (config.model, config.platform, config.changes.time_s) == ("resnet50", Platform.ONNXRUNTIME, 30)
     assert f"./run.sh bench {' '.join(command)}\n" in (PROJECT_ROOT / "README.md").read_text()
 
 

@@ -1,4 +1,5 @@
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -51,7 +52,7 @@ def asked_for(words: str) -> Invocation:
 def shown(asked: Invocation) -> dict[str, Setting]:
     """Settings by name, those of a scenario as `Scenario: name`."""
     config = asked.configs[0]
-    variant = None if config.is_user_file else get_variant(config.spec, config.platform)
+    variant = None if config.choice.is_user_file else get_variant(config.spec, config.platform)
     found = {setting.name: setting for setting in settings.of_request(config, variant)}
     for scenario, test in settings.tests(config):
         for setting in test:
@@ -178,6 +179,16 @@ def test_a_bad_file_is_refused_in_one_line(folder: Path, text: str, complaint: s
     with pytest.raises(ConfigError, match=re.escape(complaint)) as caught:
         asked_for(f"{MODEL} --config {folder}/run.toml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", ["", "--all "])
+def test_a_file_is_read_once_so_that_it_may_be_a_pipe(words: str) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"):
+        with os.fdopen(writing, "wb") as stream:
+            stream.write(b'model = "mobilenet"\nplatform = "tflite"\ncount = 7\n')
+        (config,) = asked_for(f"{words}--config /dev/fd/{reading}").configs
+    assert (config.model, config.platform, config.changes.count) == ("mobilenet", "tflite", 7)
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

@@ -22,27 +22,27 @@ def _no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_not_given_has_a_default_that_says_so() -> None:
     config = resolve(MINIMAL)
-    assert config.scenarios == (Scenario.SINGLE_STREAM,)
-    assert config.mode == RunMode.PERFORMANCE
-    assert config.output == paths.RESULTS_DIR
+    assert config.request.scenarios == (Scenario.SINGLE_STREAM,)
+    assert config.request.mode == RunMode.PERFORMANCE
+    assert config.output.output == paths.RESULTS_DIR
     assert config.provenance["scenario"] == "default"
     assert config.provenance["model"] == "command line"
-    assert not config.is_official
+    assert not config.changes.is_official
 
 
 def test_aliases_and_case_are_accepted() -> None:
     config = resolve({"model": "resnet50-v1.5", "platform": "pytorch", "scenario": "offline,SERVER"})
     assert (config.model, config.platform) == ("resnet50", Platform.PYTORCH)
-    assert config.scenarios == (Scenario.OFFLINE, Scenario.SERVER)
+    assert config.request.scenarios == (Scenario.OFFLINE, Scenario.SERVER)
 
 
 def test_a_scenario_named_twice_runs_once() -> None:
-    assert resolve({**MINIMAL, "scenario": "Offline,Offline"}).scenarios == (Scenario.OFFLINE,)
+    assert resolve({**MINIMAL, "scenario": "Offline,Offline"}).request.scenarios == (Scenario.OFFLINE,)
 
 
 def test_several_latency_bounds_are_kept_in_order() -> None:
     server = {**MINIMAL, "scenario": "Server"}
-    assert resolve({**server, "max_latency": "0.2,0.05,0.20"}).max_latency_s == (0.2, 0.05)
+    assert resolve({**server, "max_latency": "0.2,0.05,0.20"}).changes.max_latency_s == (0.2, 0.05)
 
 
 def test_what_has_no_effect_on_the_scenarios_is_said_and_not_refused() -> None:
@@ -59,7 +59,7 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     config = resolve({**MINIMAL, "dataset": "imagenet"})
-    assert config.dataset_path == tmp_path
+    assert config.data.dataset_path == tmp_path
     assert config.provenance["dataset_path"] == "DATA_DIR"
 
 
@@ -127,7 +127,7 @@ DETECTOR = {"model": "ssd-resnet34", "platform": "pytorch"}
 
 @pytest.mark.parametrize("name", ["coco", "coco-1200", "coco-1200-onnx", "coco-1200-pt", "coco-1200-tf"])
 def test_all_names_of_one_arithmetic_are_accepted(name: str, tmp_path: Path) -> None:
-    assert resolve({**DETECTOR, "dataset": name, "dataset_path": tmp_path}).dataset == name
+    assert resolve({**DETECTOR, "dataset": name, "dataset_path": tmp_path}).data.dataset == name
 
 
 def test_another_size_is_refused_for_a_detector(tmp_path: Path) -> None:
@@ -136,27 +136,33 @@ def test_another_size_is_refused_for_a_detector(tmp_path: Path) -> None:
 
 
 def test_the_nms_is_chosen_where_there_is_a_choice() -> None:
-    assert resolve(DETECTOR).nms is None
-    assert resolve({**DETECTOR, "nms": "Reference"}).nms == Nms.REFERENCE
+    assert resolve(DETECTOR).choice.nms is None
+    assert resolve({**DETECTOR, "nms": "Reference"}).choice.nms == Nms.REFERENCE
     with pytest.raises(ConfigError, match="no choice of NMS"):
         resolve({"model": "ssd-resnet34", "platform": "tensorflow", "nms": "reference"})
 
 
 def test_the_precision_is_chosen_where_there_is_a_choice() -> None:
-    assert resolve(MINIMAL).precision == Precision.AUTO
-    assert resolve({**MINIMAL, "precision": "auto"}).precision == Precision.AUTO
+    assert resolve(MINIMAL).choice.precision == Precision.AUTO
+    assert resolve({**MINIMAL, "precision": "auto"}).choice.precision == Precision.AUTO
     chosen = resolve({"model": "resnet50", "platform": "openvino", "precision": "FP32"})
-    assert (chosen.precision, chosen.provenance["precision"]) == (Precision.FP32, "command line")
+    assert (chosen.choice.precision, chosen.provenance["precision"]) == (Precision.FP32, "command line")
     with pytest.raises(ConfigError, match="resnet50 on tensorflow has no choice of precision"):
         sweep({"precision": "fp32"})
-    assert {config.precision for config in sweep({"platform": "openvino", "precision": "fp32"})} == {"fp32"}
+    assert {config.choice.precision for config in sweep({"platform": "openvino", "precision": "fp32"})} == {
+        "fp32"
+    }
 
 
 def test_quick_runs_every_scenario_with_accuracy_on_the_models_own_few_samples() -> None:
     config = resolve({**MINIMAL, "quick": True, "scenario": "Offline"})
-    assert (config.scenarios, config.accuracy, config.count) == ((Scenario.OFFLINE,), True, 16)
+    assert (config.request.scenarios, config.request.accuracy, config.changes.count) == (
+        (Scenario.OFFLINE,),
+        True,
+        16,
+    )
     assert (config.provenance["scenario"], config.provenance["count"]) == ("command line", "--quick")
-    assert resolve({**MINIMAL, "quick": True}).scenarios == tuple(Scenario)
+    assert resolve({**MINIMAL, "quick": True}).request.scenarios == tuple(Scenario)
 
 
 def test_a_sweep_is_every_model_on_every_platform_or_those_asked_for() -> None:
@@ -169,7 +175,7 @@ def test_a_sweep_is_every_model_on_every_platform_or_those_asked_for() -> None:
     for option in ("model", "platform"):
         with pytest.raises(ConfigError, match=f"unknown {option} ''"):
             sweep({option: ""})
-    assert {config.dataset for config in sweep({"platform": "tflite"})} == {"synthetic"}
+    assert {config.data.dataset for config in sweep({"platform": "tflite"})} == {"synthetic"}
     on_pytorch = [config.model for config in sweep({"platform": "pytorch"})]
     assert on_pytorch == ["resnet50", "mobilenet", "ssd-resnet34"]
 
@@ -191,7 +197,7 @@ def test_addresses_are_checked_before_anything_is_done(url: str, complaint: str)
 
 def test_several_addresses_are_kept_in_order() -> None:
     config = resolve({"model": "mobilenet", "platform": "onnxruntime", "url": "b:1, [::1]:2,a.b-c:3"})
-    assert config.urls == ("b:1", "[::1]:2", "a.b-c:3")
+    assert config.server.urls == ("b:1", "[::1]:2", "a.b-c:3")
 
 
 def test_processes_and_requests_in_flight_have_bounds() -> None:

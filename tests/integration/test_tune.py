@@ -1,0 +1,70 @@
+"""The search for the best settings as a user runs it: a real model, a real server, the shortest scenario."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.machine import paths
+from harness.machine.environment import cpu_count
+from harness.run.config import tuning
+from harness.run.config.tuning import Measured
+
+
+def run_tune(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.tune", *map(str, arguments)],
+        cwd=paths.PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+def test_the_best_of_the_candidates_is_printed_and_put_into_a_table_beside_what_was_there(
+    tmp_path: Path,
+) -> None:
+    before = set(paths.STATE_DIR.glob("server-*"))
+    table = tmp_path / "tables" / "measured.json"
+    other = Measured("resnet50", "tflite", "Offline", 3, tuning.Choice(3, 8), "7 samples/s")
+    tuning.add(table, other)
+    ended = run_tune(
+        *("--model", "mobilenet", "--platform", "onnxruntime", "--scenario", "SingleStream"),
+        *("--table", table),
+    )
+    assert ended.returncode == 0, ended.stderr
+    found, kept = tuning.read(table)
+    assert kept == other
+    assert (found.model, found.platform, found.scenario) == ("mobilenet", "onnxruntime", "SingleStream")
+    assert found.threads == cpu_count()
+    assert (found.choice.instances, found.choice.client_batch) == (1, 1)
+    (line,) = ended.stdout.splitlines()
+    assert line.startswith("mobilenet onnxruntime SingleStream: 1 instances, batch 1")
+    assert line.endswith(found.figure)
+    figures = [float(text.split()[-1]) for text in found.figure.split(" ms")[:-1]]
+    assert len(figures) == (2 if cpu_count() > 1 else 1)
+    assert all(0 < figure < 60_000 for figure in figures)
+    # A line that runs read, and nothing of ours left over.
+    assert json.loads(table.read_text())[0]["choice"]["parameters"] == dict(found.choice.parameters)
+    assert set(paths.STATE_DIR.glob("server-*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--model", "resnet51"), "unknown model 'resnet51'"),
+        (("--scenario", "Offlin"), "did you mean Offline"),
+        (("--table", ""), "--table '' is not a file to write to"),
+        (("--table", "/dev/null/table.json"), "cannot write --table /dev/null/table.json"),
+        (("--platforms", "tflite"), "unrecognized arguments: --platforms"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_exit_code_2(arguments: tuple[str, ...], complaint: str) -> None:
+    ended = run_tune(*arguments)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line

@@ -1,0 +1,94 @@
+"""What a scenario's tests are made of, and where each figure comes from."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.run.config.resolution import resolve
+from harness.run.config.scenario import ScenarioPlan, Sourced, scenarios_of
+from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rounds import Scenario
+
+MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
+ALL = {**MINIMAL, "scenario": "Offline,Server,SingleStream"}
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATA_DIR", "MODEL_DIR", "TRITON_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def planned(scenario: Scenario, **given: object) -> ScenarioPlan:
+    (found,) = scenarios_of(resolve({**MINIMAL, "scenario": scenario.value, **given}))
+    return found
+
+
+def test_scenarios_are_run_in_the_order_asked_and_server_once_for_each_bound(tmp_path: Path) -> None:
+    def found(**given: object) -> list[tuple[str, float | None]]:
+        return [(test.scenario.value, test.bound_s) for test in scenarios_of(resolve({**ALL, **given}))]
+
+    offline, single = ("Offline", None), ("SingleStream", None)
+    assert found() == [offline, ("Server", None), single]
+    assert found(max_latency="0.2,0.1") == [offline, ("Server", 0.2), ("Server", 0.1), single]
+    conf = tmp_path / "user.conf"
+    conf.write_text("*.*.target_latency = 50\n")
+    assert found(user_conf=str(conf)) == [offline, ("Server", 0.05), single]
+    assert found(user_conf=str(conf), max_latency="0.2") == [offline, ("Server", 0.2), single]
+
+
+def test_what_nobody_asked_for_is_the_rounds() -> None:
+    test = planned(Scenario.SERVER)
+    assert test.duration == Sourced(600_000, "round v6.1")
+    assert test.queries == Sourced(100, "round v6.1")
+    assert test.samples_per_query == Sourced(1, "round v6.1")
+    assert test.performance_samples == Sourced(1024, "model")
+    assert test.bound == Sourced(15_000_000, "round v6.1")
+    assert test.rate is None
+
+
+def test_a_plan_is_what_was_asked_for_within_the_data_set() -> None:
+    test = planned(Scenario.SERVER, time="2.5", qps="20", max_latency="0.1", performance_sample_count="50")
+    plan = test.plan(Mode.PERFORMANCE, sample_count=40)
+    assert (plan.scenario, plan.mode) == (Scenario.SERVER, Mode.PERFORMANCE)
+    # 838: two queries may be over the bound, and LoadGen is still sure.
+    assert (plan.min_duration_ms, plan.min_query_count, plan.target_qps) == (2500, 838, 20.0)
+    assert (plan.server_target_latency_ns, plan.performance_sample_count) == (100_000_000, 40)
+    assert test.plan(Mode.PERFORMANCE, None).performance_sample_count == 50
+    assert (plan.qsl_seed, plan.sample_index_seed, plan.schedule_seed) == (
+        *(2085463073848966840, 2747215439041700203, 16159082839903944936),
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "queries"),
+    [
+        # The reference's --count is a number of queries; a quick run asks every sample about once.
+        ({"count": "20"}, 20),
+        ({"count": "20", "quick": True}, 3),
+        ({"count": "20", "quick": True, "samples_per_query": "4"}, 5),
+        ({"count": "20", "time": "1"}, 662),
+        ({"count": "20", "queries_multi": "7"}, 7),
+    ],
+)
+def test_a_count_of_images_is_one_of_queries_unless_the_run_is_quick(
+    given: dict[str, object], queries: int
+) -> None:
+    plan = planned(Scenario.MULTI_STREAM, **given).plan(Mode.PERFORMANCE, 20)
+    assert plan.min_query_count == queries
+
+
+@pytest.mark.parametrize("scenario", [Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM])
+def test_scenarios_that_wait_for_an_answer_have_no_rate(scenario: Scenario) -> None:
+    test = planned(scenario, qps="20")
+    assert test.rate is None
+    assert test.plan(Mode.PERFORMANCE, None).target_qps == 1.0
+
+
+def test_cores_are_counted_only_where_they_are_ours() -> None:
+    test = planned(Scenario.SINGLE_STREAM)
+    variant = test.config.spec.variants[test.config.platform]
+    assert test.tuning(variant, ["192.0.2.1:8001"]).server.threads == 0
+    assert test.tuning(variant, []).server.threads >= 1
+    asked = planned(Scenario.SINGLE_STREAM, threads="3", in_flight="7").tuning(variant, ["192.0.2.1:8001"])
+    assert (asked.server.threads, asked.in_flight) == (3, 7)
