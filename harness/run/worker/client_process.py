@@ -27,6 +27,7 @@ import numpy as np
 from harness.answers.payloads import payload_floats
 from harness.data.sample_file import SampleFile
 from harness.errors import InferenceError, RequestFailed
+from harness.machine.from_json import loads
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.run.worker.qsl import MessageStore, Requests, Samples, SharedMemoryRequests
@@ -269,7 +270,7 @@ async def _serve(assignment: Assignment, connection: socket.socket) -> None:
 
 def main() -> None:
     """Serve the process that started this one until it closes the connection."""
-    assignment = Assignment(**json.loads(sys.argv[1]))
+    assignment = loads(Assignment, sys.argv[1])
     try:
         asyncio.run(_serve(assignment, socket.socket(fileno=int(sys.argv[2]))))
     except RequestFailed as error:
