@@ -12,7 +12,7 @@ from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.run.config import run_config
 from harness.run.mlperf.rounds import Scenario
-from harness.run.results.bottleneck import judge
+from harness.run.results import bottleneck
 from harness.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def _measure(
     ]
     middle = sorted(ours, key=figure)[len(ours) // 2]
     if middle.evidence:
-        result.verdicts[name] = judge(middle.evidence)
+        result.bottlenecks[name] = bottleneck.find(middle.evidence)
     return row
 
 
