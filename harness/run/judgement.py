@@ -5,11 +5,11 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from harness.answers.accuracy import Accuracy, score_classification
 from harness.answers.coco_scoring import score_detection
 from harness.answers.precision import BOX_AGREEMENT, is_full
+from harness.data.dataset import Dataset
 from harness.errors import InferenceError
 from harness.machine import environment
 from harness.models.manifest import OFFICIAL, SEEDED
@@ -17,12 +17,20 @@ from harness.run.config import planning, settings
 from harness.run.config.run_config import SYNTHETIC, RunConfig, RunMode
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import loadgen, logs, verdict
-from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Rules, Scenario
 from harness.run.mlperf.verdict import Metric
 from harness.run.preparation import Prepared
-from harness.run.results.result import Result, test_folder
+from harness.run.results.result import (
+    DataSet,
+    Figures,
+    Kind,
+    Result,
+    Server,
+    Setting,
+    Verdict,
+    test_folder,
+)
 from harness.run.truth import DATA_SET, Truths
 from harness.run.worker.job import Outcome
 from harness.triton.client import is_on_this_host
@@ -37,7 +45,7 @@ class _Found:
 
     failures: list[str]
     reasons: list[str] = dataclasses.field(default_factory=list)
-    log: DetailLog | None = None
+    figures: Figures | None = None
     metric: Metric | None = None
     accuracy: Accuracy | None = None
 
@@ -51,6 +59,7 @@ def judge(
     folder: Path,
     outcomes: dict[Mode, Outcome],
     tuning: Tuning,
+    server: Server,
     precision: str | None = None,
 ) -> Result:
     """Combine what LoadGen logged with what the workers reported.
@@ -64,6 +73,7 @@ def judge(
         folder: where LoadGen's logs are.
         outcomes: by mode, of the tests that were started.
         tuning: how server and client were set up.
+        server: who answered.
         precision: what the server calculated in (`harness.answers.precision`).
 
     Raises:
@@ -74,29 +84,39 @@ def judge(
         if mode == Mode.ACCURACY:
             _judge_accuracy(prepared, truths, test_folder(folder, mode), precision, found)
         else:
-            _judge_performance(test_folder(folder, mode), mode, scenario, found)
+            _judge_performance(test_folder(folder, mode), mode, scenario, outcomes[mode].test_s, found)
     config, deviations = prepared.config, _deviations(prepared, rule, scenario)
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,
         scenario=scenario,
         folder=folder,
-        is_official=not deviations,
-        is_quick=config.is_quick,
+        kind=Kind.QUICK if deviations else Kind.OFFICIAL,
         deviations=deviations,
+        verdict=_verdict(found),
         reasons=(*found.failures, *found.reasons),
-        is_failed=bool(found.failures),
         metric=found.metric,
         accuracy=found.accuracy,
-        performance_log=found.log,
-        outcomes=outcomes,
+        figures=found.figures,
+        tests=outcomes,
+        server=server,
+        rules=dataclasses.asdict(rule),
+        manifest=dataclasses.asdict(prepared.manifest),
+        dataset=_dataset(prepared.dataset),
+        loadgen=loadgen.version(),
+        environment=environment.describe(),
+        settings=_settings(prepared, rule, bound_s, scenario, outcomes, tuning),
         args=config.to_json(),
         cmdline=shlex.join(sys.argv),
         time=int(time.time()),
         precision=precision,
-        details=_details(prepared, rule)
-        | {"settings": _settings(prepared, rule, bound_s, scenario, outcomes, tuning)},
     )
+
+
+def _verdict(found: _Found) -> Verdict:
+    if found.failures:
+        return Verdict.FAILED
+    return Verdict.INVALID if found.reasons else Verdict.VALID
 
 
 def _judge_accuracy(
@@ -112,14 +132,15 @@ def _judge_accuracy(
     found.reasons += verdict.error_reasons(logs.read_detail(log_dir))
 
 
-def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, found: _Found) -> None:
-    found.log = logs.read_detail(log_dir)
+def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, test_s: float, found: _Found) -> None:
+    log = logs.read_detail(log_dir)
+    found.figures = Figures.of(log, scenario, test_s)
     if mode == Mode.FIND_PEAK:
-        found.metric = verdict.peak(found.log)
-        found.reasons += verdict.peak_reasons(found.log)
+        found.metric = verdict.peak(log)
+        found.reasons += verdict.peak_reasons(log)
     else:
-        found.metric = verdict.metric(found.log, scenario)
-        found.reasons += verdict.reasons(found.log, scenario)
+        found.metric = verdict.metric(log, scenario)
+        found.reasons += verdict.reasons(log, scenario)
 
 
 def _settings(
@@ -129,7 +150,7 @@ def _settings(
     scenario: Scenario,
     outcomes: dict[Mode, Outcome],
     tuning: Tuning,
-) -> list[dict[str, Any]]:
+) -> tuple[Setting, ...]:
     """Every setting of the request and of its first test as it was run."""
     plan = next((outcome.plan for outcome in outcomes.values() if outcome.plan), None)
     config = prepared.config
@@ -137,24 +158,11 @@ def _settings(
         *settings.of_request(config, prepared.manifest.variant),
         *settings.of_test(config, rule, scenario, bound_s, tuning, plan),
     ]
-    return [dataclasses.asdict(setting) for setting in found]
+    return tuple(Setting(one.name, one.value, one.origin, one.of) for one in found)
 
 
-def _details(prepared: Prepared, rule: Rules) -> dict[str, Any]:
-    """What a result was measured with, for results.json."""
-    dataset = prepared.dataset
-    return {
-        "rules": dataclasses.asdict(rule),
-        "manifest": dataclasses.asdict(prepared.manifest),
-        "dataset": {
-            "name": dataset.name,
-            "samples": len(dataset.samples),
-            "fingerprint": dataset.fingerprint,
-            "is_complete": dataset.is_complete,
-        },
-        "loadgen": loadgen.version(),
-        "environment": environment.describe(),
-    }
+def _dataset(dataset: Dataset) -> DataSet:
+    return DataSet(dataset.name, len(dataset.samples), dataset.fingerprint, dataset.is_complete)
 
 
 def _failure(outcome: Outcome) -> str:
