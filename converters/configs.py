@@ -9,6 +9,7 @@ from converters import command
 from converters.conversion.publish import CONFIG_NAME, writing
 from harness.errors import ConversionError
 from harness.machine.command import OneLineParser
+from harness.machine.files import whole
 from harness.machine.paths import MODEL_REPOSITORY
 from harness.models import MODELS
 from harness.models.model_config import model_config, to_text
@@ -46,9 +47,8 @@ def write(repository: Path) -> list[Path]:
     with writing(repository):
         for path in changed:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text(texts[path.parent.name], encoding="utf-8")
-            temporary.replace(path)
+            with whole(path) as partial:
+                partial.write_text(texts[path.parent.name], encoding="utf-8")
     return changed
 
 

@@ -3,7 +3,6 @@
 Where the labels of a data set are no truth (seeded weights, synthetic images), these are.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from converters.formats.graph import Array, Graph, relayout
 from harness.answers import precision
 from harness.errors import ConversionError
 from harness.machine.command import OneLineParser
+from harness.machine.files import whole
 from harness.machine.progress import track
 from harness.models import get_model, manifest
 from harness.models.manifest import Manifest
@@ -140,12 +140,13 @@ def _load(path: Path) -> Array:
 
 
 def _save(answers: Array, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with command.ensured(lambda: temporary.unlink(missing_ok=True)):
-            with temporary.open("wb") as stream:
-                np.save(stream, answers)
-            temporary.replace(path)
+        with (
+            whole(path) as partial,
+            command.on_signal(lambda: partial.unlink(missing_ok=True)),
+            partial.open("wb") as stream,
+        ):
+            np.save(stream, answers)
     except OSError as error:
         raise ConversionError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -4,19 +4,15 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from converters.conversion import detection_parity, model_files, own_files, parity, publish, weights
+from converters.conversion import candidate, model_files, own_files, publish, weights
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
-from converters.formats.graph import shape_in
-from converters.inputs import fixed_inputs
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
@@ -25,7 +21,7 @@ from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Mani
 from harness.models.model_config import model_config, to_text
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, is_for
-from harness.models.spec import Layout, ModelSpec, Nms, Variant
+from harness.models.spec import ModelSpec, Nms, Variant
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +203,33 @@ def _describe(made: Manifest, staging: Path) -> None:
 
 
 def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
-    target = staging / "1" / request.platform.facts.model_filename
+    name, target = request.entry_dir.name, staging / "1" / request.platform.facts.model_filename
+    _export(request, source, target)
+    with (
+        progress.waiting(f"{name}: comparing with its source"),
+        candidate.opened(request.spec, request.variant, request.recipe, source, target) as found,
+    ):
+        comparison = found.compare()
+    _report(request, comparison)
+    made = Manifest(
+        entry=name,
+        model=request.spec.name,
+        weights=source.kind,
+        weights_file=str(source.path),
+        weights_sha256=source.sha256,
+        variant=found.variant,
+        parity=comparison.parity,
+        graph_sha256=manifest.digest(target),
+        tools=_tools(request),
+    )
+    with publish.writing(request.repository):
+        kept = found.inputs[list(comparison.kept)]
+        np.savez(staging / GOLDEN_NAME, input=kept, **comparison.golden)
+        _describe(made, staging)
+    return made
+
+
+def _export(request: Request, source: SourceFile, target: Path) -> None:
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
         with model_files.open_file(source.path, request.spec) as graph:
@@ -215,63 +237,6 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
     with progress.waiting(f"{request.entry_dir.name}: exporting"):
         model_files.export(request.platform, source.path, target, request.spec, request.nms)
-    with (
-        progress.waiting(f"{request.entry_dir.name}: comparing with its source"),
-        _with_corrected_nms(request, source, target) as checked,
-        ExitStack() as stack,
-    ):
-        reference = stack.enter_context(model_files.open_file(source.path, request.spec))
-        torch_shape = shape_in(Layout.NCHW, reference)
-        export = stack.enter_context(model_files.open_file(checked, request.spec, torch_shape))
-        if source.kind == USER_FILE:
-            variant = own_files.variant_of(export, request.variant, request.recipe)
-            if source.path.suffix != target.suffix:
-                # The graph was built here, and with it what could be chosen.
-                variant = replace(variant, nms_choices=request.variant.nms_choices)
-        else:
-            variant = request.variant
-            parity.check_tensors(export, variant)
-        inputs = fixed_inputs(variant.preprocess, sum(parity.chunks(variant)))
-        if variant.detection:
-            source_variant = model_files.variant_of_source(reference, request.spec, source.kind)
-            comparison = detection_parity.compare(reference, source_variant, export, variant, inputs)
-        else:
-            comparison = parity.compare(reference, export, variant, inputs)
-    kept = inputs[list(comparison.kept)]
-    golden = comparison.golden
-    if checked != target:
-        with model_files.open_file(target, request.spec, torch_shape) as export:
-            golden = detection_parity.golden(detection_parity.run(export, variant, kept, (1,) * len(kept)))
-    _report(request, comparison)
-    made = Manifest(
-        entry=request.entry_dir.name,
-        model=request.spec.name,
-        weights=source.kind,
-        weights_file=str(source.path),
-        weights_sha256=source.sha256,
-        variant=variant,
-        parity=comparison.parity,
-        graph_sha256=manifest.digest(target),
-        tools=_tools(request),
-    )
-    with publish.writing(request.repository):
-        np.savez(staging / GOLDEN_NAME, input=kept, **golden)
-        _describe(made, staging)
-    return made
-
-
-@contextmanager
-def _with_corrected_nms(request: Request, source: SourceFile, target: Path) -> Iterator[Path]:
-    """What is compared with the source: the export, or its twin with the NMS that the source has."""
-    if request.nms == Nms.CORRECTED:
-        yield target
-        return
-    twin = target.with_stem("corrected")
-    model_files.export(request.platform, source.path, twin, request.spec, Nms.CORRECTED)
-    try:
-        yield twin
-    finally:
-        twin.unlink()
 
 
 def _report(request: Request, comparison: Comparison) -> None:

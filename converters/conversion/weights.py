@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from converters import command
+from converters.fetch import notes
 from converters.fetch.published import fetch_weights
 from converters.networks import seeded_files
 from converters.networks.seeds import RECIPE_VERSION
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import file_lock, progress
+from harness.machine.files import whole
 from harness.machine.paths import absolute, weights_dir
 from harness.models import manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE
@@ -105,26 +107,18 @@ def _suffixes(spec: ModelSpec, platform: Platform) -> tuple[str, ...]:
 
 def _recorded(path: Path) -> str | None:
     """Digest of a finished seeded file; None where it is missing or not what was made."""
-    record = _record(path)
-    if not path.exists() or not record.exists():
+    if not path.exists() or not notes.note_of(path).exists():
         return None
     sha256 = manifest.digest(path)
-    if record.read_text(encoding="utf-8").split(maxsplit=1)[:1] == [sha256]:
+    if notes.read(path).get(path.name) == sha256:
         return sha256
     logger.warning("%s is damaged; it is made again", path)
     return None
 
 
 def _build(spec: ModelSpec, variant: Variant, path: Path) -> str:
-    temporary = path.with_name(f".{path.name}.building")
-    with command.ensured(lambda: temporary.unlink(missing_ok=True)):
-        seeded_files.build(spec.name, variant.source, temporary)
-        sha256 = manifest.digest(temporary)
-        temporary.replace(path)
-    _record(path).write_text(f"{sha256}  {path.name}\n", encoding="utf-8")
+    with whole(path, is_locked=True) as partial, command.on_signal(lambda: partial.unlink(missing_ok=True)):
+        seeded_files.build(spec.name, variant.source, partial)
+        sha256 = manifest.digest(partial)
+    notes.write(path, {path.name: sha256})
     return sha256
-
-
-def _record(path: Path) -> Path:
-    """The note beside a seeded file; `sha256sum -c` reads it too."""
-    return path.with_name(f"{path.name}.sha256")

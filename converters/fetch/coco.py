@@ -10,13 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import pooch
-
+from converters.fetch import notes
 from converters.fetch.published import errors_about, fetch_file
 from harness.errors import ConversionError
 from harness.machine import file_lock, progress
 from harness.machine.environment import cpu_count
 from harness.machine.threads import in_threads
+from harness.models.manifest import digest
 from harness.models.spec import Weights
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,10 @@ class _Part:
     wanted: str
     """Pattern of the members that are unpacked; their names have the folder first."""
 
-    def header(self) -> str:
-        """First line of the note beside the folder."""
-        return f"# {self.archive.filename}, {self.archive.checksum}"
+    @property
+    def origin(self) -> str:
+        """What the note beside the folder says that it was made from."""
+        return f"{self.archive.filename}, {self.archive.checksum}"
 
 
 # Places and checksums: mlcommons/mlperf-automations, get-dataset-coco2017.
@@ -84,15 +85,16 @@ def fetch(folder: Path) -> str:
 
 def _unpack(archive: Path, part: _Part, folder: Path) -> None:
     """Unpack beside the target, then rename; the note comes last."""
-    staging = folder / f".{part.folder}.unpacking"
+    target, staging = folder / part.folder, folder / f".{part.folder}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed: we hold the lock
     try:
         checksums = _extract(archive, part, staging)
-        _put_in_place(staging, checksums, folder / part.folder, _record_of(part, folder).exists())
-        _write_record(part, folder, checksums)
+        _put_in_place(staging, checksums, target, notes.note_of(target).exists())
+        named = {f"{part.folder}/{name}": sha256 for name, sha256 in checksums.items()}
+        notes.write(target, named, part.origin)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    logger.info("unpacked %d files into %s", len(checksums), folder / part.folder)
+    logger.info("unpacked %d files into %s", len(checksums), target)
 
 
 def _extract(archive: Path, part: _Part, staging: Path) -> dict[str, str]:
@@ -107,7 +109,7 @@ def _extract(archive: Path, part: _Part, staging: Path) -> dict[str, str]:
             target = staging / PurePosixPath(member.filename).name
             with zipped.open(member) as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
-            checksums[target.name] = pooch.file_hash(str(target))
+            checksums[target.name] = digest(target)
     return checksums
 
 
@@ -134,7 +136,7 @@ def _put_in_place(staging: Path, checksums: Mapping[str, str], target: Path, is_
     differing = [
         target / name
         for name, sha256 in checksums.items()
-        if (target / name).exists() and pooch.file_hash(str(target / name)) != sha256
+        if (target / name).exists() and digest(target / name) != sha256
     ]
     if differing and not is_ours:
         raise ConversionError(
@@ -150,33 +152,16 @@ def _put_in_place(staging: Path, checksums: Mapping[str, str], target: Path, is_
         (staging / name).replace(target / name)
 
 
-def _record_of(part: _Part, folder: Path) -> Path:
-    """The note beside an unpacked folder; `sha256sum -c` reads it too."""
-    return folder / f"{part.folder}.sha256"
-
-
-def _write_record(part: _Part, folder: Path, checksums: Mapping[str, str]) -> None:
-    record = _record_of(part, folder)
-    lines = [f"{sha256}  {part.folder}/{name}" for name, sha256 in sorted(checksums.items())]
-    temporary = record.with_name(f".{record.name}.tmp")
-    temporary.write_text("\n".join([part.header(), *lines, ""]), encoding="utf-8")
-    temporary.replace(record)
-
-
 def _is_recorded(part: _Part, folder: Path) -> bool:
     """Whether every file that was unpacked from this very archive is still there, byte for byte."""
-    record = _record_of(part, folder)
-    if not record.is_file():
+    known = notes.read(folder / part.folder, part.origin)
+    if not known:
         return False
-    header, *lines = record.read_text(encoding="utf-8").splitlines() or [""]
-    if header != part.header() or not lines:
-        return False
-    expected = [line.partition("  ")[::2] for line in lines]
-    files = [folder / name for _, name in expected]
+    files = [folder / name for name in known]
     with closing(in_threads(_sha256, files, cpu_count())) as found:
         checked = progress.track(found, f"checking {part.folder}", len(files))
-        return all(sha256 == known for sha256, (known, _) in zip(checked, expected, strict=True))
+        return all(sha256 == noted for sha256, noted in zip(checked, known.values(), strict=True))
 
 
 def _sha256(file: Path) -> str:
-    return pooch.file_hash(str(file)) if file.is_file() else ""
+    return digest(file) if file.is_file() else ""

@@ -1,8 +1,6 @@
-"""One file over HTTP: resumable, verified, put in place atomically.
+"""One file over HTTP: resumable, verified, put in place atomically."""
 
-pooch compares the checksum and drops what is wrong; what it lacks is to go on with an interrupted download.
-"""
-
+import hashlib
 import logging
 import re
 import shutil
@@ -11,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import pooch
 import requests
 import urllib3
 
@@ -27,7 +24,7 @@ _ATTEMPTS = 3
 _RETRY_AFTER_S = 1.0
 _BLOCK_BYTES = 1 << 18
 _OK, _RANGE_NOT_SATISFIABLE, _TOO_MANY_REQUESTS = 200, 416, 429
-_WORK_SUFFIX, _PART, _WHOLE = ".download", "part", "whole"
+_WORK_SUFFIX, _PART = ".download", "part"
 
 
 def matches(file: Path, known: str) -> bool:
@@ -37,9 +34,14 @@ def matches(file: Path, known: str) -> bool:
 
 def checksum(file: Path, known: str) -> str:
     """Checksum of a file, by the algorithm and in the spelling of `known`."""
-    algorithm = known.partition(":")[0]
     with progress.waiting(f"checking {file.name}"):
-        return f"{algorithm}:{pooch.file_hash(str(file), alg=algorithm)}"
+        return _digest(file, known)
+
+
+def _digest(file: Path, known: str) -> str:
+    algorithm = known.partition(":")[0]
+    with file.open("rb") as stream:
+        return f"{algorithm}:{hashlib.file_digest(stream, algorithm).hexdigest()}"
 
 
 def download(urls: Sequence[str], known: str, target: Path, size_bytes: int = 0) -> None:
@@ -60,15 +62,15 @@ def download(urls: Sequence[str], known: str, target: Path, size_bytes: int = 0)
     """
     work = target.with_name(f".{target.name}{_WORK_SUFFIX}")
     part = work / _PART
+    work.mkdir(parents=True, exist_ok=True)
     problems = []
     for url in urls:
-        for left_behind in set(work.glob("*")) - {part}:
-            left_behind.unlink()
         try:
-            _retrieve(url, known, work, part, size_bytes).replace(target)
+            _retrieve(url, known, part, size_bytes)
         except (requests.RequestException, urllib3.exceptions.HTTPError, _UnusableError) as error:
             problems.append(f"{url} ({_reason(error)})")
         else:
+            part.replace(target)
             shutil.rmtree(work)
             return
     if not part.exists():
@@ -82,26 +84,16 @@ class _UnusableError(Exception):
     """A server's answer that is not what was asked for."""
 
 
-def _retrieve(url: str, known: str, work: Path, part: Path, size_bytes: int) -> Path:
+def _retrieve(url: str, known: str, part: Path, size_bytes: int) -> None:
     """Download and verify; what was resumed and turns out wrong is fetched once more from its start."""
-    pooch.get_logger().setLevel(logging.WARNING)
     was_resumed = part.exists()
-
-    def fetch(url: str, output_file: str, _pooch: object) -> None:
-        _download_part(url, part, size_bytes)
-        part.replace(output_file)
-
-    try:
-        file = pooch.retrieve(url, known, _WHOLE, work, downloader=fetch)
-    except (requests.RequestException, urllib3.exceptions.HTTPError):
-        raise
-    except (
-        ValueError
-    ) as error:  # another checksum: pooch removed the file, and says both in its first sentence
-        if was_resumed:
-            return _retrieve(url, known, work, part, size_bytes)
-        raise _UnusableError(str(error).partition(". ")[0]) from error
-    return Path(file)
+    _download_part(url, part, size_bytes)
+    found = _digest(part, known)
+    if found != known:
+        part.unlink()
+        if not was_resumed:
+            raise _UnusableError(f"it sent another file: expected {known} but got {found}")
+        _retrieve(url, known, part, size_bytes)
 
 
 def _download_part(url: str, part: Path, size_bytes: int) -> None:

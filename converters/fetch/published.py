@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import pooch
-
-from converters.fetch import archives, download
+from converters.fetch import archives, download, notes
 from harness.errors import ConversionError
 from harness.machine import file_lock, progress
+from harness.machine.files import whole
+from harness.models.manifest import digest
 from harness.models.spec import Weights
 
 logger = logging.getLogger(__name__)
@@ -68,50 +68,38 @@ def fetch_member(weights: Weights, folder: Path, name: str) -> Path:
 
 def _unpack(archive: Path, weights: Weights, target: Path) -> None:
     """Write the member beside `target`, verify, rename; nothing else in the archive is touched."""
-    temporary = target.with_name(f".{target.name}.unpacking")
-    try:
+    with whole(target, is_locked=True) as partial:
         with (
             progress.waiting(f"unpacking {target.name}"),
             archives.open_member(archive, weights.member) as source,
-            temporary.open("wb") as sink,
+            partial.open("wb") as sink,
         ):
             shutil.copyfileobj(source, sink)
-        sha256 = pooch.file_hash(str(temporary))
+        sha256 = digest(partial)
         if target.exists():
             _check_replaceable(target, sha256, archive)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    record = _record_of(target)
-    record.write_text(_record(target, weights, sha256), encoding="utf-8")
+    notes.write(target, {target.name: sha256}, _origin(weights))
 
 
 def _check_replaceable(target: Path, sha256: str, archive: Path) -> None:
     """Refuse to overwrite a file that somebody else put there; ours may be damaged."""
-    found = pooch.file_hash(str(target))
+    found = digest(target)
     if found == sha256:
         return
     difference = f"{target} has sha256:{found}, in {archive.name} it is sha256:{sha256}"
-    if not _record_of(target).exists():
+    if not notes.note_of(target).exists():
         raise ConversionError(f"{difference}; it was not put there by this tool: move it away")
     logger.warning("%s; it is unpacked again", difference)
 
 
-def _record_of(target: Path) -> Path:
-    """The note beside an unpacked file; `sha256sum -c` reads it too."""
-    return target.with_name(f"{target.name}.sha256")
-
-
-def _record(target: Path, weights: Weights, sha256: str) -> str:
-    return f"# {weights.member} of {weights.filename}, {weights.checksum}\n{sha256}  {target.name}\n"
+def _origin(weights: Weights) -> str:
+    return f"{weights.member} of {weights.filename}, {weights.checksum}"
 
 
 def _is_recorded(target: Path, weights: Weights) -> bool:
     """Whether `target` is, byte for byte, what was unpacked from this very archive."""
-    record = _record_of(target)
-    if not target.is_file() or not record.is_file():
-        return False
-    return record.read_text(encoding="utf-8") == _record(target, weights, pooch.file_hash(str(target)))
+    known = notes.read(target, _origin(weights))
+    return bool(known) and target.is_file() and known == {target.name: digest(target)}
 
 
 @contextmanager

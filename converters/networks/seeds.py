@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from converters.inputs import fixed_inputs
 from converters.networks import architectures
-from converters.networks.architectures import Padding, pad_widths
+from converters.networks.architectures import Layer, Norm, Padding, pad_widths
 from harness.models.recipes import IMAGENET, IMAGENET_MOBILENET
 from harness.models.spec import Preprocess
 
@@ -87,46 +87,70 @@ def _classifier(rng: np.random.Generator, features: NDArray[np.float64]) -> tupl
 
 @dataclass
 class Seeder:
-    """`architectures.Operations` on arrays, inventing the weights of each layer when it is reached."""
+    """`architectures.Operations` on NHWC arrays, inventing the weights of each layer when it is reached."""
 
     rng: np.random.Generator
     arrays: Arrays = field(default_factory=dict)
     branch_end: str = ".bn3"
     """How the names of the normalisations end that a residual branch ends with."""
 
-    def conv(
-        self, x: Floats, name: str, *, filters: int, kernel: int, stride: int, padding: Padding
-    ) -> Floats:
-        """He-initialised convolution."""
-        weights = self._he((kernel, kernel, x.shape[3], filters), fan_in=kernel * kernel * x.shape[3])
-        if name == "conv1":
-            # The input's own scale (0-255) is undone here, so that the normalisation's statistics are near 1.
-            weights = weights / np.float32(64)
-        self.arrays[f"{name}/weights"] = weights
-        return convolve(x, weights, stride, padding)
+    def conv(self, x: Floats, layer: Layer) -> Floats:
+        """Convolve with new weights, then normalise, or spread the answers as a normalisation would."""
+        x = self.convolve(x, layer)
+        return self.normalise(x, layer.norm) if layer.norm else self.rescale(x, layer, 1.0, _BETA)
 
-    def depthwise(self, x: Floats, name: str, *, kernel: int, stride: int) -> Floats:
-        """He-initialised depthwise convolution."""
-        weights = self._he((kernel, kernel, x.shape[3], 1), fan_in=kernel * kernel)
+    def convolve(self, x: Floats, layer: Layer) -> Floats:
+        """Convolve with new weights, without what follows."""
+        weights = self._depthwise_weights(layer) if layer.is_depthwise else self._weights(layer)
+        self.arrays[f"{layer.name}/weights"] = weights
+        if layer.is_depthwise:
+            return convolve_depthwise(x, weights, layer.stride)
+        return convolve(x, weights, layer.stride, layer.padding)
+
+    def _weights(self, layer: Layer) -> Floats:
+        kernel, inputs = layer.kernel, layer.inputs
+        weights = self._he((kernel, kernel, inputs, layer.filters), fan_in=kernel * kernel * inputs)
+        # The input's own scale (0-255) is undone here, so that the normalisation's statistics are near 1.
+        return weights / np.float32(64) if layer.name == "conv1" else weights
+
+    def _depthwise_weights(self, layer: Layer) -> Floats:
+        kernel = layer.kernel
+        weights = self._he((kernel, kernel, layer.inputs, 1), fan_in=kernel * kernel)
         weights *= np.float32(np.sqrt(1 - _CENTRE**2))
         weights[kernel // 2, kernel // 2] += np.float32(_CENTRE * np.sqrt(2.0))
-        self.arrays[f"{name}/weights"] = weights
-        return convolve_depthwise(x, weights, stride)
+        return weights
 
-    def norm(self, x: Floats, name: str, *, epsilon: float) -> Floats:
+    def _he(self, shape: tuple[int, ...], fan_in: int) -> Floats:
+        weights: Floats = (self.rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)).astype(np.float32)
+        return weights
+
+    def normalise(self, x: Floats, norm: Norm) -> Floats:
         """Normalise with the statistics of `x` itself, which become the stored ones."""
         channels = x.shape[3]
         mean = x.mean(axis=(0, 1, 2), dtype=np.float64)
         variance = np.square(x - mean.astype(np.float32)).mean(axis=(0, 1, 2), dtype=np.float64)
         # Different for each channel, so that an export which loses them is noticed.
-        weight = _BRANCH_GAMMA if name.endswith(self.branch_end) else 1.0
+        weight = _BRANCH_GAMMA if norm.name.endswith(self.branch_end) else 1.0
         gamma = self.rng.uniform(0.8, 1.2, channels) * weight
         beta = self.rng.normal(_BETA, 0.1, channels)
         parts = {"gamma": gamma, "beta": beta, "mean": mean, "variance": variance}
-        self.arrays |= {f"{name}/{part}": value.astype(np.float32) for part, value in parts.items()}
-        scale = gamma / np.sqrt(variance + epsilon)
+        self.arrays |= {f"{norm.name}/{part}": value.astype(np.float32) for part, value in parts.items()}
+        scale = gamma / np.sqrt(variance + norm.epsilon)
         normalised: Floats = x * scale.astype(np.float32) + (beta - mean * scale).astype(np.float32)
         return normalised
+
+    def rescale(self, x: Floats, layer: Layer, std: float, mean: float) -> Floats:
+        """Scale a layer's weights, and set its bias, so that its answers `x` would have been so spread.
+
+        One scale for all filters: small feature maps have few positions to tell each filter's own from.
+        """
+        means = x.mean(axis=(0, 1, 2), dtype=np.float64)
+        scale = std / np.sqrt(np.square(x - means).mean())
+        bias = (mean - means * scale).astype(np.float32)
+        self.arrays[f"{layer.name}/weights"] *= np.float32(scale)
+        self.arrays[f"{layer.name}/bias"] = bias
+        rescaled: Floats = x * np.float32(scale) + bias
+        return rescaled
 
     def relu(self, x: Floats, *, limit: float | None = None) -> Floats:
         """Clip below zero and above `limit`."""
@@ -137,14 +161,10 @@ class Seeder:
         """Sum of two arrays."""
         return x + y
 
-    def max_pool(self, x: Floats, *, padding: Padding = Padding.SAME) -> Floats:
+    def max_pool(self, x: Floats, padding: Padding) -> Floats:
         """Largest of each 3x3, stride 2; zero padding is harmless after a ReLU."""
         windows = _windows(x, 3, 2, padding)
         return np.ascontiguousarray(windows.max(axis=(4, 5)))
-
-    def _he(self, shape: tuple[int, ...], fan_in: int) -> Floats:
-        weights: Floats = (self.rng.standard_normal(shape) * np.sqrt(2.0 / fan_in)).astype(np.float32)
-        return weights
 
 
 def convolve(x: Floats, weights: Floats, stride: int, padding: Padding) -> Floats:

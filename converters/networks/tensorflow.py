@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.formats.tensorflow import serialise, tf
-from converters.networks.architectures import Padding, mobilenet, pad_widths, resnet50
+from converters.networks.architectures import Layer, Norm, Padding, mobilenet, resnet50
 from converters.networks.seeds import CLASSES, CLASSIFIER, Arrays
 
 
@@ -44,9 +44,9 @@ def build_mobilenet(arrays: Arrays, target: Path) -> None:
 
 
 class Nodes:
-    """`architectures.Operations` that writes TensorFlow nodes with ready weights into the current graph."""
+    """`architectures.Operations` that writes NHWC nodes with ready weights into the current graph."""
 
-    def __init__(self, arrays: Arrays, *, variables: str, operations: str) -> None:
+    def __init__(self, arrays: Arrays, *, variables: str = "", operations: str = "") -> None:
         """Take the weights, and the scopes under which they and the operations are named."""
         self._arrays = arrays
         self._variables = variables
@@ -57,29 +57,35 @@ class Nodes:
         array = self._arrays[key]
         return tf.constant(array.reshape(*leading, *array.shape), name=name)
 
-    def conv(self, x: Any, name: str, *, filters: int, kernel: int, stride: int, padding: Padding) -> Any:
-        """Convolution."""
-        weights = self.constant(f"{name}/weights", self._name(self._variables, name, "weights"))
-        assert weights.shape[0] == kernel
-        assert weights.shape[3] == filters
-        if padding == Padding.FIXED and stride > 1:
-            # What the published graph does: pad explicitly, then VALID, so that stride 2 stays centred.
-            pads = [(0, 0), *(pad_widths(padding, x.shape[axis], kernel, stride) for axis in (1, 2)), (0, 0)]
-            x = tf.pad(x, pads, name=self._name(self._operations, name, "Pad"))
-        mode = "VALID" if padding == Padding.FIXED and stride > 1 else "SAME"
-        return tf.nn.conv2d(x, weights, stride, mode, name=self._name(self._operations, name, "convolution"))
+    def conv(self, x: Any, layer: Layer) -> Any:
+        """Convolution, then the bias where there is one: a folded normalisation leaves one too."""
+        name, stride = layer.name, layer.stride
+        part = "depthwise_weights" if layer.is_depthwise else "weights"
+        kernel = self.constant(f"{name}/weights", _scoped(self._variables, name, part))
+        assert kernel.shape[:3] == (layer.kernel, layer.kernel, layer.inputs)
+        x, padding = self.padded(x, layer)
+        scope = _scoped(self._operations, name, "depthwise" if layer.is_depthwise else "convolution")
+        if layer.is_depthwise:
+            x = tf.nn.depthwise_conv2d(x, kernel, (1, stride, stride, 1), padding, name=scope)
+        else:
+            x = tf.nn.conv2d(x, kernel, stride, padding, name=scope)
+        if layer.norm and f"{name}/bias" not in self._arrays:
+            return self._normalise(x, layer.norm)
+        bias = self.constant(f"{name}/bias", _scoped(self._variables, name, "bias"))
+        return tf.nn.bias_add(x, bias, name=_scoped(self._operations, name, "BiasAdd"))
 
-    def depthwise(self, x: Any, name: str, *, kernel: int, stride: int) -> Any:
-        """Depthwise convolution."""
-        weights = self.constant(f"{name}/weights", self._name(self._variables, name, "depthwise_weights"))
-        assert weights.shape[0] == kernel
-        scope = self._name(self._operations, name, "depthwise")
-        return tf.nn.depthwise_conv2d(x, weights, (1, stride, stride, 1), "SAME", name=scope)
+    def padded(self, x: Any, layer: Layer) -> tuple[Any, Any]:
+        """What is convolved, and the padding that the convolution itself is to add."""
+        if layer.padding != Padding.FIXED or layer.stride == 1:
+            return x, "VALID" if layer.padding == Padding.VALID else "SAME"
+        # What the published graph does: pad explicitly, then VALID, so that stride 2 stays centred.
+        return tf.pad(x, around(layer.pad_px), name=_scoped(self._operations, layer.name, "Pad")), "VALID"
 
-    def norm(self, x: Any, name: str, *, epsilon: float) -> Any:
-        """Batch normalisation."""
+    def _normalise(self, x: Any, norm: Norm) -> Any:
         gamma, beta, mean, variance = (
-            self.constant(f"{name}/{part}", self._name(self._variables, name, f"BatchNorm/{published}"))
+            self.constant(
+                f"{norm.name}/{part}", _scoped(self._variables, norm.name, f"BatchNorm/{published}")
+            )
             for part, published in (
                 ("gamma", "gamma"),
                 ("beta", "beta"),
@@ -87,9 +93,9 @@ class Nodes:
                 ("variance", "moving_variance"),
             )
         )
-        scope = self._name(self._operations, name, "BatchNorm/FusedBatchNorm")
+        scope = _scoped(self._operations, norm.name, "BatchNorm/FusedBatchNorm")
         result, *_ = tf.compat.v1.nn.fused_batch_norm(
-            x, gamma, beta, mean, variance, epsilon, is_training=False, name=scope
+            x, gamma, beta, mean, variance, norm.epsilon, is_training=False, name=scope
         )
         return result
 
@@ -102,10 +108,17 @@ class Nodes:
         """Sum of two tensors."""
         return tf.add(x, y)
 
-    def max_pool(self, x: Any) -> Any:
-        """Largest of each 3x3, stride 2."""
-        return tf.nn.max_pool2d(x, 3, 2, "SAME")
+    def max_pool(self, x: Any, padding: Padding) -> Any:
+        """Largest of each 3x3, stride 2; zero padding is harmless after a ReLU."""
+        if padding == Padding.FIXED:
+            return tf.nn.max_pool2d(tf.pad(x, around(1)), 3, 2, "VALID")
+        return tf.nn.max_pool2d(x, 3, 2, str(padding).upper())
 
-    @staticmethod
-    def _name(scope: str, layer: str, part: str) -> str:
-        return f"{scope}/{layer.replace('.', '/')}/{part}"
+
+def around(pixels: int) -> list[list[int]]:
+    """Padding of as many pixels on every side of an NHWC image."""
+    return [[0, 0], [pixels] * 2, [pixels] * 2, [0, 0]]
+
+
+def _scoped(scope: str, layer: str, part: str) -> str:
+    return f"{scope}/{layer.replace('.', '/')}/{part}".removeprefix("/")

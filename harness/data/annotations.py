@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from harness.errors import DatasetError
+from harness.machine.files import whole
 
 # cocodataset.org's category list, in the order of its instances_*.json: eleven ids are not used.
 COCO_CATEGORIES: tuple[tuple[int, str], ...] = (
@@ -223,14 +223,10 @@ def write_annotations(annotations: Annotations, path: Path) -> None:
     Raises:
         DatasetError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(json.dumps(_document(annotations)), encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(_document(annotations)), encoding="utf-8")
     except OSError as error:
         raise DatasetError(f"cannot write the annotations {path}: {error.strerror or error}") from error
 

@@ -6,7 +6,6 @@ means agreement with the source framework.
 
 import logging
 import re
-import threading
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from harness.errors import DatasetError
 from harness.machine import file_lock
+from harness.machine.files import whole
 from harness.machine.threads import in_threads
 
 logger = logging.getLogger(__name__)
@@ -121,14 +121,9 @@ def _draw_all(
 
 
 def _ensure(index: int, path: Path) -> None:
-    if is_intact(path, index):
-        return
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.tmp")
-    try:
-        temporary.write_bytes(encode(index))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    if not is_intact(path, index):
+        with whole(path, is_locked=True) as partial:
+            partial.write_bytes(encode(index))
 
 
 def _u8(image: Any) -> U8Image:

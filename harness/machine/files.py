@@ -1,6 +1,8 @@
-"""Files that a run leaves: each whole or not at all, and named where the disk does not take it."""
+"""Files that others read: each whole or not at all, and named where the disk does not take it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.errors import ConfigError
@@ -27,19 +29,32 @@ def check_writable(folder: Path) -> None:
         raise ConfigError(f"cannot write results to {folder}: {error.strerror}; see --output") from error
 
 
+@contextmanager
+def whole(path: Path, *, is_locked: bool = False) -> Iterator[Path]:
+    """Give a path beside `path` to write to, which takes its place when the block ends; removed if it fails.
+
+    Args:
+        path: what was there before stays until then.
+        is_locked: nobody else writes this file now, so what a killed process left can be written over.
+    """
+    writer = "" if is_locked else f".{os.getpid()}"
+    partial = path.with_name(f".{path.name}{writer}.tmp")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write(path: Path, text: str) -> None:
     """Write a file.
 
     Raises:
         ConfigError: the disk is full, or the file may not be written; what was there before stays.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
+        with whole(path) as partial:
             # Names of files may hold what UTF-8 does not.
             partial.write_text(text, encoding="utf-8", errors="replace")
-            partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error

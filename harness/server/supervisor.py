@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.machine.files import whole
 from harness.machine.kernel import PR_SET_PDEATHSIG, SHM_DIR, prctl, start_time
 
 GRACE_S = 2.0
@@ -113,9 +114,8 @@ def remove_regions(prefix: str) -> None:
 
 def write_state(file: Path, state: dict[str, Any]) -> None:
     """Write the state file as a whole or not at all."""
-    draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    draft.replace(file)
+    with whole(file) as partial:
+        partial.write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

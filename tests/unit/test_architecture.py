@@ -92,7 +92,8 @@ DOORS = {
     "tf2onnx": {"converters.formats.onnx"},
 }
 STANDARD_LIBRARY_ONLY = {
-    *("harness.server.flags", "harness.server.supervisor", "harness.machine.kernel"),
+    *("harness.errors", "harness.machine.files", "harness.machine.kernel"),
+    *("harness.server.flags", "harness.server.supervisor"),
     *(f"harness.server.container.{name}" for name in ("owner", "backends", "server")),
 }
 LARGEST_FOLDER = 11

@@ -7,9 +7,9 @@ repository, vision/classification_and_detection/python/models/ssd_r34.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from converters.networks.architectures import Padding
+from converters.networks.architectures import Layer, Norm, Operations, Padding
 
 T = TypeVar("T")
 
@@ -41,45 +41,6 @@ _MAP_CHANNELS = (_STAGES[-1][0], *(filters for _, filters, _, _ in _EXTRAS))
 _HEAD_STRIDE = 3
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One convolution, with the batch normalisation or the bias that follows it."""
-
-    name: str
-    inputs: int
-    filters: int
-    kernel: int
-    stride: int = 1
-    padding: Padding = Padding.FIXED
-    is_normalised: bool = False
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Of the weights, as ONNX and PyTorch order them: (out, in, h, w)."""
-        return (self.filters, self.inputs, self.kernel, self.kernel)
-
-    @property
-    def pad_px(self) -> int:
-        """Zeros on every side."""
-        return (self.kernel - 1) // 2 if self.padding == Padding.FIXED else 0
-
-
-class Operations(Protocol[T]):
-    """What the network is built from; tensors may have either axis order."""
-
-    def conv(self, x: T, layer: Layer) -> T:
-        """Convolve, then normalise or add the bias."""
-
-    def relu(self, x: T) -> T:
-        """Clip below zero."""
-
-    def add(self, x: T, y: T) -> T:
-        """Sum of two tensors of one shape."""
-
-    def max_pool(self, x: T) -> T:
-        """Largest of each 3x3, stride 2, one pixel of padding on every side."""
-
-
 HEADS = tuple(
     (
         Layer(f"loc.{index}", channels, anchors * COORDINATES, 3, _HEAD_STRIDE),
@@ -94,8 +55,8 @@ the coordinate or the class: so (n, numbers * anchors, h, w) can be reshaped to 
 
 def features(ops: Operations[T], image: T) -> list[T]:
     """The six feature maps; an image of 1200 pixels gives 150, 75, 38, 19, 9 and 7."""
-    x = ops.conv(image, Layer("backbone.conv1", 3, 64, 7, 2, is_normalised=True))
-    x, channels = ops.max_pool(ops.relu(x)), 64
+    x = ops.conv(image, _normalised("backbone.conv1", 3, 64, 7, 2))
+    x, channels = ops.max_pool(ops.relu(x), Padding.FIXED), 64
     for stage, (width, blocks, stride) in enumerate(_STAGES, start=1):
         for block in range(blocks):
             name = f"backbone.layer{stage}.{block}"
@@ -112,11 +73,15 @@ def features(ops: Operations[T], image: T) -> list[T]:
 
 def _basic_block(ops: Operations[T], x: T, name: str, inputs: int, width: int, stride: int) -> T:
     """Two 3x3 and a shortcut."""
-    y = ops.relu(ops.conv(x, Layer(f"{name}.conv1", inputs, width, 3, stride, is_normalised=True)))
-    y = ops.conv(y, Layer(f"{name}.conv2", width, width, 3, is_normalised=True))
+    y = ops.relu(ops.conv(x, _normalised(f"{name}.conv1", inputs, width, 3, stride)))
+    y = ops.conv(y, _normalised(f"{name}.conv2", width, width, 3))
     if inputs != width:
-        x = ops.conv(x, Layer(f"{name}.downsample", inputs, width, 1, stride, is_normalised=True))
+        x = ops.conv(x, _normalised(f"{name}.downsample", inputs, width, 1, stride))
     return ops.relu(ops.add(y, x))
+
+
+def _normalised(name: str, inputs: int, filters: int, kernel: int, stride: int = 1) -> Layer:
+    return Layer(name, inputs, filters, kernel, stride, norm=Norm(name, EPSILON))
 
 
 def heads(ops: Operations[T], maps: Sequence[T]) -> list[tuple[T, T]]:
@@ -136,13 +101,13 @@ class _Recorder:
     def conv(self, x: None, layer: Layer) -> None:
         self.layers.append(layer)
 
-    def relu(self, x: None) -> None:
+    def relu(self, x: None, *, limit: float | None = None) -> None:
         pass
 
     def add(self, x: None, y: None) -> None:
         pass
 
-    def max_pool(self, x: None) -> None:
+    def max_pool(self, x: None, padding: Padding) -> None:
         pass
 
 

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.formats.graph import Array
 from converters.formats.onnx import OPSET
+from converters.networks.architectures import Layer, Padding
 from converters.networks.seeds import Arrays
 from converters.networks.ssd_resnet34.boxes import (
     CENTRE_VARIANCE,
@@ -17,7 +18,7 @@ from converters.networks.ssd_resnet34.boxes import (
     SIZE_VARIANCE,
     default_boxes,
 )
-from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, EPSILON, Layer, features, heads
+from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, features, heads
 from harness.models.recipes import COCO_1200_ONNX
 from harness.models.ssd_resnet34 import SLOTS
 
@@ -81,7 +82,7 @@ def _suppress(nodes: "_Nodes", corners: str, scores: str) -> None:
 
 
 class _Nodes:
-    """`ssd_resnet34_network.Operations` on the names of ONNX tensors, NCHW, collecting nodes and weights."""
+    """`architectures.Operations` on the names of ONNX tensors, NCHW, collecting nodes and weights."""
 
     def __init__(self, arrays: Arrays) -> None:
         """Take the weights."""
@@ -96,19 +97,21 @@ class _Nodes:
             "strides": (layer.stride,) * 2,
             "pads": (layer.pad_px,) * 4,
         }
-        if not layer.is_normalised:
+        if not layer.norm:
             return self.add_node("Conv", x, weights, self._stored(f"{layer.name}/bias"), **options)
-        parts = [self._stored(f"{layer.name}/{part}") for part in ("gamma", "beta", "mean", "variance")]
+        parts = [self._stored(f"{layer.norm.name}/{part}") for part in ("gamma", "beta", "mean", "variance")]
         x = self.add_node("Conv", x, weights, **options)
-        return self.add_node("BatchNormalization", x, *parts, epsilon=EPSILON)
+        return self.add_node("BatchNormalization", x, *parts, epsilon=layer.norm.epsilon)
 
-    def relu(self, x: str) -> str:
+    def relu(self, x: str, *, limit: float | None = None) -> str:
+        assert limit is None
         return self.add_node("Relu", x)
 
     def add(self, x: str, y: str) -> str:
         return self.add_node("Add", x, y)
 
-    def max_pool(self, x: str) -> str:
+    def max_pool(self, x: str, padding: Padding) -> str:
+        assert padding == Padding.FIXED
         return self.add_node("MaxPool", x, kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
 
     def add_node(self, operation: str, *inputs: str, result: str = "", **attributes: Any) -> str:

@@ -4,25 +4,20 @@ Pictures of the model's own size would take numpy minutes. The network is fully 
 them do: the same detail, fewer positions.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from converters.inputs import fixed_inputs
-from converters.networks.architectures import Padding
+from converters.networks.architectures import Layer, Padding
 from converters.networks.seeds import FIRST_CALIBRATION_IMAGE, Arrays, Floats, Seeder, convolve
 from converters.networks.ssd_resnet34.boxes import SCORE_THRESHOLD
-from converters.networks.ssd_resnet34.network import CLASSES, EPSILON, HEADS, Layer, features
+from converters.networks.ssd_resnet34.network import CLASSES, HEADS, features
 from harness.models.recipes import COCO_1200
 
 _SEED = 1
 _CUT_OUTS = 12
 _CUT_OUT_PX = 560
 """Leaves the last feature map four pixels."""
-
-_BETA = 1.0
-"""Mean of what goes into a ReLU, in standard deviations; see `converters.networks.seeds`."""
 
 _LOCATION_STD = 0.7
 """Boxes are moved by some 7 % of their size, and stretched or squeezed by some 15 %."""
@@ -42,7 +37,7 @@ _CLEAR_SHARE = 0.3
 def seed_ssd_resnet34() -> Arrays:
     """Weights for an input of (x / 255 - mean) / std; convolutions are (kh, kw, in, out)."""
     seeder = Seeder(np.random.default_rng(_SEED), branch_end=".conv2")
-    maps = features(_Operations(seeder), _cut_outs(seeder.rng))
+    maps = features(seeder, _cut_outs(seeder.rng))
     for x, (location, confidence), hit_share in zip(maps, HEADS, _HIT_SHARES, strict=True):
         _seed_location(seeder, x, location)
         _seed_confidence(seeder, x, confidence, hit_share)
@@ -59,57 +54,10 @@ def _cut_outs(rng: np.random.Generator) -> Floats:
     return np.stack(cut_outs)
 
 
-@dataclass
-class _Operations:
-    """`ssd_resnet34_network.Operations` on NHWC arrays, inventing a layer's weights when it is reached."""
-
-    seeder: Seeder
-
-    def conv(self, x: Floats, layer: Layer) -> Floats:
-        x = _convolve(self.seeder, x, layer)
-        if layer.is_normalised:
-            return self.seeder.norm(x, layer.name, epsilon=EPSILON)
-        return _rescale(self.seeder, x, layer, 1.0, _BETA)
-
-    def relu(self, x: Floats) -> Floats:
-        return self.seeder.relu(x)
-
-    def add(self, x: Floats, y: Floats) -> Floats:
-        return self.seeder.add(x, y)
-
-    def max_pool(self, x: Floats) -> Floats:
-        return self.seeder.max_pool(x, padding=Padding.FIXED)
-
-
-def _convolve(seeder: Seeder, x: Floats, layer: Layer) -> Floats:
-    return seeder.conv(
-        x,
-        layer.name,
-        filters=layer.filters,
-        kernel=layer.kernel,
-        stride=layer.stride,
-        padding=layer.padding,
-    )
-
-
-def _rescale(seeder: Seeder, x: Floats, layer: Layer, std: float, mean: float) -> Floats:
-    """Scale a layer's weights, and set its bias, so that its answers `x` would have been so spread.
-
-    One scale for all filters: the last maps have few positions to tell each filter's own from.
-    """
-    means = x.mean(axis=(0, 1, 2), dtype=np.float64)
-    scale = std / np.sqrt(np.square(x - means).mean())
-    bias = (mean - means * scale).astype(np.float32)
-    seeder.arrays[f"{layer.name}/weights"] *= np.float32(scale)
-    seeder.arrays[f"{layer.name}/bias"] = bias
-    rescaled: Floats = x * np.float32(scale) + bias
-    return rescaled
-
-
 def _seed_location(seeder: Seeder, x: Floats, layer: Layer) -> None:
-    _convolve(seeder, x, layer)
+    seeder.convolve(x, layer)
     answers = _answers(seeder.rng, x, seeder.arrays[f"{layer.name}/weights"], layer)
-    _rescale(seeder, answers, layer, _LOCATION_STD, 0.0)
+    seeder.rescale(answers, layer, _LOCATION_STD, 0.0)
 
 
 def _seed_confidence(seeder: Seeder, x: Floats, layer: Layer, hit_share: float) -> None:

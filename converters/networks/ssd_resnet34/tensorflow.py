@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from converters.formats.tensorflow import serialise, tf
+from converters.networks.architectures import Layer
+from converters.networks.seeds import Arrays
 from converters.networks.ssd_resnet34.boxes import (
     BOXES,
     CENTRE_VARIANCE,
@@ -15,8 +17,9 @@ from converters.networks.ssd_resnet34.boxes import (
     SIZE_VARIANCE,
     default_boxes,
 )
-from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, Layer, features, heads
+from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, features, heads
 from converters.networks.ssd_resnet34.weights import Weights
+from converters.networks.tensorflow import Nodes, around
 from harness.models.recipes import COCO_1200_TF
 from harness.models.ssd_resnet34 import SLOTS
 
@@ -25,7 +28,7 @@ def build_ssd_resnet34(weights: Weights, target: Path) -> None:
     """Write a graph for any batch; an image's slots without a detection have class and score 0."""
     with tf.Graph().as_default() as graph:
         image = tf.compat.v1.placeholder(tf.float32, (None, *COCO_1200_TF.shape), "image")
-        nodes = _Nodes(weights)
+        nodes = _Nodes(_arrays(weights))
         # TensorFlow's convolutions on CPUs are NHWC only.
         maps = features(nodes, tf.transpose(image, (0, 2, 3, 1), name="image_nhwc"))
         locations, logits = [], []
@@ -73,26 +76,14 @@ def _suppress(corners: Any, scores: Any) -> None:
     tf.identity(found.nmsed_scores, name="detection_scores")
 
 
-class _Nodes:
-    """`ssd_resnet34_network.Operations` that writes NHWC nodes into the current graph."""
+class _Nodes(Nodes):
+    """Nodes whose convolutions pad for themselves."""
 
-    def __init__(self, weights: Weights) -> None:
-        """Take the weights."""
-        self._weights = weights
+    def padded(self, x: Any, layer: Layer) -> tuple[Any, Any]:
+        return x, around(layer.pad_px)
 
-    def conv(self, x: Any, layer: Layer) -> Any:
-        folded, scope = self._weights[layer.name], layer.name.replace(".", "/")
-        kernel = tf.constant(folded.weights.transpose(2, 3, 1, 0).copy(), name=f"{scope}/weights")
-        pads = [[0, 0], [layer.pad_px] * 2, [layer.pad_px] * 2, [0, 0]]
-        x = tf.nn.conv2d(x, kernel, layer.stride, pads, name=f"{scope}/convolution")
-        return tf.nn.bias_add(x, tf.constant(folded.bias, name=f"{scope}/bias"), name=f"{scope}/BiasAdd")
 
-    def relu(self, x: Any) -> Any:
-        return tf.nn.relu(x)
-
-    def add(self, x: Any, y: Any) -> Any:
-        return tf.add(x, y)
-
-    def max_pool(self, x: Any) -> Any:
-        # Zeros are harmless after a ReLU.
-        return tf.nn.max_pool2d(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+def _arrays(weights: Weights) -> Arrays:
+    """The weights in TensorFlow's axis order."""
+    kernels = {f"{name}/weights": folded.weights.transpose(2, 3, 1, 0) for name, folded in weights.items()}
+    return kernels | {f"{name}/bias": folded.bias for name, folded in weights.items()}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from converters.networks.architectures import Layer, Padding
 from converters.networks.ssd_resnet34.boxes import (
     CENTRE_VARIANCE,
     IOU_THRESHOLD,
@@ -16,7 +17,7 @@ from converters.networks.ssd_resnet34.boxes import (
     SIZE_VARIANCE,
     default_boxes,
 )
-from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, LAYERS, Layer, features, heads
+from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, LAYERS, features, heads
 from converters.networks.ssd_resnet34.weights import Weights
 from harness.models.spec import Nms
 from harness.models.ssd_resnet34 import SLOTS
@@ -60,20 +61,22 @@ class Network(nn.Module):
         )
 
     def conv(self, x: Tensor, layer: Layer) -> Tensor:
-        """Convolve and add the bias; with the next three, `ssd_resnet34_network.Operations`."""
+        """Convolve and add the bias; with the next three, `architectures.Operations`."""
         result: Tensor = self._convolutions[_key(layer)](x)
         return result
 
-    def relu(self, x: Tensor) -> Tensor:
+    def relu(self, x: Tensor, *, limit: float | None = None) -> Tensor:
         """Clip below zero."""
+        assert limit is None
         return torch.relu(x)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         """Sum of two tensors."""
         return x + y
 
-    def max_pool(self, x: Tensor) -> Tensor:
+    def max_pool(self, x: Tensor, padding: Padding) -> Tensor:
         """Largest of each 3x3, stride 2."""
+        assert padding == Padding.FIXED
         return functional.max_pool2d(x, 3, 2, padding=1)
 
 

@@ -14,8 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from converters.networks.architectures import Layer
 from converters.networks.seeds import Floats
-from converters.networks.ssd_resnet34.network import LAYERS, Layer
+from converters.networks.ssd_resnet34.network import LAYERS
 from harness.errors import ConversionError
 
 

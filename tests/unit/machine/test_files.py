@@ -8,6 +8,54 @@ from harness.errors import ConfigError
 from harness.machine import files
 
 
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_what_was_there_stays_until_the_block_has_ended(tmp_path: Path, is_locked: bool) -> None:
+    file = tmp_path / "labels.npy"
+    file.write_text("old")
+    with files.whole(file, is_locked=is_locked) as partial:
+        partial.write_text("new")
+        assert (file.read_text(), partial.parent, partial.name[0]) == ("old", tmp_path, ".")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("labels.npy", "new")]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_what_was_there_and_nothing_else(
+    tmp_path: Path, failure: type[BaseException]
+) -> None:
+    file = tmp_path / "labels.npy"
+    file.write_text("old")
+    with pytest.raises(failure), files.whole(file) as partial:  # noqa: PT012 - the block is what fails
+        partial.write_text("half")
+        raise failure
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("labels.npy", "old")]
+
+
+def test_a_block_that_writes_nothing_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.whole(tmp_path / "labels.npy"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_written_over_by_whoever_holds_the_lock(tmp_path: Path) -> None:
+    with files.whole(tmp_path / "weights.pb", is_locked=True) as left_behind:
+        left_behind.write_text("a whole file")
+    left_behind.write_text("half")
+    with files.whole(tmp_path / "weights.pb", is_locked=True) as partial:
+        partial.write_text("another")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["another"]
+
+
+def test_two_processes_that_write_one_file_do_not_share_what_is_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with files.whole(tmp_path / "labels.npy") as first:
+        monkeypatch.setattr(files.os, "getpid", lambda: 7)
+        with files.whole(tmp_path / "labels.npy") as second:
+            second.write_text("second")
+        first.write_text("first")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]
+
+
 def test_a_file_is_written_and_nothing_else(tmp_path: Path) -> None:
     files.write(tmp_path / "results.json", "1\n")
     files.write(tmp_path / "results.json", "2\n")
@@ -34,7 +82,7 @@ def test_a_disk_that_is_full_is_found_out_before_the_run_and_by_the_write(
         ConfigError, match=r"cannot write results to .*: No space left on device; see --output"
     ):
         files.check_writable(tmp_path)
-    full(Path(".page.html.7"))
+    full(Path(".page.html.7.tmp"))
     with pytest.raises(ConfigError, match=r"cannot write .*/page\.html: No space left on device"):
         files.write(tmp_path / "page.html", "text")
     assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,11 @@
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from converters.networks import architectures, seeds
-from converters.networks.architectures import Padding, pad_widths
+from converters.networks.architectures import Norm, Padding, pad_widths
 
 
 @dataclass
@@ -15,25 +16,20 @@ class _Counter:
     multiplications: int = 0
     names: list[str] = field(default_factory=list)
 
-    def conv(self, x, name, *, filters, kernel, stride, padding):
-        self.names.append(name)
+    def conv(self, x, layer):
+        assert x[2] == layer.inputs
+        assert layer.norm
+        self.names.append(layer.name)
         rows, columns = (
-            (size + sum(pad_widths(padding, size, kernel, stride)) - kernel) // stride + 1 for size in x[:2]
+            (size + sum(pad_widths(layer.padding, size, layer.kernel, layer.stride)) - layer.kernel)
+            // layer.stride
+            + 1
+            for size in x[:2]
         )
-        self.parameters += kernel * kernel * x[2] * filters
-        self.multiplications += rows * columns * kernel * kernel * x[2] * filters
-        return (rows, columns, filters)
-
-    def depthwise(self, x, name, *, kernel, stride):
-        self.names.append(name)
-        rows, columns = (-(-size // stride) for size in x[:2])
-        self.parameters += kernel * kernel * x[2]
-        self.multiplications += rows * columns * kernel * kernel * x[2]
-        return (rows, columns, x[2])
-
-    def norm(self, x, name, *, epsilon):
-        self.parameters += 2 * x[2]
-        return x
+        weights = math.prod(layer.shape)
+        self.parameters += weights + 2 * layer.filters
+        self.multiplications += rows * columns * weights
+        return (rows, columns, layer.filters)
 
     def relu(self, x, *, limit=None):
         return x
@@ -42,7 +38,8 @@ class _Counter:
         assert x == y
         return x
 
-    def max_pool(self, x):
+    def max_pool(self, x, padding):
+        assert padding == Padding.SAME
         return (-(-x[0] // 2), -(-x[1] // 2), x[2])
 
 
@@ -69,9 +66,9 @@ def test_the_stride_of_a_resnet_v1_5_block_is_in_its_3x3_convolution():
     strides = {}
 
     class Recorder(_Counter):
-        def conv(self, x, name, *, stride, **rest):
-            strides[name] = stride
-            return super().conv(x, name, stride=stride, **rest)
+        def conv(self, x, layer):
+            strides[layer.name] = layer.stride
+            return super().conv(x, layer)
 
     architectures.resnet50(Recorder(), (224, 224, 3))
     assert strides["layer3.0.conv1"] == 1
@@ -129,7 +126,7 @@ def test_a_depthwise_convolution_keeps_channels_apart():
 def test_a_seeded_normalisation_stores_the_statistics_of_what_it_saw():
     seeder = seeds.Seeder(np.random.default_rng(0))
     x = np.array([[1.0, 5.0], [3.0, 5.0]], np.float32).reshape(2, 1, 1, 2)
-    result = seeder.norm(x, "layer", epsilon=0.0001)
+    result = seeder.normalise(x, Norm("layer", 0.0001))
     assert seeder.arrays["layer/mean"].tolist() == [2.0, 5.0]
     assert seeder.arrays["layer/variance"].tolist() == [1.0, 0.0]
     gamma, beta = seeder.arrays["layer/gamma"], seeder.arrays["layer/beta"]

@@ -10,10 +10,10 @@ from onnx import helper, numpy_helper
 
 from converters.conversion import model_files, own_detectors, parity
 from converters.inputs import fixed_inputs
-from converters.networks.architectures import Padding, pad_widths
+from converters.networks.architectures import Layer, Padding, pad_widths
 from converters.networks.ssd_resnet34 import seeds
 from converters.networks.ssd_resnet34.boxes import default_boxes
-from converters.networks.ssd_resnet34.network import CLASSES, HEADS, LAYERS, Layer, features, heads
+from converters.networks.ssd_resnet34.network import CLASSES, HEADS, LAYERS, features, heads
 from converters.networks.ssd_resnet34.onnx import build_ssd_resnet34
 from converters.networks.ssd_resnet34.torch import Detector
 from converters.networks.ssd_resnet34.weights import read_weights
@@ -62,7 +62,8 @@ class _Shapes:
         assert x == y
         return x
 
-    def max_pool(self, x):
+    def max_pool(self, x, padding):
+        assert padding == Padding.FIXED
         return (x[0] // 2, x[1])
 
 
