@@ -23,6 +23,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from harness.bench.limit.bare import read_rows
 from harness.bench.limit.frameworks import Array
 from harness.errors import InferenceError
+from harness.machine.from_json import loads
 from harness.models import manifest
 from harness.models.spec import Variant
 from harness.run.mlperf.rounds import Scenario
@@ -35,7 +36,7 @@ _PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Job:
+class PlainJob:
     """One measurement."""
 
     url: str
@@ -81,7 +82,7 @@ class _Tally:
 class _Loop:
     """One client and the samples that it sends in turn."""
 
-    def __init__(self, client: InferenceServerClient, job: Job, variant: Variant, rows: Array) -> None:
+    def __init__(self, client: InferenceServerClient, job: PlainJob, variant: Variant, rows: Array) -> None:
         self._client, self._job, self._variant, self._rows = client, job, variant, rows
         self._next = 0
         self.tally = _Tally()
@@ -154,7 +155,7 @@ class _Loop:
             self.send(on_sample)
 
 
-def measure(job: Job) -> PlainOutcome:
+def measure(job: PlainJob) -> PlainOutcome:
     """Warm up, then ask as the scenario does.
 
     Raises:
@@ -184,8 +185,7 @@ def measure(job: Job) -> PlainOutcome:
 
 def main() -> int:
     """Carry out the job named on the command line."""
-    fields = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    job = Job(**{**fields, "scenario": Scenario(fields["scenario"])})
+    job = loads(PlainJob, Path(sys.argv[1]).read_text(encoding="utf-8"))
     try:
         outcome = dataclasses.asdict(measure(job))
     except Exception as error:  # noqa: BLE001 - the parent reports it

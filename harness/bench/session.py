@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.bench.plain import Job, PlainOutcome
+from harness.bench.plain import PlainJob, PlainOutcome
 from harness.errors import InferenceError
 from harness.machine import paths
 from harness.machine.processes import start_module
@@ -160,7 +160,7 @@ class Session:
         """
         config = self._prepared.config
         log_dir = self._log_dir("plain", scenario)
-        job = Job(
+        job = PlainJob(
             url=self._client.url,
             entry=self._entry,
             entry_dir=str(self._prepared.entry_dir),

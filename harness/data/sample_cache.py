@@ -31,6 +31,7 @@ from harness.data.sample_file import SampleFile
 from harness.errors import ConfigError, DatasetError
 from harness.machine import file_lock, progress
 from harness.machine.environment import cpu_count
+from harness.machine.from_json import loads
 from harness.machine.threads import in_threads
 from harness.models.spec import Preprocess
 
@@ -115,10 +116,10 @@ def _is_sound(entry: Path, key: dict[str, Any], workers: int) -> bool:
         return False
     started = time.monotonic()
     try:
-        manifest = _Manifest(**json.loads((entry / "manifest.json").read_text(encoding="utf-8")))
+        manifest = loads(_Manifest, (entry / "manifest.json").read_text(encoding="utf-8"))
         array = _map(entry)
         defect = _defect(entry / "samples.npy", array, manifest, key, workers)
-    except (OSError, ValueError, TypeError, EOFError) as error:
+    except (OSError, ValueError, EOFError) as error:
         defect = str(error)
     if defect:
         logger.warning("cache entry %s is not sound (%s): it will be built again", entry, defect)

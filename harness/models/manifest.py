@@ -10,22 +10,10 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from harness.errors import ConversionError
-from harness.models.platforms import Platform
-from harness.models.spec import (
-    BoxOrder,
-    Detection,
-    DType,
-    Layout,
-    Nms,
-    Preprocess,
-    Resize,
-    Step,
-    TensorSpec,
-    Variant,
-)
+from harness.machine.from_json import loads
+from harness.models.spec import Variant
 
 MANIFEST_NAME = "MANIFEST.json"
 GOLDEN_NAME = "golden.npz"
@@ -113,17 +101,10 @@ def load(entry_dir: Path) -> Manifest:
     """
     path = entry_dir / MANIFEST_NAME
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return Manifest(
-            **{
-                **fields,
-                "variant": _variant(fields["variant"]),
-                "parity": Parity(**fields["parity"]),
-            }
-        )
+        return loads(Manifest, path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConversionError(f"{path} is missing: convert the model first (python -m converters)") from error
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConversionError(f"{path} is damaged ({error}); convert the model again with --force") from error
 
 
@@ -138,35 +119,3 @@ def check_unchanged(expected: Manifest, entry_dir: Path) -> None:
             f"{entry_dir} was converted again by another process; what was measured would not be "
             f"{expected.weights} weights of sha256:{expected.weights_sha256[:16]}…: run again"
         )
-
-
-def _tensor(fields: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(**{**fields, "dtype": DType(fields["dtype"]), "shape": tuple(fields["shape"])})
-
-
-def _variant(fields: dict[str, Any]) -> Variant:
-    preprocess = fields["preprocess"]
-    return Variant(
-        **{
-            **fields,
-            "platform": Platform(fields["platform"]),
-            "input": _tensor(fields["input"]),
-            "outputs": tuple(_tensor(output) for output in fields["outputs"]),
-            "preprocess": Preprocess(
-                **{
-                    **preprocess,
-                    "resize": Resize(preprocess["resize"]),
-                    "size_px": tuple(preprocess["size_px"]),
-                    "steps": tuple(Step(step["op"], tuple(step["values"])) for step in preprocess["steps"]),
-                    "layout": Layout(preprocess["layout"]),
-                    "dtype": DType(preprocess["dtype"]),
-                }
-            ),
-            "detection": _detection(fields["detection"]) if fields["detection"] else None,
-            "nms_choices": tuple(Nms(choice) for choice in fields["nms_choices"]),
-        }
-    )
-
-
-def _detection(fields: dict[str, Any]) -> Detection:
-    return Detection(**{**fields, "box_order": BoxOrder(fields["box_order"]), "nms": Nms(fields["nms"])})

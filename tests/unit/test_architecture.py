@@ -19,7 +19,7 @@ Arrows = Mapping[str, set[str]]
 HARNESS: Arrows = {
     "errors": set(),
     "machine": {"errors"},
-    "models": {"errors"},
+    "models": {"errors", "machine"},
     "data": {"errors", "machine", "models"},
     "triton": {"errors", "machine", "models"},
     "server": {"errors", "machine"},

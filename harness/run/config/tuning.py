@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.machine import files, paths
+from harness.machine.from_json import loads
 from harness.models.model_config import RUN_BATCH, ServerSettings
 from harness.models.spec import ModelSpec, Variant
 from harness.run.mlperf.rounds import Scenario
@@ -217,9 +218,8 @@ def read(file: Path) -> tuple[Measured, ...]:
     if not file.exists():
         return ()
     try:
-        lines = json.loads(file.read_text(encoding="utf-8"))
-        return tuple(Measured(**{**line, "choice": Choice(**line["choice"])}) for line in lines)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return loads(tuple[Measured, ...], file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{file} is damaged ({error}): delete it, or run python -m harness.tune") from error
 
 

@@ -29,6 +29,7 @@ from harness.answers.payloads import payload_floats
 from harness.data.sample_file import SampleFile
 from harness.errors import InferenceError, RequestFailed
 from harness.machine import command
+from harness.machine.from_json import loads
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.run.worker.qsl import MessageStore, Requests, Samples, SharedMemoryRequests
@@ -276,7 +277,7 @@ def main() -> int:
     """Serve the process that started this one until it closes the connection; return the exit code."""
 
     def body() -> None:
-        assignment = Assignment(**json.loads(sys.argv[1]))
+        assignment = loads(Assignment, sys.argv[1])
         asyncio.run(_serve(assignment, socket.socket(fileno=int(sys.argv[2]))))
 
     return command.run(body, level=logging.WARNING)

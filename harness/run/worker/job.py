@@ -16,12 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from harness.errors import ConfigError, InferenceError
 from harness.machine import files
-from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import Scenario
+from harness.machine.from_json import loads
+from harness.run.mlperf.plan import Plan
 from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
@@ -99,9 +98,7 @@ class Outcome:
 
 def read_job(path: Path) -> Job:
     """Read a job file."""
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    typed = {"urls": tuple(fields["urls"]), "plan": _plan(fields["plan"]), "rpc": Rpc(fields["rpc"])}
-    return Job(**{**fields, **typed})
+    return loads(Job, path.read_text(encoding="utf-8"))
 
 
 def read_outcome(path: Path) -> Outcome:
@@ -111,24 +108,9 @@ def read_outcome(path: Path) -> Outcome:
         InferenceError: there is none: the worker died.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        return loads(Outcome, path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InferenceError(f"the process that ran LoadGen died without a word ({error})") from error
-    statistics = fields["statistics"]
-    if statistics:
-        sizes = statistics["executions_by_batch_size"]
-        statistics["executions_by_batch_size"] = {int(size): count for size, count in sizes.items()}
-        fields["statistics"] = ServerStatistics(**statistics)
-    fields["plan"] = _plan(fields["plan"]) if fields["plan"] else None
-    fields["samples_by_server"] = tuple(fields["samples_by_server"])
-    failures = fields["failures"]
-    failures["first_sample_indices"] = tuple(failures["first_sample_indices"])
-    fields["failures"] = Failures(**failures)
-    return Outcome(**fields)
-
-
-def _plan(fields: dict[str, Any]) -> Plan:
-    return Plan(**{**fields, "scenario": Scenario(fields["scenario"]), "mode": Mode(fields["mode"])})
 
 
 def write_outcome(job: Job, outcome: Outcome) -> None:
@@ -213,5 +195,4 @@ class Reporter:
 
 def read_status(line: str) -> Status:
     """What a reporter wrote, a line for each status."""
-    fields = json.loads(line)
-    return Status(Step(fields["step"]), fields["elapsed_s"], Counts(**fields["counts"]))
+    return loads(Status, line)

@@ -42,6 +42,8 @@ def test_it_is_read_back_as_it_was_written(model: str, platform: Platform, tmp_p
     [
         {"parity": {"samples": 8}},
         {"variant": None},
+        {"weights_sha256": 7},
+        {"tools": []},
         {"written_by": "somebody else"},
     ],
 )
