@@ -26,7 +26,8 @@ from harness.machine.environment import cpu_count
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.rounds import Scenario, rules
 from harness.run.preparation import Prepared
-from harness.run.results.bottleneck import Evidence, Verdict, judge
+from harness.run.results import bottleneck
+from harness.run.results.bottleneck import Bottleneck, Evidence
 from harness.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Comparison:
 
     title: str
     rows: list[Row] = field(default_factory=list)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    bottlenecks: dict[str, Bottleneck] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What the paths did."""
@@ -135,7 +136,7 @@ def _compare_scenario(
     result.runs[scenario.value] = [dataclasses.asdict(turn) for turn in rounds]
     middle = sorted(rounds, key=lambda turn: figure(scenario, turn.ours))[len(rounds) // 2]
     if middle.ours.evidence:
-        result.verdicts[scenario.value] = judge(middle.ours.evidence)
+        result.bottlenecks[scenario.value] = bottleneck.find(middle.ours.evidence)
         if scenario == Scenario.OFFLINE:
             result.notes += _tail_note(middle.ours.evidence, options.seconds)
 

@@ -17,11 +17,11 @@ from harness.models.model_config import model_config, to_json
 from harness.run import runner
 from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
-from harness.run.mlperf import logs
+from harness.run.mlperf import figures, logs
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
-from harness.run.results.bottleneck import Evidence, Setup, evidence_of
+from harness.run.results.bottleneck import Evidence, Load, evidence_of
 from harness.run.serving import check_served, executed_precision
 from harness.run.worker import timeline
 from harness.run.worker.job import Outcome
@@ -30,12 +30,6 @@ from harness.triton.client import TritonClient
 from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
-
-_RATE = {
-    Scenario.SINGLE_STREAM: "result_qps_with_loadgen_overhead",
-    Scenario.SERVER: "result_completed_samples_per_sec",
-    Scenario.OFFLINE: "result_samples_per_second",
-}
 
 
 @dataclass(frozen=True)
@@ -209,10 +203,11 @@ def _ours(
             raise InferenceError(f"LoadGen logged no figures of {scenario} in {log_dir}")
         return value
 
-    samples_per_query = log.number("effective_samples_per_query") or 1
     mean_ns = logged(log.latency_ns("mean"))
-    rate = logged(log.number(_RATE[scenario])) if scenario in _RATE else samples_per_query * 1e9 / mean_ns
-    p50, p90, p99 = (logged(log.latency_ns(f"{p}.00_percentile")) / 1e6 for p in (50, 90, 99))
+    rate = logged(figures.rate(log, scenario))
+    if scenario == Scenario.MULTI_STREAM:
+        rate *= log.number("effective_samples_per_query") or 1
+    p50, p90, p99 = (logged(figures.percentile_ms(log, percentile)) for percentile in (50, 90, 99))
     statistics = outcome.statistics
     samples = statistics.samples if statistics else 0
     evidence = None
@@ -220,7 +215,7 @@ def _ours(
         evidence = evidence_of(
             statistics,
             scenario,
-            Setup(tuning.in_flight, tuning.server.instances, processes),
+            Load(tuning.in_flight, tuning.server.instances, processes),
             samples_per_s=rate,
             mean_latency_ns=mean_ns,
             client_cpu_s=outcome.client_cpu_s,

@@ -32,9 +32,9 @@ def show(comparisons: Sequence[Comparison], options: Options, file: Path) -> Non
         _show_table(console, comparison, options)
     console.print("Verdict", style="bold")
     for comparison in comparisons:
-        for name, verdict in comparison.verdicts.items():
-            _line(console, f"{comparison.title}, {name}: {verdict.bound}")
-            for reason in verdict.reasons:
+        for name, bottleneck in comparison.bottlenecks.items():
+            _line(console, f"{comparison.title}, {name}: {bottleneck.bound}")
+            for reason in bottleneck.reasons:
                 _line(console, f"  {reason}")
     console.print("\nTargets (for two CPU cores)", style="bold")
     for comparison in comparisons:
@@ -126,7 +126,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             }
             for row in comparison.rows
         ],
-        "verdicts": {name: dataclasses.asdict(verdict) for name, verdict in comparison.verdicts.items()},
+        "verdicts": {name: dataclasses.asdict(found) for name, found in comparison.bottlenecks.items()},
         "targets": [{**dataclasses.asdict(t), "is_met": t.is_met} for t in comparison.targets],
         "notes": comparison.notes,
         "runs": comparison.runs,

@@ -11,7 +11,7 @@ COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
-class Setting:
+class Line:
     """One row of a table."""
 
     name: str
@@ -24,19 +24,19 @@ class Setting:
         return self.origin.startswith(COMMAND_LINE)
 
 
-def options(run: RecordedRun) -> list[Setting]:
+def options(run: RecordedRun) -> list[Line]:
     """What was asked for: every option, its value, and who decided on it."""
     return [setting for setting in _settings(run) if _is_option(setting.name)]
 
 
-def of_test(run: RecordedRun) -> list[Setting]:
+def of_test(run: RecordedRun) -> list[Line]:
     """What that came to: for LoadGen, for Triton, and for the client."""
     return [setting for setting in _settings(run) if not _is_option(setting.name)]
 
 
-def _settings(run: RecordedRun) -> list[Setting]:
+def _settings(run: RecordedRun) -> list[Line]:
     rows = run.document.get("settings") or []
-    return [Setting(str(row["name"]), _plain(row["value"]), str(row["origin"])) for row in rows]
+    return [Line(str(row["name"]), _plain(row["value"]), str(row["origin"])) for row in rows]
 
 
 def _is_option(name: str) -> bool:

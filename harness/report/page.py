@@ -17,7 +17,8 @@ from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
-from harness.run.results.bottleneck import Bound, judge
+from harness.run.results import bottleneck
+from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.tables import is_shortened
 from harness.run.worker import timeline
@@ -266,12 +267,12 @@ def _bottleneck(run: RecordedRun) -> dict[str, Any] | None:
     evidence = run.evidence
     if evidence is None:
         return None
-    verdict = judge(evidence)
+    found = bottleneck.find(evidence)
     return {
-        "bound": verdict.bound.value,
-        "meaning": _MEANING_OF_BOUND[verdict.bound],
-        "picture": Markup(activity.shares(verdict)),
-        "reasons": [_sentence(reason) for reason in verdict.reasons],
+        "bound": found.bound.value,
+        "meaning": _MEANING_OF_BOUND[found.bound],
+        "picture": Markup(activity.shares(found)),
+        "reasons": [_sentence(reason) for reason in found.reasons],
     }
 
 

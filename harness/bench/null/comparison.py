@@ -18,7 +18,7 @@ from harness.bench.options import Options
 from harness.bench.session import Ours, Plain, Session
 from harness.run.config import run_config
 from harness.run.mlperf.rounds import Scenario
-from harness.run.results.bottleneck import judge
+from harness.run.results import bottleneck
 from harness.triton.client import TritonClient
 from harness.triton.rpc import Rpc
 
@@ -141,7 +141,7 @@ def _add_rows(result: Comparison, name: str, rounds: Sequence[Round], *units: Un
     result.rows += rows
     middle = sorted((turn.ours for turn in rounds), key=lambda run: _of(run, units[0]))[len(rounds) // 2]
     if middle.evidence:
-        result.verdicts[name] = judge(middle.evidence)
+        result.bottlenecks[name] = bottleneck.find(middle.evidence)
     return rows
 
 

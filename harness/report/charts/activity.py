@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.report.charts import axes, svg
 from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
 from harness.report.charts.scale import Scale, nice_end, number, tick_labels
-from harness.run.results.bottleneck import Verdict
+from harness.run.results.bottleneck import Bottleneck
 from harness.triton.statistics import ServerStatistics
 
 _MOST_BINS = 60
@@ -203,27 +203,27 @@ def request_time(statistics: ServerStatistics, request_us: float | None) -> str:
     )
 
 
-def shares(verdict: Verdict) -> str:
+def shares(found: Bottleneck) -> str:
     """Draw the three shares that decide what holds a run back."""
-    found = {
-        "server": verdict.server_share,
-        "client": verdict.client_share,
-        "transport": verdict.transport_share,
+    each = {
+        "server": found.server_share,
+        "client": found.client_share,
+        "transport": found.transport_share,
     }
     left, right = 70.0, RIGHT - 44
     across = Scale(0.0, 1.0, left, right)
     parts: list[str] = []
-    for at, (name, share) in enumerate(found.items()):
+    for at, (name, share) in enumerate(each.items()):
         y = 6 + at * 30.0
-        is_culprit = verdict.bound.startswith(name)
+        is_culprit = found.bound.startswith(name)
         parts += [
             svg.text((left - 8, y + 12), name, "value" if is_culprit else "label", anchor="end"),
             svg.rect(left, y, right - left, 16, "track"),
             svg.rect(left, y, across(share) - left, 16, "bar" if is_culprit else "bar soft"),
             svg.text((right + 6, y + 12), _percent(100 * share), "value" if is_culprit else "label"),
         ]
-    described = ", ".join(f"{name} {_percent(100 * share)}" for name, share in found.items())
-    return svg.figure("bottleneck", WIDTH, 96, f"The run is {verdict.bound}", f"Shares: {described}.", parts)
+    described = ", ".join(f"{name} {_percent(100 * share)}" for name, share in each.items())
+    return svg.figure("bottleneck", WIDTH, 96, f"The run is {found.bound}", f"Shares: {described}.", parts)
 
 
 def target(value: float, threshold: float | None) -> str:

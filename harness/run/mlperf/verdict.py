@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from harness.run.mlperf import figures
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import PERCENTILE
 from harness.run.mlperf.rounds import EARLY_STOPPING_MIN_QUERIES, Scenario
@@ -19,21 +20,13 @@ class Metric:
 _KEEPS_UP = 0.9
 """Share of the offered rate below which a server does not keep up, however long it may take."""
 
-_METRICS = {
-    # key of the detail log, name, unit, divisor (the submission checker ranks by these).
-    Scenario.SINGLE_STREAM: ("early_stopping_latency_ss", "90th percentile latency", "ms", 1e6),
-    Scenario.MULTI_STREAM: ("early_stopping_latency_ms", "99th percentile query latency", "ms", 1e6),
-    Scenario.SERVER: ("result_completed_samples_per_sec", "completed samples", "samples/s", 1.0),
-    Scenario.OFFLINE: ("result_samples_per_second", "throughput", "samples/s", 1.0),
-}
-
 
 def metric(log: DetailLog, scenario: Scenario) -> Metric | None:
     """The official figure; None where LoadGen could not give it (too few queries to estimate it)."""
-    key, name, unit, divisor = _METRICS[scenario]
-    value = log.number(key)
+    figure = figures.METRIC[scenario]
+    value = figure.of(log)
     # LoadGen writes 0 for an early-stopping estimate that it could not make.
-    return Metric(name, value / divisor, unit) if value else None
+    return Metric(figure.name, value, figure.unit) if value else None
 
 
 _PEAK_FOUND = "FindPeakPerformance: Found peak performance field: "
@@ -89,7 +82,7 @@ def _too_short(log: DetailLog, scenario: Scenario) -> str:
     wanted = (log.number("effective_min_duration_ms") or 0) / 1e3
     if scenario == Scenario.OFFLINE:
         ran = (log.number("result_max_latency_ns") or 0) / 1e9
-        rate = log.number("result_samples_per_second") or 0
+        rate = figures.THROUGHPUT.of(log) or 0
         return (
             f"it ran {ran:.1f} s of at least {wanted:.1f} s, since more was done per second than expected: "
             f"set --qps {rate * 1.1:.0f}"
@@ -99,11 +92,11 @@ def _too_short(log: DetailLog, scenario: Scenario) -> str:
 
 def _over_bound(log: DetailLog) -> str:
     bound = (log.number("effective_target_latency_ns") or 0) / 1e6
-    tail = (log.latency_ns("99.00_percentile") or 0) / 1e6
+    tail = figures.percentile_ms(log, 99) or 0.0
     over = log.number("result_overlatency_query_count") or 0
     count = log.number("result_query_count") or 1
     offered = log.number("effective_target_qps") or 0
-    completed = log.number("result_completed_samples_per_sec") or offered
+    completed = figures.COMPLETED.of(log) or offered
     advice = f"lower --qps below {min(offered, completed):.1f}"
     if completed < _KEEPS_UP * offered:
         advice += f", which is all that was answered a second of the {offered:.1f} asked"

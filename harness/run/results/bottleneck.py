@@ -58,7 +58,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Bottleneck:
     """The culprit, and why."""
 
     bound: Bound
@@ -70,7 +70,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Setup:
+class Load:
     """How a run was driven; of all servers together."""
 
     in_flight: int
@@ -83,7 +83,7 @@ class Setup:
 def evidence_of(
     statistics: ServerStatistics,
     scenario: Scenario,
-    setup: Setup,
+    load: Load,
     *,
     samples_per_s: float,
     mean_latency_ns: float,
@@ -95,7 +95,7 @@ def evidence_of(
     Args:
         statistics: of all servers, over the test.
         scenario: LoadGen's.
-        setup: how it was driven.
+        load: how it was driven.
         samples_per_s: LoadGen's.
         mean_latency_ns: LoadGen's, of queries.
         client_cpu_s: CPU time of all client processes.
@@ -111,15 +111,15 @@ def evidence_of(
     request_us = mean_latency_ns / 1e3
     if scenario in (Scenario.OFFLINE, Scenario.MULTI_STREAM):
         # Of these, LoadGen's latency is that of many requests; but as many as may be are always under way.
-        request_us = setup.in_flight / requests_per_s * 1e6
-    instances = max(1, setup.instances)
+        request_us = load.in_flight / requests_per_s * 1e6
+    instances = max(1, load.instances)
     return Evidence(
         request_us=request_us,
         requests_per_s=requests_per_s,
-        in_flight_limit=setup.in_flight,
+        in_flight_limit=load.in_flight,
         client_us=client_cpu_s / statistics.requests * 1e6,
         client_cores=client_cpu_s / test_s,
-        client_processes=setup.client_processes,
+        client_processes=load.client_processes,
         queue_us=statistics.queue_ns / statistics.requests / 1e3,
         compute_us=statistics.compute_ns / statistics.requests / 1e3,
         instances_busy=min(1.0, statistics.executions_ns / instances / seconds / 1e9),
@@ -128,7 +128,7 @@ def evidence_of(
     )
 
 
-def judge(evidence: Evidence) -> Verdict:
+def find(evidence: Evidence) -> Bottleneck:
     """Decide what holds a run back."""
     server = min(1.0, (evidence.queue_us + evidence.compute_us) / evidence.request_us)
     # With several requests in flight, the client's work on one overlaps the waiting of the others.
@@ -140,7 +140,7 @@ def judge(evidence: Evidence) -> Verdict:
     culprit = max(saturated, key=saturated.__getitem__)
     if saturated[culprit] < _SATURATED:
         culprit = max(shares, key=shares.__getitem__)
-    return Verdict(culprit, server, client, transport, _reasons(evidence))
+    return Bottleneck(culprit, server, client, transport, _reasons(evidence))
 
 
 def _reasons(evidence: Evidence) -> tuple[str, ...]:

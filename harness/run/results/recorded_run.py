@@ -11,7 +11,7 @@ from harness.run.results import bottleneck
 from harness.run.worker import timeline
 from harness.run.results.result import test_folder
 from harness.run.results.bottleneck import Evidence
-from harness.run.results.bottleneck import Setup
+from harness.run.results.bottleneck import Load
 from harness.errors import ConfigError, InferenceError
 from harness.run.mlperf.plan import PERCENTILE
 from harness.run.mlperf.plan import Mode
@@ -152,7 +152,7 @@ class RecordedRun:
         return bottleneck.evidence_of(
             statistics,
             self.scenario,
-            Setup(
+            Load(
                 in_flight=server["tuning"]["in_flight"] * servers,
                 instances=server["tuning"]["server"]["instances"] * servers,
                 client_processes=server["client_processes"],

@@ -15,6 +15,7 @@ from harness.answers.accuracy import Accuracy
 from harness.answers.precision import is_full
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
 from harness.run.worker.job import Outcome
+from harness.run.mlperf import figures
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode
 from harness.machine import files
@@ -22,9 +23,6 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
 
 VALID, INVALID, FAILED, ERROR = "VALID", "INVALID", "FAILED", "ERROR"
-
-PERCENTILES = ("50.00", "90.00", "95.00", "97.00", "99.00", "99.90")
-"""Those that LoadGen logs."""
 
 _COMMON = ("runtime", "version", "time", "args", "cmdline")
 """Keys of the reference that are not of one scenario."""
@@ -83,12 +81,9 @@ class Result:
             return EXIT_VALID if self.accuracy is None or self.accuracy.is_met else EXIT_INVALID
         return {FAILED: EXIT_SERVER, INVALID: EXIT_INVALID, VALID: EXIT_VALID}[self.verdict]
 
-    def percentile_ms(self, percentile: str) -> float | None:
+    def percentile_ms(self, percentile: float) -> float | None:
         """A latency percentile of queries, from LoadGen's log."""
-        if self.performance_log is None:
-            return None
-        value = self.performance_log.latency_ns(f"{percentile}_percentile")
-        return value / 1e6 if value is not None else None
+        return figures.percentile_ms(self.performance_log, percentile) if self.performance_log else None
 
 
 @dataclass(frozen=True)
@@ -120,11 +115,11 @@ def reference_entry(result: Result) -> dict[str, Any]:
             "took": took,
             "mean": mean / 1e9 if mean is not None else None,
             "percentiles": {
-                f"{float(name):.1f}": value / 1e3
-                for name in PERCENTILES
-                if (value := result.percentile_ms(name)) is not None
+                f"{level:.1f}": value / 1e3
+                for level in figures.PERCENTILES
+                if (value := result.percentile_ms(level)) is not None
             },
-            "qps": _rate(result, log),
+            "qps": figures.rate(log, result.scenario),
             "count": int(count) if count is not None else None,
         }
     if result.accuracy is not None:
@@ -135,19 +130,6 @@ def reference_entry(result: Result) -> dict[str, Any]:
             entry["good_items"] = result.accuracy.good
             entry["accuracy"] = 100.0 * result.accuracy.value
     return entry
-
-
-def _rate(result: Result, log: DetailLog) -> float | None:
-    """Samples (MultiStream: queries) per second."""
-    keys = {
-        Scenario.SINGLE_STREAM: "result_qps_with_loadgen_overhead",
-        Scenario.SERVER: "result_completed_samples_per_sec",
-        Scenario.OFFLINE: "result_samples_per_second",
-    }
-    if result.scenario in keys:
-        return log.number(keys[result.scenario])
-    mean = log.latency_ns("mean")
-    return 1e9 / mean if mean else None
 
 
 def test_folder(folder: Path, mode: Mode) -> Path:

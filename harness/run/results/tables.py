@@ -49,7 +49,7 @@ def print_table(collected: Sequence[Result]) -> None:
     table = _table("Scenario", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
     table.title = f"{first.model} on {_platform(first)}{kind}"
     for result in collected:
-        table.add_row(*_cells(result, "50.00", "90.00", "99.00"))
+        table.add_row(*_cells(result, 50, 90, 99))
     console.print(table)
     for line in _notes(collected, is_sweep=False):
         console.print(line, markup=False)
@@ -61,7 +61,7 @@ def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
     console = Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
     table = _table("Model", "Platform", "Scenario", "MLPerf metric", "p50 ms", "Accuracy", "Result")
     for row in collected:
-        cells = _cells(row, "50.00") if isinstance(row, Result) else ("-", "-", "-", "-", ERROR)
+        cells = _cells(row, 50) if isinstance(row, Result) else ("-", "-", "-", "-", ERROR)
         platform = _platform(row) if isinstance(row, Result) else row.platform
         table.add_row(row.model, platform, *cells)
     console.print(table)
@@ -87,7 +87,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _cells(result: Result, *percentiles: str) -> tuple[str, ...]:
+def _cells(result: Result, *percentiles: float) -> tuple[str, ...]:
     """Scenario, metric, latency percentiles, accuracy and verdict."""
     return (
         result.label,

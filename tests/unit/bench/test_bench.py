@@ -16,7 +16,7 @@ from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.platforms import Platform
 from harness.run.mlperf.rounds import Scenario
-from harness.run.results.bottleneck import Bound, Evidence, judge
+from harness.run.results.bottleneck import Bound, Evidence, find
 from harness.triton import statistics
 
 
@@ -38,30 +38,30 @@ def evidence(**changed: float) -> Evidence:
 
 
 def test_a_run_that_nobody_computes_for_is_transport_bound() -> None:
-    verdict = judge(evidence())
-    assert verdict.bound == Bound.TRANSPORT
-    assert verdict.server_share == pytest.approx(0.1)
-    assert verdict.client_share == pytest.approx(0.2)
-    assert verdict.transport_share == pytest.approx(0.7)
+    found = find(evidence())
+    assert found.bound == Bound.TRANSPORT
+    assert found.server_share == pytest.approx(0.1)
+    assert found.client_share == pytest.approx(0.2)
+    assert found.transport_share == pytest.approx(0.7)
 
 
 def test_a_client_that_uses_all_of_its_core_is_the_bound_however_full_the_server_is() -> None:
-    verdict = judge(evidence(client_us=95.0, client_cores=0.95, queue_us=5000.0))
-    assert verdict.bound == Bound.CLIENT
-    assert verdict.client_share == pytest.approx(0.95)
+    found = find(evidence(client_us=95.0, client_cores=0.95, queue_us=5000.0))
+    assert found.bound == Bound.CLIENT
+    assert found.client_share == pytest.approx(0.95)
 
 
 def test_several_client_processes_share_the_client_work() -> None:
-    assert judge(evidence(client_us=95.0, client_processes=2)).client_share == pytest.approx(0.475)
+    assert find(evidence(client_us=95.0, client_processes=2)).client_share == pytest.approx(0.475)
 
 
 def test_instances_that_never_rest_are_the_bound_even_if_the_client_is_busy() -> None:
-    assert judge(evidence(client_us=60.0, instances_busy=0.97)).bound == Bound.SERVER
+    assert find(evidence(client_us=60.0, instances_busy=0.97)).bound == Bound.SERVER
 
 
 def test_of_two_that_never_rest_the_busier_is_the_bound() -> None:
-    assert judge(evidence(client_us=98.0, instances_busy=0.93)).bound == Bound.CLIENT
-    assert judge(evidence(client_us=93.0, instances_busy=0.98)).bound == Bound.SERVER
+    assert find(evidence(client_us=98.0, instances_busy=0.93)).bound == Bound.CLIENT
+    assert find(evidence(client_us=93.0, instances_busy=0.98)).bound == Bound.SERVER
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_a_lone_request_is_held_back_by_what_takes_most_of_its_life(
     client_us: float, compute_us: float, bound: Bound
 ) -> None:
     lone = {"request_us": 1000.0, "requests_per_s": 950.0, "in_flight_limit": 1, "queue_us": 10.0}
-    assert judge(evidence(**lone, client_us=client_us, compute_us=compute_us)).bound == bound
+    assert find(evidence(**lone, client_us=client_us, compute_us=compute_us)).bound == bound
 
 
 def test_a_client_that_is_mostly_idle_may_still_be_most_of_a_rare_request() -> None:
     # Server: 100 requests a second of 1 ms, which is a tenth of one in flight.
     rare = {"request_us": 1000.0, "requests_per_s": 100.0, "queue_us": 50.0, "compute_us": 250.0}
-    verdict = judge(evidence(**rare, client_us=600.0, client_cores=0.06))
-    assert verdict.bound == Bound.CLIENT
-    assert verdict.client_share == pytest.approx(0.6)
+    found = find(evidence(**rare, client_us=600.0, client_cores=0.06))
+    assert found.bound == Bound.CLIENT
+    assert found.client_share == pytest.approx(0.6)
 
 
 def test_the_evidence_is_told_in_words() -> None:
-    text = "\n".join(judge(evidence()).reasons)
+    text = "\n".join(find(evidence()).reasons)
     assert "CPU 20% of a core, 0.02 ms a request" in text
     assert "64.0 of up to 64, of these in the server 6.4" in text
     assert "6.4 ms = 0.3 in Triton's queue + 0.34 in its batch + 5.76 in client and transport" in text

@@ -11,7 +11,7 @@ from harness.report.charts import activity, latency, scale, svg
 from harness.report.charts.axes import BOTTOM, LEFT, RIGHT, TOP
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import Scale
-from harness.run.results.bottleneck import Bound, Verdict
+from harness.run.results.bottleneck import Bottleneck, Bound
 from harness.triton.statistics import ServerStatistics
 
 
@@ -167,7 +167,7 @@ def test_the_time_of_a_request_ends_where_the_request_ends() -> None:
 
 
 def test_the_culprit_is_the_dark_bar() -> None:
-    picture = activity.shares(Verdict(Bound.CLIENT, 0.2, 0.7, 0.1, ()))
+    picture = activity.shares(Bottleneck(Bound.CLIENT, 0.2, 0.7, 0.1, ()))
     (bar,) = parts(picture, "rect", "bar")
     tracks = parts(picture, "rect", "track")
     assert float(bar.get("width")) == pytest.approx(0.7 * float(tracks[0].get("width")), abs=0.1)

@@ -100,8 +100,8 @@ def test_settings_are_shown_with_their_origin_once_each(write_run) -> None:
     ]
     folder = write_run("a", settings=rows)
     run = recorded_run.read(folder)
-    assert facts.options(run) == [facts.Setting("max-latency", "0.1", "run.toml")]
-    assert facts.of_test(run) == [facts.Setting("server: instances", "2", "rule")]
+    assert facts.options(run) == [facts.Line("max-latency", "0.1", "run.toml")]
+    assert facts.of_test(run) == [facts.Line("server: instances", "2", "rule")]
     page = page_of(folder)
     assert page.count("run.toml") == 1
     assert page.count("server: instances") == 1
