@@ -100,7 +100,7 @@ def write(comparisons: Sequence[Comparison], options: Options, file: Path) -> No
     document = {
         "time": int(time.time()),
         "cmdline": shlex.join(sys.argv),
-        "environment": environment.describe(),
+        "environment": dataclasses.asdict(environment.describe()),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "is_quick": options.is_quick,

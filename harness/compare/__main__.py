@@ -43,11 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         options = parser().parse_args(arguments)
-        runs = [recorded_run.read(path) for path in options.runs]
-        with recorded_run.understood(*options.runs):
-            comparison = compare(runs)
-            content = page.render(comparison)
-        files.write(options.output, content)
+        comparison = compare([recorded_run.read(path) for path in options.runs])
+        files.write(options.output, page.render(comparison))
         _show(comparison)
         sys.stdout.write(f"Curves: {options.output}\n")
 

@@ -60,22 +60,22 @@ def compare(runs: Sequence[RecordedRun]) -> Comparison:
         for label, run in zip(string.ascii_uppercase, runs, strict=False)
     )
     conclusions = [
-        f"{row.label} is {row.run.document['verdict']}: its figures count for nothing in MLPerf."
+        f"{row.label} is {row.run.result.verdict}: its figures count for nothing in MLPerf."
         for row in rows
-        if not row.run.is_valid
+        if not row.run.result.is_valid
     ]
     conclusions += [sentence for row in rows[1:] if (sentence := _sentence(rows[0], row))]
     return Comparison(rows, tuple(conclusions), tuple(differences(runs)))
 
 
 def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:
-    metric, accuracy, ratio = run.metric, run.accuracy, speed(first, run)
-    percentiles = run.percentiles_ms
+    metric, accuracy, ratio = run.result.metric, run.result.accuracy, speed(first, run)
+    percentiles = run.result.percentiles_ms
     return (
         f"{number(metric.value)} {metric.unit}" if metric else "-",
         *(number(percentiles[level]) if level in percentiles else "-" for level in (50.0, 90.0, 99.0)),
-        f"{accuracy['value']:.2%}" if accuracy else "-",
-        str(run.document["verdict"]),
+        f"{accuracy.value:.2%}" if accuracy else "-",
+        run.result.verdict.value,
         f"{ratio:.3f}" if ratio is not None else "-",
     )
 
@@ -86,7 +86,7 @@ def _sentence(first: Row, other: Row) -> str:
     if first.run.scenario != other.run.scenario:
         both = f"{other.run.scenario} and {first.run.scenario}"
         return f"{pair}: {both} measure different things, so there is no ratio."
-    if without := [row.label for row in (first, other) if not row.run.metric]:
+    if without := [row.label for row in (first, other) if not row.run.result.metric]:
         return f"{pair}: no performance figure in {' and '.join(without)}, so there is no ratio."
     if not may_be_ranked(first.run, other.run):
         return f"{pair}: not both have the same metric, so there is no ratio."
@@ -103,6 +103,6 @@ def _sentence(first: Row, other: Row) -> str:
 
 def title(run: RecordedRun) -> str:
     """A run in words."""
-    precision = run.document.get("precision")
-    of = f" ({precision})" if precision else ""
-    return f"{run.document['model']} on {run.document['platform']}{of}, {run.scenario}"
+    result = run.result
+    of = f" ({result.precision})" if result.precision else ""
+    return f"{result.model} on {result.platform}{of}, {result.scenario}"

@@ -1,5 +1,6 @@
 """What two runs were not alike in, beside their figures."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,32 +47,28 @@ def differences(runs: Sequence[RecordedRun]) -> list[Difference]:
 
 def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
     """By group and name."""
-    document = run.document
-    manifest, dataset, server, machine = (
-        document.get(key) or {} for key in ("manifest", "dataset", "server", "environment")
-    )
+    result, export = run.result, run.export
+    server, data, machine = result.server, result.dataset, dataclasses.asdict(result.environment)
     groups: dict[str, Mapping[str, Any]] = {
-        "model": {key: document.get(key) for key in ("model", "platform", "precision")},
-        "weights": {key: manifest.get(key) for key in ("weights", "weights_sha256")},
-        "data": {key: dataset.get(key) for key in ("name", "samples", "fingerprint")},
+        "model": {"model": result.model, "platform": result.platform, "precision": result.precision},
+        "weights": {"weights": export.weights, "weights_sha256": export.weights_sha256},
+        "data": {"name": data.name, "samples": data.samples, "fingerprint": data.fingerprint},
         _PLAN: {"scenario": run.scenario.value, "mode": run.mode, **_plan(run)},
-        "settings": {key: value for key, value in document["args"].items() if key not in _NO_SETTING},
+        "settings": {key: value for key, value in result.args.items() if key not in _NO_SETTING},
         "server": {
-            "settings": {
-                key: value for key, value in (server.get("tuning") or {}).items() if key != "origin"
-            },
-            "config": server.get("config"),
-            "client_processes": server.get("client_processes"),
-            "servers": len(server.get("urls") or ()),
-            "transport": run.test.get("transport"),
+            "settings": {key: value for key, value in server.tuning.items() if key != "origin"},
+            "config": server.config,
+            "client_processes": server.client_processes,
+            "servers": len(server.urls),
+            "transport": result.test.transport,
         },
         "versions": {
-            "Triton": server.get("version"),
-            "LoadGen": document.get("loadgen"),
-            "Python": machine.get("python"),
-            **(machine.get("packages") or {}),
+            "Triton": server.version,
+            "LoadGen": result.loadgen,
+            "Python": machine["python"],
+            **machine["packages"],
         },
-        "machine": {key: machine.get(key) for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
+        "machine": {key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
     }
     return {(group, name): value for group, values in groups.items() for name, value in _flat(values)}
 
@@ -81,8 +78,8 @@ def _plan(run: RecordedRun) -> dict[str, Any]:
     hints = {"expected_latency_ns", "scenario", "mode"}
     if run.scenario != Scenario.SERVER:
         hints.add("target_qps")
-    round_name = (run.document.get("rules") or {}).get("round")
-    return {"round": round_name, **{key: value for key, value in run.plan.items() if key not in hints}}
+    plan = dataclasses.asdict(run.plan) if run.plan else {}
+    return {"round": run.rules.round, **{key: value for key, value in plan.items() if key not in hints}}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -49,7 +49,7 @@ def deciding(run: RecordedRun) -> Deciding | None:
     share = PERCENTILE.get(run.scenario)
     if run.mode != Mode.PERFORMANCE:
         return None
-    value = run.percentiles_ms.get(share * 100) if share else run.samples_per_s
+    value = run.result.percentiles_ms.get(share * 100) if share else run.samples_per_s
     if value is None:
         return None
     name = f"p{share * 100:g} latency" if share else "throughput"
@@ -97,7 +97,7 @@ def conclusion(first: Deciding, other: Deciding) -> str:
 
 def may_be_ranked(first: RecordedRun, other: RecordedRun) -> bool:
     """Whether the metrics of two runs measure the same thing."""
-    ours, theirs = first.metric, other.metric
+    ours, theirs = first.result.metric, other.result.metric
     if not ours or not theirs or first.scenario != other.scenario:
         return False
     return (ours.name, ours.unit) == (theirs.name, theirs.unit)
@@ -105,9 +105,10 @@ def may_be_ranked(first: RecordedRun, other: RecordedRun) -> bool:
 
 def speed(first: RecordedRun, other: RecordedRun) -> float | None:
     """How many times as fast by MLPerf's metric; None where that cannot be said."""
-    if not may_be_ranked(first, other) or not (first.is_valid and other.is_valid):
+    if not may_be_ranked(first, other) or not (first.result.is_valid and other.result.is_valid):
         return None
-    assert first.metric
-    assert other.metric
-    ratio = other.metric.value / first.metric.value
+    ours, theirs = first.result.metric, other.result.metric
+    assert ours
+    assert theirs
+    ratio = theirs.value / ours.value
     return 1 / ratio if first.scenario in (Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM) else ratio

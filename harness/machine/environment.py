@@ -2,9 +2,10 @@
 
 import os
 import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 _PACKAGES = (
     "nvidia-pytriton",
@@ -23,16 +24,28 @@ _PACKAGES = (
 )
 
 
-def describe() -> dict[str, Any]:
-    """The machine and the versions installed beside this harness."""
-    return {
-        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
-        "cpus_usable": cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the versions installed beside this harness; None where a result does not tell."""
+
+    cpu: str | None = None
+    cpus_usable: int | None = None
+    memory_bytes: int | None = None
+    os: str | None = None
+    python: str | None = None
+    packages: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def describe() -> Environment:
+    """What there is now."""
+    return Environment(
+        cpu=_field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
+        cpus_usable=cpu_count(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        os=platform.platform(),
+        python=platform.python_version(),
+        packages={name: _version(name) for name in _PACKAGES},
+    )
 
 
 def _field(path: Path, name: str) -> str:

@@ -14,6 +14,8 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+_TOO_LARGE = 1 << 64
+"""Nothing of ours is; nor is anything infinite, or no number at all, both of which Python's JSON has."""
 _WORDS: Mapping[type, str] = {
     str: "text",
     int: "whole number",
@@ -80,8 +82,11 @@ def _read(kind: Any, value: Any, at: str, is_strict: bool) -> Any:
         given, hints = _given(kind, _is(dict, value, at), at, is_strict), _hints(kind)
         return kind(**{name: inner(hints[name], item, name) for name, item in given.items()})
     if issubclass(kind, Enum | Path):
-        return kind(_is(str, value, at))
-    return float(value) if kind is float and type(value) is int else _is(kind, value, at)
+        return _made(kind, _is(str, value, at), at)
+    number = _made(float, value, at) if kind is float and type(value) is int else _is(kind, value, at)
+    if kind in (int, float) and not abs(number) < _TOO_LARGE:
+        raise ValueError(f"{at or 'it'} cannot be {str(value)[:40]!r}")
+    return number
 
 
 def _given(kind: Any, value: Mapping[str, Any], at: str, is_strict: bool) -> dict[str, Any]:
@@ -102,6 +107,13 @@ def _is(kind: type[T], value: Any, at: str) -> T:
     return value
 
 
+def _made(kind: Any, value: Any, at: str) -> Any:
+    try:
+        return kind(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{at or 'it'} cannot be {str(value)[:40]!r}") from error
+
+
 def _key(kind: Any, key: str, at: str) -> Any:
     """JSON has keys of text only."""
-    return kind(key) if kind in (int, float) else _read(kind, key, at, is_strict=True)
+    return _made(kind, key, at) if kind in (int, float) else _read(kind, key, at, is_strict=True)

@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from harness.run.config.options import OPTIONS
 from harness.run.results.recorded_run import RecordedRun
+from harness.run.results.result import Setting
 
 COMMAND_LINE = "command line"
 
@@ -26,44 +26,42 @@ class Line:
 
 def options(run: RecordedRun) -> list[Line]:
     """What was asked for: every option, its value, and who decided on it."""
-    return [setting for setting in _settings(run) if _is_option(setting.name)]
+    return [_line(setting) for setting in run.result.settings if _is_option(setting)]
 
 
 def of_test(run: RecordedRun) -> list[Line]:
     """What that came to: for LoadGen, for Triton, and for the client."""
-    return [setting for setting in _settings(run) if not _is_option(setting.name)]
+    return [_line(setting) for setting in run.result.settings if not _is_option(setting)]
 
 
-def _settings(run: RecordedRun) -> list[Line]:
-    rows = run.document.get("settings") or []
-    return [Line(str(row["name"]), _plain(row["value"]), str(row["origin"])) for row in rows]
+def _line(setting: Setting) -> Line:
+    return Line(setting.name, _plain(setting.value), setting.origin)
 
 
-def _is_option(name: str) -> bool:
-    return name.replace("-", "_") in OPTIONS
+def _is_option(setting: Setting) -> bool:
+    # Results that do not tell have options, in a word each, and what they came to, in several.
+    return setting.of == "request" or not (setting.of or " " in setting.name)
 
 
 def machine(run: RecordedRun) -> list[tuple[str, str]]:
     """What the run ran on and with."""
-    document, environment = run.document, run.document.get("environment") or {}
-    server, manifest, dataset = (document.get(key) or {} for key in ("server", "manifest", "dataset"))
-    memory = environment.get("memory_bytes")
+    result, environment = run.result, run.result.environment
+    server, dataset, memory = result.server, result.dataset, environment.memory_bytes
     rows = [
-        ("CPU", f"{environment.get('cpu', '-')}, {environment.get('cpus_usable', '?')} usable"),
+        ("CPU", f"{environment.cpu or '-'}, {environment.cpus_usable or '?'} usable"),
         ("Memory", f"{memory / 2**30:.1f} GiB" if memory else "-"),
-        ("System", environment.get("os", "-")),
-        ("Triton", f"{server.get('version') or '-'} at {', '.join(server.get('urls', []))}"),
-        ("Transport", run.test.get("transport") or "-"),
-        ("Precision", document.get("precision") or "the file's own"),
-        ("Weights", manifest.get("weights", "-")),
-        ("Exported file", f"SHA-256 {manifest.get('graph_sha256', '-')[:16]}"),
-        ("Data", f"{dataset.get('name', '-')}, {dataset.get('samples', '?')} samples"),
-        ("Data fingerprint", str(dataset.get("fingerprint", "-"))[:16]),
-        ("LoadGen", document.get("loadgen", "-")),
-        ("Python", environment.get("python", "-")),
+        ("System", environment.os or "-"),
+        ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
+        ("Transport", result.test.transport or "-"),
+        ("Precision", result.precision or "the file's own"),
+        ("Weights", run.export.weights or "-"),
+        ("Exported file", f"SHA-256 {(run.export.graph_sha256 or '-')[:16]}"),
+        ("Data", f"{dataset.name or '-'}, {'?' if dataset.samples is None else dataset.samples} samples"),
+        ("Data fingerprint", (dataset.fingerprint or "-")[:16]),
+        ("LoadGen", result.loadgen or "-"),
+        ("Python", environment.python or "-"),
     ]
-    packages = environment.get("packages") or {}
-    return rows + [(name, version) for name, version in packages.items() if version]
+    return rows + [(name, version) for name, version in environment.packages.items() if version]
 
 
 def _plain(value: Any) -> str:

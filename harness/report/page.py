@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.answers import boxes
+from harness.answers.accuracy import Accuracy
 from harness.models import MODELS
 from harness.report import facts, pictures
 from harness.report.charts import activity, latency
@@ -20,6 +21,7 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.results import bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
+from harness.run.results.result import Verdict
 from harness.run.results.tables import is_shortened
 from harness.run.worker import timeline
 
@@ -87,36 +89,35 @@ def fill(template: str, **content: Any) -> str:
 
 
 def _content(run: RecordedRun) -> dict[str, Any]:
-    document = run.document
-    spec = MODELS.get(document["model"])
-    model = spec.title if spec else document["model"]
-    precision = document.get("precision")
+    result = run.result
+    spec = MODELS.get(result.model)
+    model = spec.title if spec else result.model
     return {
-        "title": f"{model} on {document['platform']}, {run.scenario}: {document['verdict']}",
+        "title": f"{model} on {result.platform}, {result.scenario}: {result.verdict}",
         "model": model,
-        "platform": document["platform"] + (f" ({precision})" if precision else ""),
-        "scenario": run.scenario.value,
-        "time": time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime(document["time"])),
-        "time_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(document["time"])),
-        "verdict": document["verdict"],
-        "is_bad": not run.is_valid,
+        "platform": result.platform + (f" ({result.precision})" if result.precision else ""),
+        "scenario": result.scenario.value,
+        "time": time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime(result.time)),
+        "time_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(result.time)),
+        "verdict": result.verdict.value,
+        "is_bad": not result.is_valid,
         "metric": _metric(run),
         "metric_missing": _metric_missing(run),
-        "reasons": document["reasons"],
-        "is_official": document["kind"] == "official",
-        "is_short": is_shortened(document["args"]),
-        "round": (document.get("rules") or {}).get("round", "?"),
-        "deviations": _sentence("; ".join(document["deviations"])),
+        "reasons": result.reasons,
+        "is_official": result.is_official,
+        "is_short": is_shortened(result.args),
+        "round": run.rules.round or "?",
+        "deviations": _sentence("; ".join(result.deviations)),
         "strip": _strip(run),
         "notes": _notes(run),
         "plots": _plots(run),
         "plots_of_server": _plots_of_server(run),
         "bottleneck": _bottleneck(run),
         "accuracy": _accuracy(run),
-        "pictures": pictures.embedded(run.folder),
+        "pictures": pictures.embedded(result.folder),
         "min_score": boxes.MIN_SCORE,
         "most_boxes": boxes.MOST_BOXES,
-        "command": _command(document["cmdline"]),
+        "command": _command(result.cmdline),
         "options": facts.options(run),
         "of_test": facts.of_test(run),
         "machine": facts.machine(run),
@@ -132,7 +133,7 @@ def _command(cmdline: str) -> str:
 
 
 def _metric(run: RecordedRun) -> dict[str, str] | None:
-    metric = run.metric
+    metric = run.result.metric
     if metric is None:
         return None
     if run.mode == Mode.FIND_PEAK:
@@ -140,13 +141,13 @@ def _metric(run: RecordedRun) -> dict[str, str] | None:
     else:
         meaning = _MEANING[run.scenario]
     meaning = meaning.format(
-        samples_per_query=run.plan.get("samples_per_query", 1), bound=f"{run.bound_ms or 0.0:.4g}"
+        samples_per_query=run.plan.samples_per_query if run.plan else 1, bound=f"{run.bound_ms or 0.0:.4g}"
     )
     return {"value": number(metric.value), "unit": metric.unit, "meaning": meaning}
 
 
 def _metric_missing(run: RecordedRun) -> str:
-    if run.document["verdict"] == "FAILED":
+    if run.result.verdict == Verdict.FAILED:
         return "What a failed run measured does not count."
     if run.mode is None:
         return "Only accuracy was tested; there is no performance figure."
@@ -155,8 +156,8 @@ def _metric_missing(run: RecordedRun) -> str:
 
 def _strip(run: RecordedRun) -> list[Cell]:
     cells = []
-    bound, ranked = run.bound_ms, run.ranked_percentile
-    for level, value in run.percentiles_ms.items():
+    result, bound, ranked = run.result, run.bound_ms, run.ranked_percentile
+    for level, value in result.percentiles_ms.items():
         if level in (50.0, 90.0, 99.0, 99.9):
             styles = ["is-ranked"] if level == ranked else []
             if level == ranked and bound and value > bound:
@@ -164,31 +165,31 @@ def _strip(run: RecordedRun) -> list[Cell]:
             cells.append(Cell(f"p{level:g} latency", number(value), "ms", " ".join(styles)))
     if bound:
         cells.append(Cell("p99 bound", f"{bound:.4g}", "ms"))
-    if run.accuracy and run.mode is None:
-        return _strip_of_accuracy(run.accuracy)
-    if run.accuracy:
-        threshold = run.accuracy["threshold"]
-        is_met = run.accuracy["is_met"]
-        missed = "" if is_met else f"below {threshold:.2%}"
+    accuracy = result.accuracy
+    if accuracy and run.mode is None:
+        return _strip_of_accuracy(accuracy)
+    if accuracy:
+        is_met = accuracy.is_met
+        missed = "" if is_met else f"below {accuracy.threshold:.2%}"
         cells.append(
-            Cell("Accuracy", f"{run.accuracy['value']:.2%}", missed, "" if is_met else "is-over is-stacked")
+            Cell("Accuracy", f"{accuracy.value:.2%}", missed, "" if is_met else "is-over is-stacked")
         )
-    count = run.entry.get("count")
+    count = result.figures.count if result.figures else None
     if count is not None:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
-    if run.test.get("test_s"):
+    if result.test.test_s:
         name = "Whole search" if run.mode == Mode.FIND_PEAK else "Duration"
-        cells.append(Cell(name, number(run.test["test_s"]), "s"))
+        cells.append(Cell(name, number(result.test.test_s), "s"))
     return cells
 
 
-def _strip_of_accuracy(found: dict[str, Any]) -> list[Cell]:
+def _strip_of_accuracy(found: Accuracy) -> list[Cell]:
     """Where accuracy is the headline, what it is made of."""
-    cells = [Cell("Samples", f"{found['total']:,}")]
-    if found["good"] is not None:
-        cells.append(Cell("Right", f"{found['good']:,}"))
-    if found["threshold"] is not None:
-        cells.append(Cell("Target", f"{found['threshold']:.2%}"))
+    cells = [Cell("Samples", f"{found.total:,}")]
+    if found.good is not None:
+        cells.append(Cell("Right", f"{found.good:,}"))
+    if found.threshold is not None:
+        cells.append(Cell("Target", f"{found.threshold:.2%}"))
     return cells
 
 
@@ -212,7 +213,9 @@ def _plots(run: RecordedRun) -> list[Plot]:
     plots = []
     if run.mode == Mode.PERFORMANCE:
         latencies = Latencies.of(*timeline.query_latencies_us(recorded, run.scenario))
-        marks = {level: ms for level, ms in run.percentiles_ms.items() if level in (50.0, 90.0, 99.0, 99.9)}
+        marks = {
+            level: ms for level, ms in run.result.percentiles_ms.items() if level in (50.0, 90.0, 99.0, 99.9)
+        }
         what = "samples" if run.scenario == Scenario.OFFLINE else "queries"
         across = latency.axis([latencies], run.bound_ms)
         since = " since the start of the one query" if run.scenario == Scenario.OFFLINE else ""
@@ -242,7 +245,7 @@ def _plots(run: RecordedRun) -> list[Plot]:
 
 
 def _plots_of_server(run: RecordedRun) -> list[Plot]:
-    statistics = run.statistics
+    statistics = run.result.test.statistics
     if statistics is None or not statistics.requests or not statistics.executions_by_batch_size:
         return []
     evidence = run.evidence
@@ -277,21 +280,20 @@ def _bottleneck(run: RecordedRun) -> dict[str, Any] | None:
 
 
 def _accuracy(run: RecordedRun) -> dict[str, Any] | None:
-    found = run.accuracy
+    found = run.result.accuracy
     if found is None:
         return None
-    right = f"{found['good']:,} of {found['total']:,} samples are right" if found["good"] is not None else ""
-    right = right or f"Over {found['total']:,} samples"
-    threshold = found["threshold"]
+    right = f"{found.good:,} of {found.total:,} samples are right" if found.good is not None else ""
+    right = right or f"Over {found.total:,} samples"
+    threshold = found.threshold
     wanted = "nothing is prescribed" if threshold is None else f"{threshold:.2%} must be reached"
     return {
-        "metric": found["metric"],
-        "value": f"{found['value']:.2%}",
-        "meaning": f"{right}, against the {found['truth']}; {wanted}.",
-        "picture": Markup(activity.target(found["value"], threshold)),
+        "metric": found.metric,
+        "value": f"{found.value:.2%}",
+        "meaning": f"{right}, against the {found.truth}; {wanted}.",
+        "picture": Markup(activity.target(found.value, threshold)),
         "figures": [
-            (name, "no such object" if value < 0 else f"{value:.2%}")
-            for name, value in found["figures"].items()
+            (name, "no such object" if value < 0 else f"{value:.2%}") for name, value in found.figures.items()
         ],
     }
 

@@ -17,10 +17,8 @@ def write(path: Path) -> Path:
         ConfigError: that is no run (see `recorded_run.read`), or the page cannot be written.
     """
     run = recorded_run.read(path)
-    file = run.folder / page.REPORT_NAME
-    with recorded_run.understood(run.folder / recorded_run.RESULTS_NAME):
-        content = page.render(run)
-    files.write(file, content)
+    file = run.result.folder / page.REPORT_NAME
+    files.write(file, page.render(run))
     return file
 
 

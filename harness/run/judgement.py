@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.answers.accuracy import Accuracy, score_classification
 from harness.answers.coco_scoring import score_detection
 from harness.answers.precision import BOX_AGREEMENT, is_full
+from harness.data.dataset import Dataset
 from harness.errors import InferenceError
 from harness.machine import environment
 from harness.models.manifest import OFFICIAL, SEEDED
@@ -19,12 +19,20 @@ from harness.run.config.run_config import SYNTHETIC
 from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import loadgen, logs, verdict
-from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode
-from harness.run.mlperf.rounds import Rules, Scenario
+from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
 from harness.run.preparation import Prepared
-from harness.run.results.result import Result, test_folder
+from harness.run.results.result import (
+    DataSet,
+    Figures,
+    Kind,
+    Result,
+    Server,
+    Setting,
+    Verdict,
+    test_folder,
+)
 from harness.run.truth import DATA_SET, Truths
 from harness.run.worker.job import Outcome
 
@@ -42,6 +50,8 @@ class Ended:
     """By mode, of the tests that were started."""
     tuning: Tuning
     """How server and client were set up."""
+    server: Server
+    """Who answered."""
     precision: str | None = None
     """What the server calculated in (`harness.answers.precision`)."""
 
@@ -52,7 +62,7 @@ class _Found:
 
     failures: list[str]
     reasons: list[str] = dataclasses.field(default_factory=list)
-    log: DetailLog | None = None
+    figures: Figures | None = None
     metric: Metric | None = None
     accuracy: Accuracy | None = None
 
@@ -75,28 +85,39 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         if mode == Mode.ACCURACY:
             _judge_accuracy(prepared, truths, test_folder(folder, mode), ended.precision, found)
         else:
-            _judge_performance(test_folder(folder, mode), mode, scenario, found)
+            _judge_performance(test_folder(folder, mode), mode, scenario, outcomes[mode].test_s, found)
     config, deviations = prepared.config, (*_deviations(prepared), *test.deviations())
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,
         scenario=scenario,
         folder=folder,
-        is_official=not deviations,
-        is_quick=config.request.is_quick,
+        kind=Kind.QUICK if deviations else Kind.OFFICIAL,
         deviations=deviations,
+        verdict=_verdict(found),
         reasons=(*found.failures, *found.reasons),
-        is_failed=bool(found.failures),
         metric=found.metric,
         accuracy=found.accuracy,
-        performance_log=found.log,
-        outcomes=outcomes,
+        figures=found.figures,
+        tests=outcomes,
+        server=ended.server,
+        rules=dataclasses.asdict(test.rule),
+        manifest=dataclasses.asdict(prepared.manifest),
+        dataset=_dataset(prepared.dataset),
+        loadgen=loadgen.version(),
+        environment=environment.describe(),
+        settings=_settings(prepared, test, ended),
         args=config.to_json(),
         cmdline=shlex.join(sys.argv),
         time=int(time.time()),
         precision=ended.precision,
-        details=_details(prepared, test.rule) | {"settings": _settings(prepared, test, ended)},
     )
+
+
+def _verdict(found: _Found) -> Verdict:
+    if found.failures:
+        return Verdict.FAILED
+    return Verdict.INVALID if found.reasons else Verdict.VALID
 
 
 def _judge_accuracy(
@@ -112,41 +133,29 @@ def _judge_accuracy(
     found.reasons += verdict.error_reasons(logs.read_detail(log_dir))
 
 
-def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, found: _Found) -> None:
-    found.log = logs.read_detail(log_dir)
+def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, test_s: float, found: _Found) -> None:
+    log = logs.read_detail(log_dir)
+    found.figures = Figures.of(log, scenario, test_s)
     if mode == Mode.FIND_PEAK:
-        found.metric = verdict.peak(found.log)
-        found.reasons += verdict.peak_reasons(found.log)
+        found.metric = verdict.peak(log)
+        found.reasons += verdict.peak_reasons(log)
     else:
-        found.metric = verdict.metric(found.log, scenario)
-        found.reasons += verdict.reasons(found.log, scenario)
+        found.metric = verdict.metric(log, scenario)
+        found.reasons += verdict.reasons(log, scenario)
 
 
-def _settings(prepared: Prepared, test: ScenarioPlan, ended: Ended) -> list[dict[str, Any]]:
+def _settings(prepared: Prepared, test: ScenarioPlan, ended: Ended) -> tuple[Setting, ...]:
     """Every setting of the request and of its first test as it was run."""
     plan = next((outcome.plan for outcome in ended.outcomes.values() if outcome.plan), None)
     found = [
         *settings.of_request(test.config, prepared.manifest.variant),
         *settings.of_test(test, ended.tuning, plan),
     ]
-    return [dataclasses.asdict(setting) for setting in found]
+    return tuple(Setting(one.name, one.value, one.origin, one.of) for one in found)
 
 
-def _details(prepared: Prepared, rule: Rules) -> dict[str, Any]:
-    """What a result was measured with, for results.json."""
-    dataset = prepared.dataset
-    return {
-        "rules": dataclasses.asdict(rule),
-        "manifest": dataclasses.asdict(prepared.manifest),
-        "dataset": {
-            "name": dataset.name,
-            "samples": len(dataset.samples),
-            "fingerprint": dataset.fingerprint,
-            "is_complete": dataset.is_complete,
-        },
-        "loadgen": loadgen.version(),
-        "environment": environment.describe(),
-    }
+def _dataset(dataset: Dataset) -> DataSet:
+    return DataSet(dataset.name, len(dataset.samples), dataset.fingerprint, dataset.is_complete)
 
 
 def _failure(outcome: Outcome) -> str:

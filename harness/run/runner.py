@@ -28,7 +28,7 @@ from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared, prepare
-from harness.run.results.result import Result, Unmeasured, test_folder, write_result
+from harness.run.results.result import Result, Server, Unmeasured, test_folder, write_result
 from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.run.truth import Truths
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -143,16 +143,16 @@ def _run_scenario(
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
-    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, precision))
-    server_details = {
-        "version": versions[0],
-        "urls": [client.url for client in clients],
-        "config": live[0],
-        "is_config_ours": all(are_ours),
-        "client_processes": config.server.client_processes,
-        "tuning": dataclasses.asdict(tuning),
-    }
-    path = write_result(result, server_details)
+    server = Server(
+        version=versions[0],
+        urls=tuple(client.url for client in clients),
+        config=live[0],
+        is_config_ours=all(are_ours),
+        client_processes=config.server.client_processes,
+        tuning=dataclasses.asdict(tuning),
+    )
+    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, server, precision))
+    path = write_result(result)
     if result.accuracy and variant.detection:
         _save_images(prepared, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)

@@ -69,6 +69,8 @@ SERVER_RUN: dict[str, Any] = {
                 "samples_per_query": 1,
                 "server_target_latency_ns": 100_000_000,
                 "qsl_seed": 2085463073848966840,
+                "sample_index_seed": 2747215439041700203,
+                "schedule_seed": 16159082839903944936,
                 "target_qps": 39.5,
                 "expected_latency_ns": 1_000_000,
             },

@@ -33,6 +33,8 @@ class Setting:
     value: Any
     """Plain JSON; None where nothing was asked for, so that `origin` decides."""
     origin: str
+    of: str = "test"
+    """`request`: an option; `test`: what the request came to."""
 
 
 def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
@@ -54,7 +56,8 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
             continue
         value = _plain(fields[option.field or name])
         value = found_out.get(name) if value is None else value
-        found.append(Setting(name.replace("_", "-"), value, config.provenance.get(name, "default")))
+        origin = config.provenance.get(name, "default")
+        found.append(Setting(name.replace("_", "-"), value, origin, "request"))
     return [*found, *_found_by(config, variant)]
 
 

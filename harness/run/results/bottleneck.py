@@ -104,7 +104,8 @@ def evidence_of(
     Returns:
         None where the server counted nothing, or LoadGen measured nothing.
     """
-    if not statistics.requests or min(samples_per_s, mean_latency_ns, test_s) <= 0:
+    counted = statistics.requests, statistics.samples, load.in_flight, load.client_processes
+    if min(*counted, samples_per_s, mean_latency_ns, test_s) <= 0:
         return None
     seconds = statistics.samples / samples_per_s
     requests_per_s = statistics.requests / seconds

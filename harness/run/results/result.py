@@ -3,7 +3,8 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,71 +20,207 @@ from harness.run.mlperf import figures
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode
 from harness.machine import files
+from harness.machine.environment import Environment
+from harness.machine.from_json import from_json
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
 
-VALID, INVALID, FAILED, ERROR = "VALID", "INVALID", "FAILED", "ERROR"
+RESULTS_NAME = "results.json"
+ERROR = "ERROR"
+"""Instead of a verdict, where there is no result."""
 
 _COMMON = ("runtime", "version", "time", "args", "cmdline")
 """Keys of the reference that are not of one scenario."""
 
 
+class Verdict(StrEnum):
+    """One word for a whole result."""
+
+    VALID = "VALID"
+    INVALID = "INVALID"
+    """A limit was not met."""
+    FAILED = "FAILED"
+    """The server or an inference failed."""
+
+
+class Kind(StrEnum):
+    """Whether it is a run by MLPerf's rules."""
+
+    OFFICIAL = "official"
+    QUICK = "quick"
+
+
+_TOO_LATE = 1 << 40
+_EXIT_CODE = {
+    Verdict.VALID: EXIT_VALID,
+    Verdict.INVALID: EXIT_INVALID,
+    Verdict.FAILED: EXIT_SERVER,
+}
+
+
 @dataclass(frozen=True)
+class Figures:
+    """The reference's figures of a performance test, each from LoadGen's detail log; times in seconds."""
+
+    took: float | None = None
+    mean: float | None = None
+    """Latency of a query."""
+    percentiles: Mapping[float, float] = field(default_factory=dict)
+    """Latency of queries, by percentile."""
+    qps: float | None = None
+    """Samples (MultiStream: queries) per second."""
+    count: int | None = None
+    """Queries; of Offline, samples."""
+
+    @classmethod
+    def of(cls, log: DetailLog, scenario: Scenario, test_s: float) -> "Figures":
+        """What a log has of a test that took so long."""
+        mean = log.latency_ns("mean")
+        count, took = log.number("result_query_count"), test_s
+        if scenario == Scenario.OFFLINE:
+            count = log.number("effective_samples_per_query") or count
+            took = (log.number("result_max_latency_ns") or 0) / 1e9
+        return cls(
+            took=took,
+            mean=mean / 1e9 if mean is not None else None,
+            percentiles={
+                float(level): value / 1e3
+                for level in figures.PERCENTILES
+                if (value := figures.percentile_ms(log, level)) is not None
+            },
+            qps=figures.rate(log, scenario),
+            count=int(count) if count is not None else None,
+        )
+
+
+@dataclass(frozen=True)
+class Server:
+    """Who answered, and how server and client were set up for it."""
+
+    version: str | None = None
+    urls: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Triton's own, of the model, as it was served."""
+    is_config_ours: bool = True
+    """Whether the server let us choose it."""
+    client_processes: int = 1
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    """`run.config.tuning.Tuning`."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The samples."""
+
+    name: str | None = None
+    samples: int | None = None
+    fingerprint: str | None = None
+    is_complete: bool | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting, as it was resolved."""
+
+    name: str
+    value: Any
+    origin: str
+    of: str = ""
+    """`request`: an option; `test`: what the request came to. Empty in results that did not tell yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """One scenario of one model on one server."""
+    """One scenario of one model on one server: results.json, but for `folder`.
+
+    What results of earlier versions may lack has a default. Parts that other modules declare and may change are
+    plain JSON here.
+    """
 
     model: str
     platform: str
+    precision: str | None = None
+    """What the server calculated in, on platforms that have a choice: fp32, bf16, …, or unknown."""
     scenario: Scenario
-    folder: Path
-    is_official: bool
-    is_quick: bool
-    """Whether only the answers were asked for (--quick), and no valid performance result."""
+    kind: Kind
     deviations: tuple[str, ...]
     """Why this is not an official run; empty for one that is."""
+    verdict: Verdict
     reasons: tuple[str, ...]
     """Why it is INVALID or FAILED; empty for a valid one."""
-    is_failed: bool
-    """The server or an inference failed, as opposed to a limit that was not met."""
-    metric: Metric | None
-    accuracy: Accuracy | None
-    performance_log: DetailLog | None
-    outcomes: dict[Mode, Outcome]
-    args: dict[str, Any]
+    metric: Metric | None = None
+    accuracy: Accuracy | None = None
+    tests: Mapping[Mode, Outcome]
+    """Those that were started."""
+    server: Server
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """`run.mlperf.rounds.Rules`."""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    """MANIFEST.json of the entry."""
+    dataset: DataSet = DataSet()
+    loadgen: str | None = None
+    """Its version."""
+    environment: Environment = Environment()
+    settings: tuple[Setting, ...] = ()
+    args: Mapping[str, Any]
+    """The request: `RunConfig.to_json`."""
     cmdline: str
     time: int
     """Seconds since the epoch."""
-    precision: str | None
-    """What the server calculated in, on platforms that have a choice: fp32, bf16, …, or unknown."""
-    details: dict[str, Any]
-    """Rules, model, data and environment, for results.json."""
+    figures: Figures | None = None
+    """None where no performance test came to its end."""
+    folder: Path = Path()
+    """Where it is."""
+
+    def __post_init__(self) -> None:
+        """Reject a time that no calendar has."""
+        if not 0 <= self.time < _TOO_LATE:
+            raise ValueError(f"time cannot be {self.time}")
 
     @property
-    def verdict(self) -> str:
-        """One word for the whole result."""
-        if self.is_failed:
-            return FAILED
-        return INVALID if self.reasons else VALID
+    def is_valid(self) -> bool:
+        """Whether its figures count."""
+        return self.verdict == Verdict.VALID
+
+    @property
+    def is_official(self) -> bool:
+        """Whether it is a run by MLPerf's rules."""
+        return self.kind == Kind.OFFICIAL
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether only the answers were asked for (--quick), and no valid performance result."""
+        return bool(self.args.get("is_quick"))
+
+    @property
+    def mode(self) -> Mode | None:
+        """Of the performance test; None where only accuracy was tested."""
+        return next((mode for mode in (Mode.PERFORMANCE, Mode.FIND_PEAK) if mode in self.tests), None)
+
+    @property
+    def test(self) -> Outcome:
+        """What became of the performance test; an empty one where there was none."""
+        return self.tests[self.mode] if self.mode else Outcome()
 
     @property
     def label(self) -> str:
         """The scenario; with Server's bound in seconds where it has several, as the reference of 2019 did."""
-        bounds = self.args.get("max_latency_s") or ()
-        bound_ns = self.performance_log and self.performance_log.number("effective_target_latency_ns")
-        if self.scenario != Scenario.SERVER or len(bounds) < 2 or not bound_ns:
+        bounds, plan = self.args.get("max_latency_s") or (), self.test.plan
+        if self.scenario != Scenario.SERVER or len(bounds) < 2 or not (plan and self.figures):
             return self.scenario.value
-        return f"{self.scenario}-{bound_ns / 1e9:g}"
+        return f"{self.scenario}-{plan.server_target_latency_ns / 1e9:g}"
 
     @property
     def exit_code(self) -> int:
         """What the process should end with, were this its only result."""
-        if self.is_quick and not self.is_failed:
+        if self.is_quick and self.verdict != Verdict.FAILED:
             return EXIT_VALID if self.accuracy is None or self.accuracy.is_met else EXIT_INVALID
-        return {FAILED: EXIT_SERVER, INVALID: EXIT_INVALID, VALID: EXIT_VALID}[self.verdict]
+        return _EXIT_CODE[self.verdict]
 
-    def percentile_ms(self, percentile: float) -> float | None:
-        """A latency percentile of queries, from LoadGen's log."""
-        return figures.percentile_ms(self.performance_log, percentile) if self.performance_log else None
+    @property
+    def percentiles_ms(self) -> dict[float, float]:
+        """LoadGen's latency of queries by percentile (50.0, 99.9); empty where it measured none."""
+        return {level: s * 1e3 for level, s in self.figures.percentiles.items()} if self.figures else {}
 
 
 @dataclass(frozen=True)
@@ -101,27 +238,8 @@ class Unmeasured:
 
 
 def reference_entry(result: Result) -> dict[str, Any]:
-    """The reference's keys of one scenario, each figure from LoadGen's detail log; times in seconds."""
-    entry: dict[str, Any] = {}
-    log = result.performance_log
-    if log is not None:
-        mean = log.latency_ns("mean")
-        count = log.number("result_query_count")
-        took = next(o.test_s for mode, o in result.outcomes.items() if mode != Mode.ACCURACY)
-        if result.scenario == Scenario.OFFLINE:
-            count = log.number("effective_samples_per_query") or count
-            took = (log.number("result_max_latency_ns") or 0) / 1e9
-        entry = {
-            "took": took,
-            "mean": mean / 1e9 if mean is not None else None,
-            "percentiles": {
-                f"{level:.1f}": value / 1e3
-                for level in figures.PERCENTILES
-                if (value := result.percentile_ms(level)) is not None
-            },
-            "qps": figures.rate(log, result.scenario),
-            "count": int(count) if count is not None else None,
-        }
+    """The reference's keys of one scenario."""
+    entry = dataclasses.asdict(result.figures) if result.figures else {}
     if result.accuracy is not None:
         entry["total_items"] = result.accuracy.total
         if result.accuracy.good is None:
@@ -137,49 +255,50 @@ def test_folder(folder: Path, mode: Mode) -> Path:
     return folder / ("accuracy" if mode == Mode.ACCURACY else "performance/run_1")
 
 
-def write_result(result: Result, server_details: dict[str, Any]) -> Path:
-    """Write results.json into the result's folder: the reference's keys first, then ours.
+def write_result(result: Result) -> Path:
+    """Write results.json into the result's folder.
 
     Raises:
         ConfigError: it cannot be written.
     """
-    path = result.folder / "results.json"
-    document = {
-        "runtime": "triton",
-        "version": server_details["version"],
-        "time": result.time,
-        "args": result.args,
-        "cmdline": result.cmdline,
-        f"TestScenario.{result.scenario}": reference_entry(result),
-        "model": result.model,
-        "platform": result.platform,
-        "precision": result.precision,
-        "scenario": result.scenario.value,
-        "kind": "official" if result.is_official else "quick",
-        "deviations": list(result.deviations),
-        "verdict": result.verdict,
-        "reasons": list(result.reasons),
-        "metric": dataclasses.asdict(result.metric) if result.metric else None,
-        "accuracy": _accuracy(result.accuracy),
-        "tests": {mode.value: _outcome(outcome) for mode, outcome in result.outcomes.items()},
-        "server": server_details,
-        **result.details,
-    }
-    files.write(path, json.dumps(document, indent=2) + "\n")
+    path = result.folder / RESULTS_NAME
+    files.write(path, json.dumps(to_json(result), indent=2) + "\n")
     return path
 
 
-def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    if accuracy is None:
-        return None
-    return {**dataclasses.asdict(accuracy), "is_met": accuracy.is_met}
+def to_json(result: Result) -> dict[str, Any]:
+    """results.json: the reference's keys first, then ours, with what follows from others beside them."""
+    ours = {**dataclasses.asdict(result), "runtime": "triton", "version": result.server.version}
+    del ours["figures"], ours["folder"]
+    if result.accuracy:
+        ours["accuracy"]["is_met"] = result.accuracy.is_met
+    for mode, outcome in result.tests.items():
+        if outcome.statistics:
+            ours["tests"][mode]["statistics"]["mean_batch_size"] = outcome.statistics.mean_batch_size
+    first = {key: ours.pop(key) for key in _COMMON}
+    return {**first, _entry_key(result.scenario): reference_entry(result), **ours}
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    details = dataclasses.asdict(outcome)
-    if outcome.statistics:
-        details["statistics"]["mean_batch_size"] = outcome.statistics.mean_batch_size
-    return details
+def read_result(document: Any, folder: Path) -> Result:
+    """Take a result from results.json.
+
+    Raises:
+        ValueError: the document is none of ours, or is damaged; says where.
+    """
+    fields = document
+    if isinstance(document, dict):
+        entry = document.get(_entry_key(document.get("scenario")))
+        is_of_accuracy_only = isinstance(entry, dict) and "qps" not in entry
+        fields = {
+            **document,
+            "figures": None if is_of_accuracy_only else entry,
+            "folder": str(folder),
+        }
+    return from_json(Result, fields, is_strict=False)
+
+
+def _entry_key(scenario: object) -> str:
+    return f"TestScenario.{scenario}"
 
 
 def write_all(file: Path, bounds_s: Sequence[float], results: Sequence[Result]) -> None:
@@ -190,7 +309,7 @@ def write_all(file: Path, bounds_s: Sequence[float], results: Sequence[Result]) 
     Args:
         file: where to.
         bounds_s: Server's latency bounds that were asked for.
-        results: what was measured so far; each has its own results.json.
+        results: what was measured so far.
 
     Raises:
         ConfigError: it cannot be written.
@@ -198,10 +317,10 @@ def write_all(file: Path, bounds_s: Sequence[float], results: Sequence[Result]) 
     merged: dict[str, Any] = {}
     bounds = iter(bounds_s if len(bounds_s) > 1 else ())
     for result in results:
-        document = json.loads((result.folder / "results.json").read_text(encoding="utf-8"))
+        document = to_json(result)
         for key in _COMMON:
             merged.setdefault(key, document[key])
-        key = f"TestScenario.{result.scenario}"
+        key = _entry_key(result.scenario)
         entry = {**document[key], "verdict": result.verdict, "folder": str(result.folder)}
         # Several bounds are told apart as the reference of 2019 did, which took a list of them.
         bound = next(bounds, None) if result.scenario == Scenario.SERVER else None

@@ -92,7 +92,7 @@ def _cells(result: Result, *percentiles: float) -> tuple[str, ...]:
     return (
         result.label,
         f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
-        *(_cell(result.percentile_ms(name)) for name in percentiles),
+        *(_cell(result.percentiles_ms.get(level)) for level in percentiles),
         f"{result.accuracy.value:.2%}" if result.accuracy else "-",
         result.verdict,
     )

@@ -1,5 +1,7 @@
 """harness.compare: ratios, noise, and what was not the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -140,7 +142,9 @@ def test_a_result_of_another_kind_is_one_line(write_run, tmp_path, monkeypatch, 
     write_run("b", environment={"packages": ["numpy"]})
     assert command.main(["a", "b"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: a or b is not a result of this harness, or of another version: ")
+    file = Path("b") / "results.json"
+    assert error.startswith(f"error: {file} is not a result of this harness, or of another version: ")
+    assert "packages is no object" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "compare.html").exists()
 

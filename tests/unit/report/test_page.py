@@ -53,10 +53,11 @@ def test_a_run_without_a_timeline_says_that_plots_are_missing(write_run) -> None
 
 
 def test_a_run_of_accuracy_only_has_a_page(write_run) -> None:
-    folder = write_run("a", metric=None, **{"TestScenario.Server": {}})
-    run = recorded_run.read(folder)
-    run.document["tests"]["AccuracyOnly"] = run.document["tests"].pop("PerformanceOnly")
-    (folder / "results.json").write_text(json.dumps(run.document))
+    folder = write_run("a", metric=None)
+    document = json.loads((folder / "results.json").read_text())
+    document["tests"]["AccuracyOnly"] = document["tests"].pop("PerformanceOnly")
+    document["TestScenario.Server"] = {"total_items": 256}
+    (folder / "results.json").write_text(json.dumps(document))
     page = page_of(folder)
     assert "Only accuracy was tested" in page
     assert "98.44%" in page
@@ -93,18 +94,31 @@ def test_the_words_of_the_command_stay_whole_and_can_be_copied(write_run) -> Non
     assert '<span class="word">--model</span> <span class="word">mobilenet</span> ' in page
 
 
+SETTINGS = [
+    {"name": "max-latency", "value": [0.1], "origin": "run.toml", "of": "request"},
+    {"name": "preprocessing", "value": "imagenet", "origin": "model", "of": "test"},
+    {"name": "server: instances", "value": 2, "origin": "rule", "of": "test"},
+]
+
+
 def test_settings_are_shown_with_their_origin_once_each(write_run) -> None:
-    rows = [
-        {"name": "max-latency", "value": [0.1], "origin": "run.toml"},
-        {"name": "server: instances", "value": 2, "origin": "rule"},
-    ]
-    folder = write_run("a", settings=rows)
+    folder = write_run("a", settings=SETTINGS)
     run = recorded_run.read(folder)
     assert facts.options(run) == [facts.Line("max-latency", "0.1", "run.toml")]
-    assert facts.of_test(run) == [facts.Line("server: instances", "2", "rule")]
+    assert facts.of_test(run) == [
+        facts.Line("preprocessing", "imagenet", "model"),
+        facts.Line("server: instances", "2", "rule"),
+    ]
     page = page_of(folder)
     assert page.count("run.toml") == 1
     assert page.count("server: instances") == 1
+
+
+def test_settings_that_do_not_tell_what_they_are_of_are_told_by_their_names(write_run) -> None:
+    rows = [{key: value for key, value in row.items() if key != "of"} for row in SETTINGS[::2]]
+    run = recorded_run.read(write_run("a", settings=rows))
+    assert [line.name for line in facts.options(run)] == ["max-latency"]
+    assert [line.name for line in facts.of_test(run)] == ["server: instances"]
 
 
 @pytest.mark.parametrize(
@@ -140,9 +154,13 @@ def test_damage_deep_inside_is_found_too(write_run) -> None:
         {"deviations": [1]},
         {"manifest": ["x"]},
         {"environment": {"memory_bytes": "many"}},
+        {"verdict": "GOOD"},
+        {"scenario": "Sever"},
+        {"server": {"tuning": {"in_flight": "many"}}},
+        {"TestScenario.Server": {"percentiles": {"median": 1.0}}},
     ],
 )
-def test_damage_that_only_the_page_finds_is_one_line_too(write_run, capsys, change) -> None:
+def test_damage_of_what_only_the_page_shows_is_one_line_too(write_run, capsys, change) -> None:
     folder = write_run("a", **change)
     assert command.main([str(folder)]) == 2
     error = capsys.readouterr().err

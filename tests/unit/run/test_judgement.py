@@ -20,7 +20,7 @@ from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
-from harness.run.results.result import Result
+from harness.run.results.result import DataSet, Result, Server, to_json
 from harness.run.results.result import test_folder as folder_of
 from harness.run.truth import Truths
 from harness.run.worker.job import Failures, Outcome
@@ -119,7 +119,7 @@ class Run:
             self.ended(mode, OF_EACH[scenario])
         test = list(scenarios_of(config))[-1]
         tuning = test.tuning(prepared.manifest.variant, config.server.urls)
-        ended = Ended(self.folder, self.outcomes, tuning, self.precision)
+        ended = Ended(self.folder, self.outcomes, tuning, Server(), self.precision)
         return judge(prepared, Truths(prepared), test, ended)
 
 
@@ -267,7 +267,7 @@ def test_a_test_whose_worker_failed_is_failed_and_its_logs_are_not_read(run: Run
     result = run.judged()
     assert (result.verdict, result.exit_code) == ("FAILED", 3)
     assert result.reasons == ("the server died",)
-    assert (result.metric, result.performance_log) == (None, None)
+    assert (result.metric, result.figures) == (None, None)
 
 
 def test_failed_samples_fail_a_test_that_loadgen_calls_valid(run: Run) -> None:
@@ -469,7 +469,7 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
     as_run = Plan(Scenario.SERVER, Mode.PERFORMANCE, 5000, 838, 4, 1, 200_000_000, 1, 2, 3, target_qps=38.5)
     run.outcomes[Mode.PERFORMANCE] = Outcome(plan=as_run)
     result = run.judged(scenario="Server", time="5", max_latency="0.1,0.2", threads="1")
-    found = {setting["name"]: (setting["value"], setting["origin"]) for setting in result.details["settings"]}
+    found = {setting.name: (setting.value, setting.origin) for setting in result.settings}
     expected = {
         "time": (5.0, "command line"),
         "max-latency": ([0.1, 0.2], "command line"),
@@ -482,17 +482,18 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
         "server: threads of each": (1, "command line"),
     }
     assert {name: found[name] for name in expected} == expected
+    assert [setting.name for setting in result.settings if setting.of == "test"][:3] == [
+        *("images", "preprocessing", "folder of weights")
+    ]
+    assert {setting.of for setting in result.settings} == {"request", "test"}
 
 
 def test_a_result_says_what_it_was_measured_with(run: Run) -> None:
     result = run.judged()
-    assert list(result.details) == ["rules", "manifest", "dataset", "loadgen", "environment", "settings"]
-    assert result.details["rules"]["min_duration_ms"] == 600_000
-    assert result.details["manifest"]["weights_sha256"] == "e" * 64
-    assert result.details["dataset"] == {
-        "name": "imagenet",
-        "samples": 4,
-        "fingerprint": "f" * 64,
-        "is_complete": True,
-    }
+    assert list(json.loads(json.dumps(to_json(result))))[-6:] == [
+        *("rules", "manifest", "dataset", "loadgen", "environment", "settings")
+    ]
+    assert result.rules["min_duration_ms"] == 600_000
+    assert result.manifest["weights_sha256"] == "e" * 64
+    assert result.dataset == DataSet("imagenet", 4, "f" * 64, is_complete=True)
     assert result.args["model"] == "resnet50"

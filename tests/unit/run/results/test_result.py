@@ -8,11 +8,10 @@ import pytest
 
 from harness.answers.accuracy import Accuracy
 from harness.errors import ConversionError
-from harness.run.mlperf.logs import DetailLog
-from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
-from harness.run.results.result import Result, Unmeasured
+from harness.run.results.result import Figures, Kind, Result, Server, Unmeasured, Verdict
 from harness.run.results.tables import print_sweep, print_table, reference_line
 from harness.run.worker.job import Outcome
 
@@ -25,21 +24,18 @@ def result(platform: str, scenario: Scenario, *, is_quick: bool) -> Result:
         model="ssd-mobilenet",
         platform=platform,
         scenario=scenario,
-        folder=Path("results/one"),
-        is_official=False,
-        is_quick=is_quick,
+        kind=Kind.QUICK,
         deviations=("seeded weights",),
+        verdict=Verdict.INVALID,
         reasons=(TOO_FEW,),
-        is_failed=False,
         metric=Metric("throughput", 1234.5, "samples/s"),
         accuracy=AGREEMENT,
-        performance_log=None,
-        outcomes={},
-        args={},
+        tests={},
+        server=Server(),
+        args={"is_quick": is_quick},
         cmdline="",
-        precision=None,
         time=0,
-        details={},
+        folder=Path("results/one"),
     )
 
 
@@ -85,6 +81,10 @@ def test_a_model_that_could_not_be_run_has_a_row_and_its_reason_below(
     assert broken.exit_code == 2
 
 
+def plan(bound_ns: int) -> Plan:
+    return Plan(Scenario.SERVER, Mode.PERFORMANCE, 1000, 100, 64, 1, bound_ns, 1, 2, 3)
+
+
 def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_references_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -92,8 +92,8 @@ def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_referenc
         dataclasses.replace(
             result("tflite", Scenario.SERVER, is_quick=False),
             args={"max_latency_s": [0.05, 0.1]},
-            outcomes={Mode.PERFORMANCE: Outcome()},
-            performance_log=DetailLog({"effective_target_latency_ns": bound_ns}, ()),
+            tests={Mode.PERFORMANCE: Outcome(plan=plan(bound_ns))},
+            figures=Figures(),
         )
         for bound_ns in (50_000_000, 100_000_000)
     ]
@@ -112,7 +112,7 @@ def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_referenc
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"is_official": True}, ""),
+        ({"kind": Kind.OFFICIAL}, ""),
         ({"args": {"time_s": 10.0, "count": None}}, " (quick run)"),
         ({"args": {"time_s": None, "count": None, "is_quick": False}}, " (not official)"),
     ],

@@ -1,0 +1,357 @@
+"""results.json, whose bytes others read: written as it always was, and read back as it was written."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.answers.accuracy import Accuracy
+from harness.machine.environment import Environment
+from harness.run.mlperf.logs import DetailLog
+from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rounds import Scenario
+from harness.run.mlperf.verdict import Metric
+from harness.run.results.result import (
+    DataSet,
+    Figures,
+    Kind,
+    Result,
+    Server,
+    Setting,
+    Verdict,
+    read_result,
+    write_all,
+    write_result,
+)
+from harness.run.worker.job import Failures, Outcome
+from harness.triton.statistics import ServerStatistics
+
+LOG = DetailLog(
+    {
+        "result_mean_latency_ns": 40_000_001,
+        "result_50.00_percentile_latency_ns": 25_000_000,
+        "result_90.00_percentile_latency_ns": 90_123_457,
+        "result_99.00_percentile_latency_ns": 180_000_000,
+        "result_99.90_percentile_latency_ns": 250_000_000,
+        "result_query_count": 800,
+        "result_completed_samples_per_sec": 39.75,
+    },
+    (),
+)
+PLAN = Plan(Scenario.SERVER, Mode.PERFORMANCE, 8000, 800, 256, 1, 100_000_000, 1, 2, 3, 39.5)
+
+
+def measured(folder: Path) -> Result:
+    return Result(
+        model="mobilenet",
+        platform="onnxruntime",
+        precision="bf16",
+        scenario=Scenario.SERVER,
+        kind=Kind.QUICK,
+        deviations=("seeded weights",),
+        verdict=Verdict.INVALID,
+        reasons=("p99 <&>",),
+        metric=Metric("completed samples", 39.75, "samples/s"),
+        accuracy=Accuracy("top-1", "source framework", 0.984375, 256, 1.0, 252),
+        tests={
+            Mode.PERFORMANCE: Outcome(
+                plan=PLAN,
+                calibration="calibration: 39.5 queries/s",
+                transport="shm",
+                statistics=ServerStatistics(
+                    800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
+                ),
+                samples_by_server=(800,),
+                test_s=20.25,
+                client_cpu_s=1.5,
+                peak_rss_bytes=1000,
+            ),
+            Mode.ACCURACY: Outcome(plan=dataclasses.replace(PLAN, mode=Mode.ACCURACY)),
+        },
+        server=Server(
+            version="2.51.0",
+            urls=("127.0.0.1:8001",),
+            config={"name": "m", "instance_group": [{"count": 2}]},
+            is_config_ours=True,
+            client_processes=1,
+            tuning={
+                "server": {"instances": 2, "parameters": [["spin", "0"]]},
+                "client_batch": 1,
+                "in_flight": 2048,
+                "origin": "rule",
+            },
+        ),
+        rules={"round": "v6.1", "model_in_round": False},
+        manifest={"entry": "mobilenet_onnxruntime", "weights": "seeded"},
+        dataset=DataSet("synthetic", 256, "d07c", is_complete=False),
+        loadgen="6.0.17",
+        environment=Environment("a CPU", 2, 1024, "Linux", "3.11.7", {"numpy": "1.26.4", "torch": None}),
+        settings=(
+            Setting("time", 8.0, "command line", "request"),
+            Setting("server: instances", 2, "rule", "test"),
+        ),
+        args={
+            "model": "mobilenet",
+            "scenarios": ["Server"],
+            "time_s": 8.0,
+            "max_latency_s": [0.05, 0.1],
+            "is_quick": False,
+        },
+        cmdline="bench --model mobilenet",
+        time=1795617037,
+        figures=Figures.of(LOG, Scenario.SERVER, 20.25),
+        folder=folder,
+    )
+
+
+def failed(folder: Path) -> Result:
+    return dataclasses.replace(
+        measured(folder),
+        verdict=Verdict.FAILED,
+        reasons=("gone",),
+        metric=None,
+        accuracy=Accuracy(
+            "mAP", "data set", 0.25, 5000, None, None, {"AP": 0.25, "AP small": -1.0}, "truth.json"
+        ),
+        tests={
+            Mode.PERFORMANCE: Outcome(error="gone", failures=Failures(3, 2, "why", (4, 5), is_fatal=True))
+        },
+        figures=None,
+    )
+
+
+MEASURED: dict[str, Any] = {
+    "runtime": "triton",
+    "version": "2.51.0",
+    "time": 1795617037,
+    "args": {
+        "model": "mobilenet",
+        "scenarios": ["Server"],
+        "time_s": 8.0,
+        "max_latency_s": [0.05, 0.1],
+        "is_quick": False,
+    },
+    "cmdline": "bench --model mobilenet",
+    "TestScenario.Server": {
+        "took": 20.25,
+        "mean": 0.040000001,
+        "percentiles": {"50.0": 0.025, "90.0": 0.090123457, "99.0": 0.18, "99.9": 0.25},
+        "qps": 39.75,
+        "count": 800,
+        "total_items": 256,
+        "good_items": 252,
+        "accuracy": 98.4375,
+    },
+    "model": "mobilenet",
+    "platform": "onnxruntime",
+    "precision": "bf16",
+    "scenario": "Server",
+    "kind": "quick",
+    "deviations": ["seeded weights"],
+    "verdict": "INVALID",
+    "reasons": ["p99 <&>"],
+    "metric": {"name": "completed samples", "value": 39.75, "unit": "samples/s"},
+    "accuracy": {
+        "metric": "top-1",
+        "truth": "source framework",
+        "value": 0.984375,
+        "total": 256,
+        "threshold": 1.0,
+        "good": 252,
+        "figures": {},
+        "truth_file": "",
+        "is_met": False,
+    },
+    "tests": {
+        "PerformanceOnly": {
+            "error": "",
+            "failures": {
+                "samples": 0,
+                "requests": 0,
+                "first": "",
+                "first_sample_indices": [],
+                "is_fatal": False,
+            },
+            "plan": {
+                "scenario": "Server",
+                "mode": "PerformanceOnly",
+                "min_duration_ms": 8000,
+                "min_query_count": 800,
+                "performance_sample_count": 256,
+                "samples_per_query": 1,
+                "server_target_latency_ns": 100000000,
+                "qsl_seed": 1,
+                "sample_index_seed": 2,
+                "schedule_seed": 3,
+                "target_qps": 39.5,
+                "expected_latency_ns": 1000000,
+            },
+            "calibration": "calibration: 39.5 queries/s",
+            "transport": "shm",
+            "statistics": {
+                "requests": 800,
+                "failures": 0,
+                "samples": 800,
+                "executions": 600,
+                "queue_ns": 8000,
+                "compute_input_ns": 160,
+                "compute_infer_ns": 20000,
+                "compute_output_ns": 640,
+                "executions_by_batch_size": {"1": 450, "2": 100, "3": 50},
+                "executions_ns": 12000,
+                "mean_batch_size": 1.3333333333333333,
+            },
+            "samples_by_server": [800],
+            "test_s": 20.25,
+            "client_cpu_s": 1.5,
+            "peak_rss_bytes": 1000,
+        },
+        "AccuracyOnly": {
+            "error": "",
+            "failures": {
+                "samples": 0,
+                "requests": 0,
+                "first": "",
+                "first_sample_indices": [],
+                "is_fatal": False,
+            },
+            "plan": {
+                "scenario": "Server",
+                "mode": "AccuracyOnly",
+                "min_duration_ms": 8000,
+                "min_query_count": 800,
+                "performance_sample_count": 256,
+                "samples_per_query": 1,
+                "server_target_latency_ns": 100000000,
+                "qsl_seed": 1,
+                "sample_index_seed": 2,
+                "schedule_seed": 3,
+                "target_qps": 39.5,
+                "expected_latency_ns": 1000000,
+            },
+            "calibration": "",
+            "transport": "",
+            "statistics": None,
+            "samples_by_server": [],
+            "test_s": 0.0,
+            "client_cpu_s": 0.0,
+            "peak_rss_bytes": 0,
+        },
+    },
+    "server": {
+        "version": "2.51.0",
+        "urls": ["127.0.0.1:8001"],
+        "config": {"name": "m", "instance_group": [{"count": 2}]},
+        "is_config_ours": True,
+        "client_processes": 1,
+        "tuning": {
+            "server": {"instances": 2, "parameters": [["spin", "0"]]},
+            "client_batch": 1,
+            "in_flight": 2048,
+            "origin": "rule",
+        },
+    },
+    "rules": {"round": "v6.1", "model_in_round": False},
+    "manifest": {"entry": "mobilenet_onnxruntime", "weights": "seeded"},
+    "dataset": {"name": "synthetic", "samples": 256, "fingerprint": "d07c", "is_complete": False},
+    "loadgen": "6.0.17",
+    "environment": {
+        "cpu": "a CPU",
+        "cpus_usable": 2,
+        "memory_bytes": 1024,
+        "os": "Linux",
+        "python": "3.11.7",
+        "packages": {"numpy": "1.26.4", "torch": None},
+    },
+    "settings": [
+        {"name": "time", "value": 8.0, "origin": "command line", "of": "request"},
+        {"name": "server: instances", "value": 2, "origin": "rule", "of": "test"},
+    ],
+}
+FAILED: dict[str, Any] = {
+    **MEASURED,
+    "TestScenario.Server": {"total_items": 5000, "mAP": 25.0},
+    "verdict": "FAILED",
+    "reasons": ["gone"],
+    "metric": None,
+    "accuracy": {
+        "metric": "mAP",
+        "truth": "data set",
+        "value": 0.25,
+        "total": 5000,
+        "threshold": None,
+        "good": None,
+        "figures": {"AP": 0.25, "AP small": -1.0},
+        "truth_file": "truth.json",
+        "is_met": True,
+    },
+    "tests": {
+        "PerformanceOnly": {
+            "error": "gone",
+            "failures": {
+                "samples": 3,
+                "requests": 2,
+                "first": "why",
+                "first_sample_indices": [4, 5],
+                "is_fatal": True,
+            },
+            "plan": None,
+            "calibration": "",
+            "transport": "",
+            "statistics": None,
+            "samples_by_server": [],
+            "test_s": 0.0,
+            "client_cpu_s": 0.0,
+            "peak_rss_bytes": 0,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(("make", "expected"), [(measured, MEASURED), (failed, FAILED)])
+def test_the_bytes_are_these(make: Any, expected: dict[str, Any], tmp_path: Path) -> None:
+    file = write_result(make(tmp_path))
+    assert file == tmp_path / "results.json"
+    assert file.read_text(encoding="utf-8") == json.dumps(expected, indent=2) + "\n"
+
+
+@pytest.mark.parametrize("make", [measured, failed])
+def test_what_was_written_is_read_back_as_it_was(make: Any, tmp_path: Path) -> None:
+    written = make(tmp_path)
+    assert read_result(json.loads(write_result(written).read_text(encoding="utf-8")), tmp_path) == written
+
+
+def test_offline_counts_samples_and_takes_as_long_as_its_one_query() -> None:
+    log = DetailLog(
+        {
+            "result_query_count": 1,
+            "effective_samples_per_query": 24_576,
+            "result_max_latency_ns": 2_500_000_000,
+            "result_samples_per_second": 9_830.4,
+        },
+        (),
+    )
+    assert Figures.of(log, Scenario.OFFLINE, 3.0) == Figures(took=2.5, qps=9_830.4, count=24_576)
+
+
+def test_all_scenarios_are_in_one_file_by_their_bounds(tmp_path: Path) -> None:
+    both = [measured(tmp_path / "a"), failed(tmp_path / "b")]
+    write_all(tmp_path / "all.json", (0.05, 0.1), both)
+    written = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    assert list(written) == [
+        *("runtime", "version", "time", "args", "cmdline"),
+        *("TestScenario.Server-0.05", "TestScenario.Server-0.1"),
+    ]
+    assert written["TestScenario.Server-0.05"] == {
+        **MEASURED["TestScenario.Server"],
+        "verdict": "INVALID",
+        "folder": str(tmp_path / "a"),
+    }
+    assert written["TestScenario.Server-0.1"] == {
+        "total_items": 5000,
+        "mAP": 25.0,
+        "verdict": "FAILED",
+        "folder": str(tmp_path / "b"),
+    }
