@@ -178,7 +178,7 @@ def test_our_backend_reads_the_parameters_that_are_declared(platform: Platform) 
 def test_each_backend_has_packages_in_the_servers_image_and_their_versions_in_results() -> None:
     # Told twice: the image's own code runs on the standard library alone.
     assert backends.PACKAGES.keys() == {platform.facts.triton_backend for platform in Platform}
-    recorded = environment.describe()["packages"]
+    recorded = environment.describe().packages
     assert {packages[0] for packages in backends.PACKAGES.values()} <= recorded.keys()
 
 
