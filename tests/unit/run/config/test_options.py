@@ -145,10 +145,10 @@ def test_the_command_line_counts_before_the_file_the_file_before_the_profile(fol
 def test_a_file_can_switch_a_flag_off_and_name_paths_beside_itself(folder: Path) -> None:
     (folder / "run.toml").write_text('quick = true\naccuracy = false\nmodel = "resnet50_v1.pb"\ncache = 0\n')
     found = shown(asked_for(f"--config {folder}/run.toml"))
-    assert found["accuracy"] == Setting("accuracy", False, "run.toml")
-    assert found["count"] == Setting("count", 16, "--quick")
-    assert found["weights"] == Setting("weights", str(folder / "resnet50_v1.pb"), "--model")
-    assert found["model"] == Setting("model", "resnet50", "name of the file")
+    assert found["accuracy"] == Setting("accuracy", False, "run.toml", "request")
+    assert found["count"] == Setting("count", 16, "--quick", "request")
+    assert found["weights"] == Setting("weights", str(folder / "resnet50_v1.pb"), "--model", "request")
+    assert found["model"] == Setting("model", "resnet50", "name of the file", "request")
 
 
 @pytest.mark.parametrize(
@@ -267,13 +267,13 @@ def test_a_profile_is_a_model_that_is_preprocessed_as_the_reference_does(name: s
 def test_published_weights_in_model_dir_are_official(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_DIR", str(folder))
     found = shown(asked_for(f"--model {folder}/resnet50_v1.pb"))
-    assert found["weights"] == Setting("weights", "official", "--model")
+    assert found["weights"] == Setting("weights", "official", "--model", "request")
     assert found["folder of weights"] == Setting("folder of weights", str(folder), "MODEL_DIR")
 
 
 def test_a_server_is_known_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_URL", "triton:8001")
-    assert shown(asked_for(MODEL))["url"] == Setting("url", ["triton:8001"], "TRITON_URL")
+    assert shown(asked_for(MODEL))["url"] == Setting("url", ["triton:8001"], "TRITON_URL", "request")
     assert shown(asked_for(f"{MODEL} --url b:1"))["url"].origin == "command line"
 
 
