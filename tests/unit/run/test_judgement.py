@@ -482,6 +482,10 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
         "server: threads of each": (1, "command line"),
     }
     assert {name: found[name] for name in expected} == expected
+    assert [setting.name for setting in result.settings if setting.of == "test"][:3] == [
+        *("images", "preprocessing", "folder of weights")
+    ]
+    assert {setting.of for setting in result.settings} == {"request", "test"}
 
 
 def test_a_result_says_what_it_was_measured_with(run: Run) -> None:
