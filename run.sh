@@ -26,7 +26,7 @@ usage: ./run.sh COMMAND [OPTIONS]
   tritonserver-status       where it is and what it serves
   tritonserver-logs         what it printed
   tritonserver-down         stop it
-  test [PYTEST OPTIONS]     linter, type checker, tests
+  test [PYTEST OPTIONS]     linter, type checker, tests; `test -m nightly`: those too long for every change
   help                      this text
 
 Every command but setup and help takes --help. $PYTHON names the interpreter for .venv: 3.11 or 3.12.

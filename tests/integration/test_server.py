@@ -19,7 +19,7 @@ from harness.errors import ServerError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models.spec import Platform
 from harness.server import lifecycle
-from tests.integration import small_models
+from tests import small_models
 
 
 def write_entry(repository: Path, name: str = "small") -> None:
