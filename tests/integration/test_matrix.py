@@ -110,8 +110,8 @@ def check_timelines(folder: Path) -> None:
     """The timeline tells the latencies that LoadGen tells, to within what passing the query on takes."""
     result = json.loads((folder / "results.json").read_text())
     scenario = Scenario(result["scenario"])
-    # LoadGen counts from when a Server query was due, the timeline from when LoadGen issued it. A busy machine
-    # may hold a query or two up in between, but not half of them.
+    # LoadGen counts from when a Server query was due, the timeline from when LoadGen issued it. A busy
+    # machine may hold a query or two up in between, but not half of them.
     usual_us = 20_000 if scenario in (Scenario.SERVER, Scenario.OFFLINE) else 2_000
     log_dir = folder / "performance" / "run_1"
     log = logs.read_detail(log_dir)

@@ -146,8 +146,13 @@ def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
         assert process.stdout.readline() == "ready\n"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         os.kill(int(children) if prefix else process.pid, signal.SIGTERM)
-        _, error = process.communicate(timeout=5)
+        _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, said)
+
+
+def test_a_server_is_killed_before_docker_kills_the_container() -> None:
+    # `docker stop` waits for 10 s.
+    assert server._GRACE_S < 10
 
 
 @pytest.mark.parametrize(("ending", "code"), [("exit 3", 3), ("kill -SEGV $$", 139)])

@@ -11,7 +11,6 @@ from onnx import helper, numpy_helper
 from converters.conversion import model_files, own_detectors, parity
 from converters.inputs import fixed_inputs
 from converters.networks.architectures import Padding, pad_widths
-from converters.networks.ssd_resnet34 import seeds
 from converters.networks.ssd_resnet34.boxes import default_boxes
 from converters.networks.ssd_resnet34.network import CLASSES, HEADS, LAYERS, Layer, features, heads
 from converters.networks.ssd_resnet34.onnx import build_ssd_resnet34
@@ -22,6 +21,7 @@ from harness.models.mobilenet import MOBILENET
 from harness.models.recipes import COCO_1200
 from harness.models.spec import Nms, Platform
 from harness.models.ssd_resnet34 import SSD_RESNET34
+from tests.seeded import seeded_file
 
 _IMAGES = 2
 _TOLERANCE = 1e-3
@@ -157,15 +157,19 @@ def test_without_candidates_all_slots_are_empty():
 
 
 @pytest.fixture(scope="module")
-def arrays():
-    return seeds.seed_ssd_resnet34()
+def source():
+    return seeded_file("ssd-resnet34", "onnx")
 
 
 @pytest.fixture(scope="module")
-def source(arrays, tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "seeded.onnx"
-    build_ssd_resnet34(arrays, path)
-    return path
+def arrays(source):
+    """What the file is made from: its weights, in the converters' axis order."""
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load(source).graph.initializer
+        if "/" in tensor.name
+    }
+    return {name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array for name, array in stored.items()}
 
 
 @pytest.fixture(scope="module")
