@@ -26,7 +26,7 @@ usage: ./run.sh COMMAND [OPTIONS]
   tritonserver-status       where it is and what it serves
   tritonserver-logs         what it printed
   tritonserver-down         stop it
-  test [PYTEST OPTIONS]     linter, type checker, tests
+  test [PYTEST OPTIONS]     linter, type checker, tests; with `-m nightly` the long ones alone
   help                      this text
 
 Every command but setup and help takes --help. $PYTHON names the interpreter for .venv: 3.11 or 3.12.
@@ -171,7 +171,10 @@ run_tests() {
     "$VENV/bin/python" -m ruff check .
     "$VENV/bin/python" -m ruff format --check .
     "$VENV/bin/python" -m mypy
-    run_python -m pytest "$@"
+    [[ $# -eq 0 ]] || run_python -m pytest "$@"
+    # A file's tests share what they build; servers and LoadGen need the machine to themselves.
+    (run_python -m pytest -n 2 --dist loadfile tests/unit)
+    run_python -m pytest tests/integration
 }
 
 main() {

@@ -17,8 +17,8 @@ from tritonclient.utils import InferenceServerException
 from harness.models.model_config import RUN_BATCH
 from harness.models.platforms import Platform
 from harness.server import lifecycle
-from tests.integration import small_models
-from tests.integration.small_models import PLATFORMS, tensor_name
+from tests import small_models
+from tests.small_models import PLATFORMS, tensor_name
 
 Client = tritonclient.grpc.InferenceServerClient
 AddModel = Callable[..., str]
@@ -289,27 +289,6 @@ def first_line(failure: pytest.ExceptionInfo[InferenceServerException]) -> str:
     return failure.value.message().splitlines()[0]
 
 
-@ALL
-def test_a_missing_file_is_a_load_error_that_names_it(add_model: AddModel, platform: Platform) -> None:
-    config = small_models.config_text(platform)
-    with pytest.raises(InferenceServerException) as failure:
-        add_model(f"absent_{platform}", config, platform.facts.model_filename, lambda path: None)
-    assert f"absent_{platform}/1/{platform.facts.model_filename}" in first_line(failure)
-
-
-@ALL
-@pytest.mark.parametrize("kind", ["input", "output"])
-def test_a_tensor_that_the_file_lacks_is_a_load_error_that_names_it(
-    add_model: AddModel, platform: Platform, kind: str
-) -> None:
-    role, wrong = ("pixels", "INPUT__7") if kind == "input" else ("best", "OUTPUT__7")
-    config = small_models.config_text(platform).replace(f'"{tensor_name(platform, role)}"', f'"{wrong}"')
-    with pytest.raises(InferenceServerException) as failure:
-        add_model(f"lacks_{kind}_{platform}", config, platform.facts.model_filename, writer(platform))
-    assert wrong in first_line(failure)
-    assert f"/1/{platform.facts.model_filename}" in first_line(failure)
-
-
 def test_a_tflite_file_with_a_batch_of_one_built_in_answers_larger_batches(
     client: Client, add_model: AddModel
 ) -> None:
@@ -322,56 +301,6 @@ def test_a_tflite_file_with_a_batch_of_one_built_in_answers_larger_batches(
     check(Platform.TFLITE, first, *data[0])
     check(Platform.TFLITE, second, *data[1])
     assert isinstance(bad, InferenceServerException)
-
-
-@pytest.mark.parametrize("platform", [Platform.ONNXRUNTIME, Platform.OPENVINO])
-def test_an_onnx_file_with_a_batch_of_one_built_in_is_refused_for_larger_batches(
-    add_model: AddModel, platform: Platform
-) -> None:
-    config = small_models.config_text(platform)
-    with pytest.raises(InferenceServerException) as failure:
-        add_model("fixed_onnx", config, "model.onnx", lambda path: small_models.write_onnx(path, batch=1))
-    assert "first axis of 1 instead of a free one" in first_line(failure)
-
-
-@pytest.mark.parametrize(
-    ("platform", "written", "found"),
-    [
-        (Platform.ONNXRUNTIME, "TYPE_INT32", "output 'doubled' is float32, "),
-        (Platform.OPENVINO, "TYPE_INT32", "output 'doubled' is float32, "),
-        (Platform.TFLITE, "TYPE_INT32", "output 'doubled' is float32, "),
-        (Platform.ONNXRUNTIME, "dims: [4]", "input 'pixels' is [-1, 5], "),
-    ],
-)
-def test_a_configuration_that_contradicts_the_file_is_a_load_error(
-    add_model: AddModel, platform: Platform, written: str, found: str
-) -> None:
-    wrong = {"TYPE_INT32": "TYPE_FP32", "dims: [4]": "dims: [5]"}[written]
-    config = small_models.config_text(platform).replace(written, wrong)
-    with pytest.raises(InferenceServerException) as failure:
-        add_model(f"contradiction_{platform}", config, platform.facts.model_filename, writer(platform))
-    assert f"config.pbtxt says {found}" in first_line(failure)
-
-
-@pytest.mark.parametrize(
-    ("platform", "extra", "complaint"),
-    [
-        (Platform.ONNXRUNTIME, ("intra_op_thread_count", "-2"), "intra_op_thread_count must be 0, 1, 2"),
-        (Platform.ONNXRUNTIME, ("execution_mode", "7"), "execution_mode must be 0 or 1, not 7"),
-        (Platform.ONNXRUNTIME, (RUN_BATCH, "all"), "run_batch_size must be 0, 1, 2 …, not 'all'"),
-        (Platform.OPENVINO, ("INFERENCE_NUM_THREADS", "many"), "INFERENCE_NUM_THREADS must be 0, 1, 2"),
-        (Platform.OPENVINO, ("NUM_STREAMS", "-1"), "NUM_STREAMS must be AUTO, NUMA or a number, not '-1'"),
-        (Platform.OPENVINO, ("INFERENCE_PRECISION_HINT", "f8"), "must be F32, BF16, not 'f8'"),
-    ],
-)
-def test_an_impossible_parameter_is_a_load_error(
-    add_model: AddModel, platform: Platform, extra: tuple[str, str], complaint: str
-) -> None:
-    parameter = f'parameters {{ key: "{extra[0]}" value {{ string_value: "{extra[1]}" }} }}'
-    config = small_models.config_text(platform, parameter)
-    with pytest.raises(InferenceServerException) as failure:
-        add_model("impossible", config, "model.onnx", writer(platform))
-    assert complaint in first_line(failure)
 
 
 def test_torchscript_inputs_may_be_named_after_the_arguments_of_forward(
@@ -394,14 +323,6 @@ def test_graphdef_names_may_carry_the_output_number(client: Client, add_model: A
     pixels, index = samples(2)
     result = client.infer(name, inputs(Platform.TENSORFLOW, pixels, index))
     np.testing.assert_array_equal(result.as_numpy("best:0"), pixels.argmax(1)[:, None])
-
-
-def test_a_missing_signature_is_a_load_error_that_names_those_there_are(add_model: AddModel) -> None:
-    parameter = 'parameters { key: "TF_SIGNATURE_DEF" value { string_value: "train" } }'
-    config = small_models.config_text(Platform.TENSORFLOW_SAVEDMODEL, parameter)
-    with pytest.raises(InferenceServerException) as failure:
-        add_model("signature", config, "model.savedmodel", writer(Platform.TENSORFLOW_SAVEDMODEL))
-    assert "no signature 'train' (TF_SIGNATURE_DEF); it has serving_default" in first_line(failure)
 
 
 def test_kind_auto_runs_on_the_cpu_and_kind_gpu_is_refused_by_cpu_builds(add_model: AddModel) -> None:
@@ -477,15 +398,6 @@ def test_a_complete_configuration_is_left_as_it_is(completing: lifecycle.ServerI
         assert config.max_batch_size == 8
         assert config.dynamic_batching.max_queue_delay_microseconds == 100_000
         assert len(config.input) == 2
-
-
-@pytest.mark.parametrize("platform", [Platform.TENSORFLOW, Platform.PYTORCH])
-def test_formats_that_do_not_name_their_tensors_need_them_in_the_configuration(
-    completing: lifecycle.ServerInfo, platform: Platform
-) -> None:
-    with pytest.raises(InferenceServerException) as failure:
-        add_to(completing, f"bare_{platform}", platform, small_models.bare_config_text(platform))
-    assert "config.pbtxt must declare input and output" in first_line(failure)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -1,9 +1,12 @@
-"""Every model on every platform in every scenario: the real command line, LoadGen, Triton and decoder.
+"""Every model on every platform, and every model in every scenario: command line, LoadGen, Triton, decoder.
 
 Seeded weights and synthetic images; what must hold is that serving answers exactly as the source framework.
+How a platform answers does not depend on who asks when, so of all the pairs of a platform and a scenario each
+model has those of one row and one column; `./run.sh test -m nightly` has them all.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 from harness.models import MODELS
+from harness.models.platforms import Platform
 from harness.models.spec import Task
 from harness.run.mlperf import logs
 from harness.run.mlperf.rounds import Scenario
@@ -20,40 +24,75 @@ from harness.run.worker import timeline
 # `./run.sh bench --all --quick` runs that too.
 SLOW = {"ssd-resnet34": (2, (Scenario.SINGLE_STREAM, Scenario.SERVER, Scenario.OFFLINE))}
 
+IN_EVERY_SCENARIO = {
+    "resnet50": Platform.TENSORFLOW,
+    "mobilenet": Platform.PYTORCH,
+    "ssd-mobilenet": Platform.TFLITE,
+    "ssd-resnet34": Platform.ONNXRUNTIME,
+}
+"""The one platform on which a model is asked in the other scenarios: each a backend of its own."""
+
+
+@pytest.fixture
+def check(run_harness, repository_server, tmp_path: Path):
+    """Run a model on platforms in scenarios, all in one command, and look at everything that it leaves."""
+
+    def run(model: str, platforms: Sequence[Platform], scenarios: Sequence[Scenario], *chosen: str) -> None:
+        count, possible = SLOW.get(model, (MODELS[model].quick_sample_count, tuple(Scenario)))
+        asked = [scenario for scenario in scenarios if scenario in possible]
+        ended = run_harness(
+            *("--all", "--quick", "--model", model, "--weights", "seeded", "--dataset", "synthetic"),
+            *("--count", count, "--scenario", ",".join(asked), *chosen),
+            *("--url", repository_server.grpc_url, "--output", tmp_path),
+            timeout=1400,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        results = read_all(tmp_path)
+        assert sorted(results) == sorted((p.value, s.value) for p in platforms for s in asked)
+        for (platform, scenario), result in results.items():
+            check_result(MODELS[model].task, platform, scenario, count, result)
+        for folder in tmp_path.glob("*/"):
+            check_timelines(folder)
+        for platform in platforms:
+            assert f" {platform} " in ended.stdout
+        reduced = {result["precision"] for result in results.values()} - {None, "fp32"}
+        assert all(f"openvino ({precision})" in ended.stdout for precision in reduced)
+
+    return run
+
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("model", MODELS)
-def test_serving_agrees_with_the_source_framework(
-    model: str, run_harness, repository_server, tmp_path: Path
-) -> None:
-    spec = MODELS[model]
-    count, scenarios = SLOW.get(model, (spec.quick_sample_count, tuple(Scenario)))
-    ended = run_harness(
-        *("--all", "--quick", "--model", model, "--weights", "seeded", "--dataset", "synthetic"),
-        *("--count", count, "--scenario", ",".join(scenarios)),
-        *("--url", repository_server.grpc_url, "--output", tmp_path),
-        timeout=1400,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    results = read_all(tmp_path)
-    assert sorted(results) == sorted((p.value, s.value) for p in spec.variants for s in scenarios)
-    for (platform, scenario), result in results.items():
-        # What it calculates in depends on the CPU.
-        assert result["precision"] in (("bf16", "fp32") if platform == "openvino" else (None,))
-        check_accuracy(spec.task, result["accuracy"], count, result["precision"])
-        for test in result["tests"].values():
-            assert test["error"] == ""
-            assert test["failures"]["requests"] == 0
-            assert test["transport"] == "shm"
-        # So few queries are too few for LoadGen's statistics, and slow machines miss the Server bound.
-        assert set(map(kind_of, result["reasons"])) <= {"too few", "bound"}, result["reasons"]
-        assert result[f"TestScenario.{scenario}"]["percentiles"]["99.0"] > 0
-    for folder in tmp_path.glob("*/"):
-        check_timelines(folder)
-    for platform in spec.variants:
-        assert f" {platform} " in ended.stdout
-    reduced = {result["precision"] for result in results.values()} - {None, "fp32"}
-    assert all(f"openvino ({precision})" in ended.stdout for precision in reduced)
+def test_every_platform_agrees_with_the_source_framework(model: str, check) -> None:
+    check(model, list(MODELS[model].variants), [Scenario.OFFLINE])
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_scenario_agrees_with_the_source_framework(model: str, check) -> None:
+    platform = IN_EVERY_SCENARIO[model]
+    others = [scenario for scenario in Scenario if scenario != Scenario.OFFLINE]
+    check(model, [platform], others, "--platform", platform)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_platform_agrees_with_the_source_framework_in_every_scenario(model: str, check) -> None:
+    check(model, list(MODELS[model].variants), list(Scenario))
+
+
+def check_result(task: Task, platform: str, scenario: str, samples: int, result: dict[str, Any]) -> None:
+    # What it calculates in depends on the CPU.
+    assert result["precision"] in (("bf16", "fp32") if platform == "openvino" else (None,))
+    check_accuracy(task, result["accuracy"], samples, result["precision"])
+    for test in result["tests"].values():
+        assert test["error"] == ""
+        assert test["failures"]["requests"] == 0
+        assert test["transport"] == "shm"
+    # So few queries are too few for LoadGen's statistics, and slow machines miss the Server bound.
+    assert set(map(kind_of, result["reasons"])) <= {"too few", "bound"}, result["reasons"]
+    assert result[f"TestScenario.{scenario}"]["percentiles"]["99.0"] > 0
 
 
 def check_accuracy(task: Task, accuracy: dict[str, Any], samples: int, precision: str | None) -> None:
@@ -72,14 +111,19 @@ def check_timelines(folder: Path) -> None:
     """The timeline tells the latencies that LoadGen tells, to within what passing the query on takes."""
     result = json.loads((folder / "results.json").read_text())
     scenario = Scenario(result["scenario"])
-    # LoadGen counts from when a Server query was due, the timeline from when LoadGen issued it.
-    tolerance_us = 20_000 if scenario == Scenario.SERVER else 2_000
+    # LoadGen counts from when a Server query was due, the timeline from when LoadGen issued it. A busy
+    # machine may hold a query or two up in between, but not half of them.
+    usual_us = 20_000 if scenario in (Scenario.SERVER, Scenario.OFFLINE) else 2_000
     log_dir = folder / "performance" / "run_1"
     log = logs.read_detail(log_dir)
     latencies_us, weights = timeline.query_latencies_us(timeline.load(log_dir / timeline.FILE_NAME), scenario)
     ours_us = np.sort(np.repeat(latencies_us, weights))
     assert len(ours_us) == log.number("result_query_count") or scenario == Scenario.OFFLINE
-    for name, share in (("50.00", 0.5), ("90.00", 0.9), ("99.00", 0.99)):
+    for name, share, tolerance_us in (
+        ("50.00", 0.5, usual_us),
+        ("90.00", 0.9, 500_000),
+        ("99.00", 0.99, 500_000),
+    ):
         loadgens_us = (log.latency_ns(f"{name}_percentile") or 0) / 1000
         # Rounded down to 1 us.
         assert -1 <= loadgens_us - ours_us[int(len(ours_us) * share)] < tolerance_us, (folder, name)

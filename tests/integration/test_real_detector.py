@@ -1,27 +1,27 @@
 """A real detector on real COCO images: serving scores the mAP that the source framework scores by itself."""
 
 import contextlib
+import functools
 import io
 import json
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
+from pycocotools.coco import COCO as Annotations
 from pycocotools.cocoeval import COCOeval
 
-from harness.machine import paths
+from tests.real_data import COCO, COCO_ANNOTATIONS, WEIGHTS, needs_real_data
 
-DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
-FROZEN = DATA / "models" / "ssd_mobilenet_v1_0.75_coco_dequant_frozen.pb"
-TFLITE = DATA / "models" / "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite"
-ANNOTATIONS = DATA / "coco" / "annotations" / "instances_val2017.json"
+FROZEN = WEIGHTS / "ssd_mobilenet_v1_0.75_coco_dequant_frozen.pb"
+TFLITE = WEIGHTS / "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite"
 
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the folder with real weights is not here")
+pytestmark = needs_real_data
 
 # Each framework called directly, by a few lines that share nothing with the converters or the backends.
 # `detect` answers one image: boxes (ymin, xmin, ymax, xmax), scores, COCO ids.
@@ -61,7 +61,7 @@ def coco_300(path: Path) -> np.ndarray:
 
 def map_of(results: list[dict]) -> float:
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(ANNOTATIONS))
+        truth = Annotations(str(COCO_ANNOTATIONS))
         evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -88,8 +88,14 @@ def results_of(found: list[tuple], images: list[dict]) -> list[dict]:
     ]
 
 
-def detected_directly(model: Path, images: list[dict], tmp_path: Path) -> list[dict]:
-    pictures = [coco_300(DATA / "coco" / "val2017" / image["file_name"]) for image in images]
+@functools.cache
+def detected_directly(model: Path) -> list[dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        return run_directly(model, json.loads(COCO_ANNOTATIONS.read_text())["images"], Path(folder))
+
+
+def run_directly(model: Path, images: list[dict], tmp_path: Path) -> list[dict]:
+    pictures = [coco_300(COCO / "val2017" / image["file_name"]) for image in images]
     np.save(tmp_path / "x.npy", np.stack(pictures))
     script = (
         "import pickle, sys, numpy as np\nmodel, folder = sys.argv[1:]\n"
@@ -128,7 +134,7 @@ def test_a_real_detector_scores_through_triton_what_it_scores_directly(
 ) -> None:
     ended = run_harness(
         *("--model", "ssd-mobilenet", "--platform", platform, "--weights", weights),
-        *("--dataset", "coco-300", "--dataset-path", DATA / "coco", "--mode", "Accuracy"),
+        *("--dataset", "coco-300", "--dataset-path", COCO, "--mode", "Accuracy"),
         *("--scenario", "Offline", "--save-images", "2"),
         *(("--precision", "fp32") if platform == "openvino" else ()),
         *("--url", repository_server.grpc_url, "--output", tmp_path / "results"),
@@ -136,8 +142,8 @@ def test_a_real_detector_scores_through_triton_what_it_scores_directly(
     assert ended.returncode == 0, ended.stderr
     (file,) = (tmp_path / "results").glob("*/results.json")
     accuracy = json.loads(file.read_text())["accuracy"]
-    images = json.loads(ANNOTATIONS.read_text())["images"]
-    directly = map_of(detected_directly(weights, images, tmp_path))
+    images = json.loads(COCO_ANNOTATIONS.read_text())["images"]
+    directly = map_of(detected_directly(weights))
     assert round(accuracy["value"], 4) == round(directly, 4)
     assert accuracy["value"] == pytest.approx(map_of(logged(tmp_path / "results", images)), abs=1e-9)
     # Decoder and resize of another version move it a little; the data's README has the golden figures.
@@ -156,7 +162,7 @@ def test_a_subset_is_scored_on_its_own_images_only(run_harness, repository_serve
             "--dataset",
             "coco",
             "--dataset-path",
-            DATA / "coco",
+            COCO,
             "--mode",
             "Accuracy",
             "--scenario",

@@ -3,9 +3,11 @@
 The golden counts are those of the data's README; another decoder version may move them by an image or two.
 """
 
+import functools
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,17 @@ import numpy as np
 import pytest
 
 from harness.data.preprocess import load
-from harness.machine import paths
 from harness.models import MODELS
 from harness.models.recipes import IMAGENET_MOBILENET, IMAGENET_PYTORCH, fit
 from harness.models.spec import DType, Preprocess
+from tests.real_data import PHOTOGRAPHS, WEIGHTS, needs_real_data
 
-DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
 FROZEN = "mobilenet_v1_1.0_224_frozen.pb"
 QUANT = "mobilenet_v1_1.0_224_quant.tflite"
 SMALL_QUANT = "mobilenet_v1_0.75_192_quant.tflite"
 SQUEEZENET = "squeezenet1.1_nchw.onnx"
 
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the folder with real weights is not here")
+pytestmark = needs_real_data
 
 # Each framework called directly, by a few lines that share nothing with the converters or the backends.
 DIRECTLY = {
@@ -54,12 +55,18 @@ predict = lambda x: session.run(None, {"input": x})[0]
 
 
 def listed() -> list[tuple[Path, int]]:
-    lines = (DATA / "imagenet" / "val_map.txt").read_text().splitlines()
-    return [(DATA / "imagenet" / name, int(label)) for name, label in map(str.split, lines)]
+    lines = (PHOTOGRAPHS / "val_map.txt").read_text().splitlines()
+    return [(PHOTOGRAPHS / name, int(label)) for name, label in map(str.split, lines)]
 
 
-def predicted_directly(model: str, recipe: Preprocess, tmp_path: Path) -> list[int]:
+@functools.cache
+def predicted_directly(model: str, recipe: Preprocess) -> list[int]:
     """Arg-max of the source framework, one image at a time, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_directly(model, recipe, Path(folder))
+
+
+def run_directly(model: str, recipe: Preprocess, tmp_path: Path) -> list[int]:
     np.save(tmp_path / "x.npy", np.stack([load(path, recipe) for path, _ in listed()]))
     script = (
         "import sys, numpy as np\nmodel, folder = sys.argv[1:]\n"
@@ -68,14 +75,14 @@ def predicted_directly(model: str, recipe: Preprocess, tmp_path: Path) -> list[i
         + "classes = [int(np.asarray(predict(x[i:i + 1])).reshape(-1).argmax()) for i in range(len(x))]\n"
         + "np.save(folder + '/y.npy', classes)\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(DATA / "models" / model), str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", script, str(WEIGHTS / model), str(tmp_path)], check=True)
     return [int(value) for value in np.load(tmp_path / "y.npy")]
 
 
 def measured(run_harness, folder: Path, *arguments: object) -> dict[str, Any]:
     """The result of an accuracy test on the photographs."""
     ended = run_harness(
-        *(*arguments, "--dataset-path", DATA / "imagenet", "--mode", "Accuracy"),
+        *(*arguments, "--dataset-path", PHOTOGRAPHS, "--mode", "Accuracy"),
         *("--scenario", "Offline", "--output", folder),
     )
     assert ended.returncode == 0, ended.stderr
@@ -110,12 +117,12 @@ def test_real_weights_score_through_triton_what_they_score_directly(
     result = measured(
         run_harness,
         tmp_path / "results",
-        *("--model", model, "--platform", platform, "--weights", DATA / "models" / weights),
+        *("--model", model, "--platform", platform, "--weights", WEIGHTS / weights),
         *("--dataset", dataset, "--url", repository_server.grpc_url, *exactly),
     )
     assert result["precision"] == ("fp32" if exactly else None)
     accuracy = result["accuracy"]
-    classes = predicted_directly(weights, recipe, tmp_path)
+    classes = predicted_directly(weights, recipe)
     offset = 0 if weights == SQUEEZENET else -1
     directly = sum(found + offset == label for found, (_, label) in zip(classes, listed(), strict=True))
     assert (accuracy["good"], accuracy["total"]) == (directly, 200)
@@ -129,7 +136,7 @@ def test_real_weights_keep_mlperfs_share_of_their_accuracy_in_whatever_openvino_
     result = measured(
         run_harness,
         tmp_path,
-        *("--model", "mobilenet", "--platform", "openvino", "--weights", DATA / "models" / FROZEN),
+        *("--model", "mobilenet", "--platform", "openvino", "--weights", WEIGHTS / FROZEN),
         *("--dataset", "imagenet_mobilenet", "--url", repository_server.grpc_url),
     )
     assert result["precision"] in ("bf16", "fp32")

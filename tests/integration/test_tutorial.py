@@ -5,18 +5,16 @@ import re
 import shutil
 import subprocess
 
-import pytest
-
 from harness.machine import paths
+from tests.real_data import PHOTOGRAPHS, WEIGHTS, needs_real_data
 
-DATA = paths.PROJECT_ROOT.parent / "shared" / "data"
 OWN = {
-    "WEIGHTS": str(DATA / "models" / "mobilenet_v1_1.0_224_frozen.pb"),
-    "DATA_DIR": str(DATA / "imagenet"),
+    "WEIGHTS": str(WEIGHTS / "mobilenet_v1_1.0_224_frozen.pb"),
+    "DATA_DIR": str(PHOTOGRAPHS),
 }
 RESULTS = [paths.RESULTS_DIR / name for name in ("accuracy", "all-threads", "one-thread")]
 
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the folder with real weights is not here")
+pytestmark = needs_real_data
 
 
 def commands() -> list[str]:

@@ -13,19 +13,14 @@ from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario, rules
 from harness.run.worker.job import Job, Outcome, read_outcome
 from harness.server import lifecycle
+from tests.plans import any_plan
 
 
 def plan_of(spec: ModelSpec, scenario: Scenario, mode: Mode, **settings: object) -> Plan:
     """A plan with any seeds, and a bound that no answer exceeds."""
-    return Plan(
-        scenario=scenario,
-        mode=mode,
-        samples_per_query=rules("v6.1", spec, scenario).samples_per_query,
-        server_target_latency_ns=10**9,
-        qsl_seed=1,
-        sample_index_seed=2,
-        schedule_seed=3,
-        **settings,
+    samples_per_query = rules("v6.1", spec, scenario).samples_per_query
+    return any_plan(
+        scenario, mode=mode, samples_per_query=samples_per_query, server_target_latency_ns=10**9, **settings
     )
 
 

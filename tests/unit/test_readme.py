@@ -1,25 +1,59 @@
+import functools
 import re
-import shlex
+import subprocess
+import sys
+
+import pytest
 
 from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS
 from harness.models.table import markdown
-from harness.run.config import command_line
 
 README = (PROJECT_ROOT / "README.md").read_text()
+MODULES = {
+    **dict.fromkeys(("bench", "local", "docker"), "harness"),
+    "report": "harness.report",
+    "compare": "harness.compare",
+    "fetch": "converters.fetch",
+    "convert": "converters",
+}
+"""What the words after ./run.sh run."""
 
 
 def test_the_table_of_models_is_what_the_specs_say() -> None:
     assert markdown() in README, "paste the output of: python -m harness.models.table"
 
 
-def test_every_option_in_a_command_of_the_readme_exists() -> None:
-    known = {option for action in command_line.parser()._actions for option in action.option_strings}
-    lines = re.findall(r"^(?:\./run\.sh bench|python -m harness) (.*)$", README, re.MULTILINE)
-    assert lines
-    for line in lines:
-        used = {word for word in shlex.split(line, comments=True) if word.startswith("--")}
-        assert used <= known, line
+def commands() -> list[tuple[str, str]]:
+    """The module that each command of the README runs, and what the command has after it."""
+    found = re.findall(r"(?:\./run\.sh (\w+)|python -m ([\w.]+))((?:(?!\./run\.sh)[^`|\n])*)", README)
+    return [(MODULES.get(word, "") if word else module, rest) for word, module, rest in found]
+
+
+@functools.cache
+def help_of(module: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", [*dict.fromkeys(MODULES.values()), "harness.bench", "harness.tune"])
+def test_every_option_in_a_command_of_the_readme_exists(module: str) -> None:
+    used = [rest for asked, rest in commands() if asked == module]
+    assert used, "the README does not name it"
+    known = set(re.findall(r"(?<!\S)--[\w-]+", help_of(module)))
+    for rest in used:
+        options = {word.partition("=")[0] for word in rest.split() if word.startswith("--")}
+        assert options <= known, rest
+
+
+@pytest.mark.parametrize("module", ["converters", "converters.fetch"])
+def test_what_the_readme_converts_and_fetches_exists(module: str) -> None:
+    words = [rest.split()[0] for asked, rest in commands() if asked == module and rest.split()]
+    named = [word for word in words if re.fullmatch(r"[a-z][\w-]+", word)]
+    assert named
+    assert set(named) <= set(re.findall(r"[\w-]+", help_of(module)))
 
 
 def test_every_file_that_the_readme_names_exists() -> None:

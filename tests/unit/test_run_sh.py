@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -71,10 +70,13 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return script
 
 
-def test_a_second_setup_takes_under_two_seconds_and_says_nothing(script: Path) -> None:
-    started = time.monotonic()
-    done = run(script, "setup")
-    assert time.monotonic() - started < 2
+def test_a_second_setup_asks_no_pip_and_says_nothing(script: Path) -> None:
+    pip = next((script.parent / ".venv").glob("lib/python3.*/site-packages/pip"))
+    pip.rename(pip.with_name("hidden"))
+    try:
+        done = run(script, "setup")
+    finally:
+        pip.with_name("hidden").rename(pip)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -278,4 +280,4 @@ def test_ctrl_c_reaches_the_command_itself(tmp_path: Path, script: Path) -> None
     with process, process.stdout:
         assert process.stdout.readline() == "sleeping\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
+        assert process.wait(timeout=60) == 130

@@ -21,12 +21,9 @@ from harness.data.annotations import (
     write_annotations,
 )
 from harness.errors import InferenceError
-from harness.machine import paths
+from tests.real_data import COCO_ANNOTATIONS, needs_real_data
 
-REAL = paths.PROJECT_ROOT.parent / "shared" / "data" / "coco"
-REAL_ANNOTATIONS = REAL / "annotations" / "instances_val2017.json"
 IDS = [category for category, _ in COCO_CATEGORIES]
-needs_real_data = pytest.mark.skipif(not REAL.exists(), reason="the folder with real images is not here")
 
 
 def record(index, ymin, xmin, ymax, xmax, score, category):
@@ -97,7 +94,7 @@ FIRST_30 = {"mAP": 0.449595, "AP50": 0.797861, "AP75": 0.426025, "AR_large": 0.4
 
 @needs_real_data
 def test_the_twelve_figures_are_those_of_pycocotools_called_directly():
-    annotations = read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(COCO_ANNOTATIONS)
     found = score(perturbed(annotations), annotations, is_contiguous=False)
     assert list(found) == list(ALL_80)
     assert found == pytest.approx(ALL_80, abs=1e-6)
@@ -105,14 +102,14 @@ def test_the_twelve_figures_are_those_of_pycocotools_called_directly():
 
 @needs_real_data
 def test_contiguous_classes_score_the_same():
-    annotations = read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(COCO_ANNOTATIONS)
     found = score(perturbed(annotations, contiguous=True), annotations, is_contiguous=True)
     assert found == pytest.approx(ALL_80, abs=1e-6)
 
 
 @needs_real_data
 def test_a_subset_is_scored_on_its_own_images_only():
-    annotations = read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(COCO_ANNOTATIONS)
     payloads = perturbed(annotations)
     assert len(payloads) == 80  # those of the other 50 must not count
     found = score(payloads, subset(annotations, 30), is_contiguous=False)
@@ -240,11 +237,11 @@ def map_as_mlcommons_reads_it(log, annotation_file, use_inv_map):
 @needs_real_data
 @pytest.mark.parametrize("contiguous", [False, True], ids=["direct ids", "--use-inv-map"])
 def test_mlcommons_reading_of_the_log_gives_the_same_map(tmp_path, contiguous):
-    annotations = read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(COCO_ANNOTATIONS)
     payloads = perturbed(annotations, contiguous=contiguous)
     payloads[4] = payloads[17] = b""  # "data": "" still counts as an image
     write_log(payloads, tmp_path / "mlperf_log_accuracy.json")
-    theirs = map_as_mlcommons_reads_it(tmp_path / "mlperf_log_accuracy.json", REAL_ANNOTATIONS, contiguous)
+    theirs = map_as_mlcommons_reads_it(tmp_path / "mlperf_log_accuracy.json", COCO_ANNOTATIONS, contiguous)
     ours = score(payloads, annotations, is_contiguous=contiguous)["mAP"]
     assert 0.3 < ours < 0.4038  # the two emptied images cost something
     assert ours == pytest.approx(theirs, abs=1e-9)
@@ -252,7 +249,7 @@ def test_mlcommons_reading_of_the_log_gives_the_same_map(tmp_path, contiguous):
 
 @needs_real_data
 def test_a_written_subset_is_scored_by_mlcommons_reading_as_by_ours(tmp_path):
-    part = subset(read_annotations(REAL_ANNOTATIONS), 30)
+    part = subset(read_annotations(COCO_ANNOTATIONS), 30)
     write_annotations(part, tmp_path / "instances_val2017.json")
     write_log(perturbed(part), tmp_path / "log.json")
     theirs = map_as_mlcommons_reads_it(tmp_path / "log.json", tmp_path / "instances_val2017.json", False)
@@ -263,7 +260,7 @@ def test_a_written_subset_is_scored_by_mlcommons_reading_as_by_ours(tmp_path):
 @needs_real_data
 @pytest.mark.parametrize("contiguous", [False, True])
 def test_detections_made_the_truth_agree_with_themselves(contiguous):
-    annotations = read_annotations(REAL_ANNOTATIONS)
+    annotations = read_annotations(COCO_ANNOTATIONS)
     payloads = perturbed(annotations, contiguous=contiguous)
     truth = with_detections_as_truth(annotations, payloads, contiguous)
     assert len(truth.annotations) == 724

@@ -1,33 +1,14 @@
 """How our backends calculate a batch; what they answer is tested with the real server."""
 
-import importlib.util
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.machine.paths import PROJECT_ROOT
 from harness.models.model_config import RUN_BATCH
 
 FEED = {"in": np.arange(16, dtype=np.float32).reshape(8, 2)}
-
-
-@pytest.fixture(scope="module")
-def batching() -> Any:
-    """The module as a stub process imports it, without the server's compiled half."""
-    stub = "triton_python_backend_utils"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, stub, types.ModuleType(stub))
-        spec = importlib.util.spec_from_file_location("batching", PROJECT_ROOT / "backends" / "batching.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, "batching", module)
-        spec.loader.exec_module(module)
-        yield module
 
 
 def batcher(batching: Any, run: Any, run_batch: str, max_batch_size: int = 8) -> Any:

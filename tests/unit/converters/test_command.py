@@ -61,7 +61,7 @@ def test_a_command_that_gets_a_signal_cleans_up_and_exits_130(tmp_path, number):
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
     os.kill(process.pid, number)
-    _, log = process.communicate(timeout=5)
+    _, log = process.communicate(timeout=25)
     assert process.returncode == 130
     assert log == "interrupted; what was there before is untouched\n"
     assert list(tmp_path.iterdir()) == []
@@ -121,4 +121,4 @@ def test_a_signal_while_chatter_is_held_back_is_still_reported():
     assert process.stdout is not None
     assert process.stdout.readline() == "working\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=5)[1] == "interrupted; what was there before is untouched\n"
+    assert process.communicate(timeout=25)[1] == "interrupted; what was there before is untouched\n"

@@ -24,10 +24,8 @@ from harness.data.annotations import (
 from harness.data.coco import open_coco, open_synthetic_coco
 from harness.data.imagenet import open_synthetic
 from harness.errors import ConfigError, DatasetError, InferenceError
-from harness.machine import paths
-
-REAL = paths.PROJECT_ROOT.parent / "shared" / "data" / "coco"
-needs_real_data = pytest.mark.skipif(not REAL.exists(), reason="the folder with real images is not here")
+from tests import real_data
+from tests.real_data import needs_real_data
 
 DOCUMENT = {
     "info": {"year": 2017},
@@ -168,7 +166,7 @@ def test_the_categories_are_coco_s_80_with_the_gaps_in_their_ids():
 
 @needs_real_data
 def test_the_categories_are_those_of_the_published_file():
-    document = json.loads((REAL / "annotations" / "instances_val2017.json").read_text())
+    document = json.loads(real_data.COCO_ANNOTATIONS.read_text())
     assert tuple((entry["id"], entry["name"]) for entry in document["categories"]) == COCO_CATEGORIES
 
 
@@ -328,7 +326,7 @@ def test_another_box_or_image_gives_another_fingerprint_another_place_or_outline
 
 @needs_real_data
 def test_the_real_images_open(caplog):
-    dataset = opened(REAL)
+    dataset = opened(real_data.COCO)
     assert (len(dataset.samples), len(dataset.coco.annotations)) == (80, 815)
     assert sum(entry["iscrowd"] for entry in dataset.coco.annotations) == 11
     assert dataset.samples[0].path.name == "000000532481.jpg"

@@ -9,9 +9,7 @@ from harness.data import imagenet
 from harness.data.dataset import Sample
 from harness.data.imagenet import open_imagenet, open_synthetic
 from harness.errors import ConfigError, DatasetError
-from harness.machine.paths import PROJECT_ROOT
-
-SHARED = PROJECT_ROOT.parent / "shared" / "data" / "imagenet"
+from tests.real_data import PHOTOGRAPHS, needs_real_data
 
 
 def jpeg(value=0):
@@ -241,10 +239,9 @@ def test_the_size_and_the_end_of_a_large_file_count(tmp_path):
     assert len(seen) == 3
 
 
+@needs_real_data
 def test_only_the_50000_images_with_their_published_labels_are_complete(caplog):
-    published = SHARED / "ilsvrc2012_val_map.txt"
-    if not published.is_file():
-        pytest.skip(f"no {published}")
+    published = PHOTOGRAPHS / "ilsvrc2012_val_map.txt"
     columns = [line.split() for line in published.read_text().splitlines()]
     samples = [Sample(Path(name), int(label)) for name, label in columns]
     assert imagenet._is_imagenet(samples)
@@ -258,14 +255,13 @@ def test_only_the_50000_images_with_their_published_labels_are_complete(caplog):
     assert "not with the labels that MLPerf uses" in caplog.text
 
 
+@needs_real_data
 def test_the_real_photographs_open(tmp_path):
-    if not SHARED.is_dir():
-        pytest.skip(f"no photographs in {SHARED}")
-    dataset = opened(SHARED)
+    dataset = opened(PHOTOGRAPHS)
     assert len(dataset.samples) == 200
     assert [sample.label for sample in dataset.samples[:3]] == [0, 5, 10]
     with pytest.raises(DatasetError, match="does not belong"):
-        opened(SHARED, list_file=SHARED / "ilsvrc2012_val_map.txt")
+        opened(PHOTOGRAPHS, list_file=PHOTOGRAPHS / "ilsvrc2012_val_map.txt")
 
 
 def test_synthetic_images_are_drawn_once_and_have_no_labels(tmp_path):

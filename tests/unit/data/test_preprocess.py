@@ -10,7 +10,6 @@ from PIL import Image
 
 from harness.data import preprocess
 from harness.errors import DatasetError
-from harness.machine.paths import PROJECT_ROOT
 from harness.models.recipes import (
     COCO_1200,
     IMAGENET,
@@ -21,8 +20,7 @@ from harness.models.recipes import (
     has_same_arithmetic,
 )
 from harness.models.spec import DType, Layout
-
-PHOTOS = PROJECT_ROOT.parent / "shared" / "data" / "imagenet"
+from tests.real_data import PHOTOGRAPHS, needs_real_data
 
 SIZES = [
     (375, 500), (500, 375), (480, 333), (256, 256), (400, 400), (333, 499), (257, 255), (600, 800),
@@ -132,11 +130,10 @@ def test_every_recipe_is_bit_equal_to_the_reference_in_both_layouts(name, size):
         assert np.array_equal(got, wanted)
 
 
+@needs_real_data
 @pytest.mark.parametrize("name", BY_THE_BOOK)
 def test_real_photographs_are_bit_equal_to_the_reference(name):
-    if not PHOTOS.is_dir():
-        pytest.skip(f"no photographs in {PHOTOS}")
-    photos = sorted(PHOTOS.glob("*.JPEG"))[::5]
+    photos = sorted(PHOTOGRAPHS.glob("*.JPEG"))[::5]
     assert len(photos) == 40
     for photo in photos:
         expected = BY_THE_BOOK[name](cv2.imread(str(photo)))

@@ -105,7 +105,7 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(level, is_shown, kind):
         stderr=stderr,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
         check=False,
-        timeout=30,
+        timeout=120,
     )
     os.close(stderr)
     shown = drain(terminal)

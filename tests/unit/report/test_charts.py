@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.report.charts import activity, latency, scale, svg
-from harness.report.charts.axes import BOTTOM, LEFT, RIGHT, TOP
+from harness.report.charts.axes import BOTTOM, LEFT, RIGHT
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import Scale
 from harness.run.results.bottleneck import Bottleneck, Bound
@@ -120,8 +120,13 @@ def test_a_percentile_curve_rises_to_the_largest_latency() -> None:
 def test_one_query_is_drawn() -> None:
     latencies = of([5000])
     across = latency.axis([latencies])
-    assert "NaN" not in latency.histogram(latencies, across, {}, None, "queries").replace("nan", "NaN")
-    assert latency.percentiles([("curve", "", latencies)], across, {}, None, "queries")
+    histogram = latency.histogram(latencies, across, {}, None, "queries")
+    (bar,) = parts(histogram, "rect", "bar")
+    assert float(bar.get("height")) > 0
+    curves = latency.percentiles([("curve", "", latencies)], across, {}, None, "queries")
+    (curve,) = parts(curves, "path", "curve")
+    assert len({pair.split()[0] for pair in curve.get("d").removeprefix("M").split(" L")}) == 1
+    assert not re.search("nan|inf", histogram + curves, re.IGNORECASE)
 
 
 def test_rates_count_every_sample() -> None:
@@ -182,4 +187,3 @@ def test_a_missed_target_alarms() -> None:
 def test_a_scale_keeps_what_is_beyond_its_ends_within() -> None:
     across = Scale(1.0, 100.0, 0.0, 200.0, is_log=True)
     assert (across(10.0), across(0.1), across(1e6)) == (pytest.approx(100.0), 0.0, 200.0)
-    assert TOP < BOTTOM

@@ -4,23 +4,15 @@ import os
 import pytest
 
 from harness.run import progress
-from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.job import Counts, Reporter, Status, Step, read_status
+from tests.plans import any_plan
 
 
 def plan(scenario=Scenario.SERVER, mode=Mode.PERFORMANCE, duration_ms=10_000, queries=100, per_query=1):
-    return Plan(
-        scenario=scenario,
-        mode=mode,
-        min_duration_ms=duration_ms,
-        min_query_count=queries,
-        performance_sample_count=64,
-        samples_per_query=per_query,
-        server_target_latency_ns=10**7,
-        qsl_seed=1,
-        sample_index_seed=2,
-        schedule_seed=3,
+    return any_plan(
+        scenario, mode=mode, min_duration_ms=duration_ms, min_query_count=queries, samples_per_query=per_query
     )
 
 
@@ -99,6 +91,7 @@ def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
     ]
 
 
+@pytest.mark.timeout(60)  # what goes wrong here waits for ever
 def test_statuses_arrive_until_the_worker_ends(monkeypatch):
     monkeypatch.setattr("harness.run.worker.job._EVERY_S", 0.01)
     reading, writing = os.pipe()
@@ -108,11 +101,12 @@ def test_statuses_arrive_until_the_worker_ends(monkeypatch):
             reporter.begin(Step.TEST, lambda: Counts(9, 8, 7, 6))
             status = next(status for status in map(read_status, lines) if status.step == Step.TEST)
             assert status.counts == Counts(total=9, issued=8, completed=7, in_flight=6)
-            assert 0 <= status.elapsed_s < 5
+            assert 0 <= status.elapsed_s < 60
         os.close(writing)
-        assert lines.read() is not None  # ends, instead of waiting for more
+        assert {read_status(line).step for line in lines} <= {Step.TEST}
 
 
+@pytest.mark.timeout(60)
 def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
     monkeypatch.setattr("harness.run.worker.job._EVERY_S", 0.0)
     reading, writing = os.pipe()
@@ -121,5 +115,9 @@ def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
         reporter.begin(Step.TEST, lambda: asked.append(1) or Counts())
         while len(asked) < 2000:  # 200 kB; a pipe takes 64
             pass
-    os.close(reading)
     os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as lines:
+        arrived = [read_status(line) for line in lines]
+    # What the pipe had no room for was left out, and nothing was cut off.
+    assert 0 < len(arrived) < len(asked)
+    assert {status.step for status in arrived} == {Step.CHECK, Step.TEST}

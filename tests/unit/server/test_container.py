@@ -114,7 +114,12 @@ def test_an_image_without_tritons_version_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
-SERVE = "from harness.server.container import server; server._GRACE_S = 1; sys.exit(server.main(['serve']))"
+SERVE = """
+import sys
+from harness.server.container import server
+server._GRACE_S = {grace_s}
+sys.exit(server.main(["serve"]))
+"""
 FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child"]
 if os.getuid() != 0:
     FIRST_PROCESS.append("--map-root-user")
@@ -130,15 +135,15 @@ def program(folder: Path, script: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("prefix", [[], FIRST_PROCESS], ids=["a child", "first process"])
 @pytest.mark.parametrize(
-    ("on_term", "said"),
-    [("exit 1", ""), ("", "tritonserver did not end within 1 s: killed\n")],
+    ("on_term", "grace_s", "said"),
+    [("exit 1", 60, ""), ("", 1, "tritonserver did not end within 1 s: killed\n")],
     ids=["ends", "does not end"],
 )
 def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
-    tmp_path: Path, on_term: str, said: str, prefix: list[str]
+    tmp_path: Path, on_term: str, grace_s: int, said: str, prefix: list[str]
 ) -> None:
     script = f"trap '{on_term or ':'}' TERM; echo ready; while :; do sleep 0.05; done"
-    command = [*prefix, sys.executable, "-c", f"import sys; {SERVE}"]
+    command = [*prefix, sys.executable, "-c", SERVE.format(grace_s=grace_s)]
     with subprocess.Popen(
         command, cwd=PROJECT_ROOT, env=program(tmp_path, script), text=True, stdout=-1, stderr=-1
     ) as process:
@@ -146,13 +151,18 @@ def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
         assert process.stdout.readline() == "ready\n"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         os.kill(int(children) if prefix else process.pid, signal.SIGTERM)
-        _, error = process.communicate(timeout=5)
+        _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, said)
+
+
+def test_a_server_is_killed_before_docker_kills_the_container() -> None:
+    # `docker stop` waits for 10 s.
+    assert server._GRACE_S < 10
 
 
 @pytest.mark.parametrize(("ending", "code"), [("exit 3", 3), ("kill -SEGV $$", 139)])
 def test_a_server_that_ends_by_itself_has_its_exit_code(tmp_path: Path, ending: str, code: int) -> None:
-    command = [sys.executable, "-c", f"import sys; {SERVE}"]
+    command = [sys.executable, "-c", SERVE.format(grace_s=60)]
     assert (
         subprocess.run(command, cwd=PROJECT_ROOT, env=program(tmp_path, ending), check=False).returncode
         == code

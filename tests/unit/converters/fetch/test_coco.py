@@ -2,16 +2,13 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import re
 import signal
-import stat
 import subprocess
 import sys
 import threading
 import time
-import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,6 +19,7 @@ import pytest
 from converters.fetch import __main__, coco, download
 from harness.data.coco import open_coco
 from harness.machine.paths import PROJECT_ROOT
+from tests.unit.converters.fetch.served import left_in, serving, zipped
 
 JPEG = cv2.imencode(".jpg", np.full((8, 8, 3), 9, np.uint8))[1].tobytes()
 NAMES = [f"{number:012}.jpg" for number in (139, 285, 632)]
@@ -86,28 +84,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def zipped(members, links=()):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members.items():
-            info = zipfile.ZipInfo(name)
-            info.external_attr = (stat.S_IFLNK if name in links else stat.S_IFREG) | 0o644
-            info.external_attr <<= 16
-            archive.writestr(info, content)
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def server(monkeypatch):
     """Has both archives; `publish` gives another one."""
     monkeypatch.setattr(download, "_RETRY_AFTER_S", 0.0)
-    with Server() as running:
-        publish(running, monkeypatch, zipped(IMAGES), zipped(ANNOTATIONS))
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    running = Server()
+    publish(running, monkeypatch, zipped(IMAGES), zipped(ANNOTATIONS))
+    with serving(running):
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def publish(server, monkeypatch, images, annotations):
@@ -126,10 +110,6 @@ def publish(server, monkeypatch, images, annotations):
 
 def fetched(folder):
     return __main__.main(["coco2017", "--to", str(folder)])
-
-
-def left_in(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def test_the_published_archives_are_those_of_mlperf():

@@ -11,7 +11,6 @@ import sys
 import tarfile
 import threading
 import time
-import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -21,6 +20,7 @@ from converters.fetch.published import fetch_weights
 from harness.errors import ConversionError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models.spec import Weights
+from tests.unit.converters.fetch.served import left_in, serving, zipped
 
 CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -131,20 +131,13 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(download, "_RETRY_AFTER_S", 0.0)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
+    running = Server()
+    with serving(running):
         yield running
-        running.shutdown()
-        thread.join()
 
 
 def weights(*urls, checksum=SHA256, filename="model.pb", member=""):
     return Weights(filename=filename, urls=urls, checksum=checksum, member=member)
-
-
-def left_in(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize("checksum", [SHA256, MD5])
@@ -325,14 +318,6 @@ def tar(members):
             else:
                 info.size = len(content)
                 archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def zipped(members):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in members:
-            archive.writestr(name, content)
     return buffer.getvalue()
 
 

@@ -12,20 +12,19 @@ from ai_edge_litert.interpreter import Interpreter
 from converters.conversion import model_files, own_files
 from converters.formats.tensorflow import FrozenGraph, serialise, tf
 from converters.inputs import fixed_inputs
-from converters.networks.ssd_mobilenet import anchors, seeds, tensorflow
+from converters.networks.ssd_mobilenet import anchors, tensorflow
 from harness.data import preprocess
 from harness.errors import ConversionError
-from harness.machine.paths import PROJECT_ROOT
 from harness.models import MODELS
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300
 from harness.models.spec import BoxOrder, DType
+from tests.real_data import COCO, WEIGHTS, needs_real_data
+from tests.seeded import seeded_file
 
 SPEC = MODELS["ssd-mobilenet"]
-DATA = PROJECT_ROOT.parent / "shared" / "data"
 FROZEN = "ssd_mobilenet_v1_0.75_coco_dequant_frozen.pb"
 QUANT = "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real weights and photographs in {DATA}")
 
 BATCHES = (1, 3)
 TOLERANCE = 1e-4
@@ -33,26 +32,19 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def arrays():
-    return seeds.seed_ssd_mobilenet()
+def seeded():
+    return seeded_file("ssd-mobilenet", "tensorflow")
 
 
-@pytest.fixture(scope="module")
-def seeded(arrays, tmp_path_factory):
-    path = tmp_path_factory.mktemp("seeded") / "ssd.pb"
-    tensorflow.build_ssd_mobilenet(arrays, path)
-    return path
-
-
-@pytest.fixture(scope="module", params=["seeded", pytest.param("real", marks=needs_data)])
+@pytest.fixture(scope="module", params=["seeded", pytest.param("real", marks=needs_real_data)])
 def source(request):
-    return request.getfixturevalue("seeded") if request.param == "seeded" else DATA / "models" / FROZEN
+    return request.getfixturevalue("seeded") if request.param == "seeded" else WEIGHTS / FROZEN
 
 
 @pytest.fixture(scope="module")
 def images(source):
-    if source.parent == DATA / "models":
-        photographs = sorted((DATA / "coco" / "val2017").iterdir())[: sum(BATCHES)]
+    if source.parent == WEIGHTS:
+        photographs = sorted((COCO / "val2017").iterdir())[: sum(BATCHES)]
         return np.stack([preprocess.load(path, COCO_300) for path in photographs])
     return fixed_inputs(COCO_300, sum(BATCHES))
 
@@ -115,9 +107,9 @@ def test_the_anchors_are_by_layer_row_column_and_shape():
     assert boxes[-1] == pytest.approx([0.5, 0.5, 0.9746794, 0.9746794], abs=1e-6)
 
 
-@needs_data
+@needs_real_data
 def test_the_anchors_are_the_published_ones():
-    graph = tf.compat.v1.GraphDef.FromString((DATA / "models" / FROZEN).read_bytes())
+    graph = tf.compat.v1.GraphDef.FromString((WEIGHTS / FROZEN).read_bytes())
     (node,) = (node for node in graph.node if node.name == "Const_94")
     published = tf.make_ndarray(node.attr["value"].tensor)
     # They were quantised: all are multiples of a step, and so up to half a step off.
@@ -129,10 +121,11 @@ def test_the_anchors_are_the_published_ones():
 # Seeded weights
 
 
-def test_the_network_has_the_published_size(arrays):
-    learned = sum(
-        array.size for name, array in arrays.items() if name.split("/")[-1] not in ("mean", "variance")
-    )
+def test_the_network_has_the_published_size(seeded):
+    nodes = tf.compat.v1.GraphDef.FromString(seeded.read_bytes()).node
+    kinds = ("weights", "depthwise_weights", "biases", "gamma", "beta")
+    stored = [node for node in nodes if node.op == "Const" and node.name.split("/")[-1] in kinds]
+    learned = sum(tf.make_ndarray(node.attr["value"].tensor).size for node in stored)
     # arXiv:1704.04861, table 13: 6.8 million parameters at 300x300.
     assert round(learned / 1e6, 1) == 6.8
 
@@ -302,9 +295,9 @@ def test_a_graph_of_another_make_is_refused_by_name(tmp_path):
 # Users' own files
 
 
-@needs_data
+@needs_real_data
 def test_an_own_tflite_file_is_taken_as_it_is_and_described(tmp_path):
-    path = DATA / "models" / QUANT
+    path = WEIGHTS / QUANT
     target = tmp_path / "model.tflite"
     model_files.export(Platform.TFLITE, path, target, SPEC)
     assert target.read_bytes() == path.read_bytes()
@@ -327,17 +320,17 @@ def test_an_own_frozen_graph_is_described_as_the_published_one_is(source):
     assert variant.max_batch_size == declared.max_batch_size
 
 
-@needs_data
+@needs_real_data
 def test_a_classifier_is_no_detector_and_a_detector_no_classifier(tmp_path):
     classifier = tmp_path / "net.tflite"
-    shutil.copyfile(DATA / "models" / "mobilenet_v1_1.0_224_quant.tflite", classifier)
+    shutil.copyfile(WEIGHTS / "mobilenet_v1_1.0_224_quant.tflite", classifier)
     with (
         model_files.open_file(classifier, SPEC) as graph,
         pytest.raises(ConversionError, match=r"net\.tflite: not a detector: .* it has .* \[n, 1001\]$"),
     ):
         own_files.check_task(graph, SPEC.variants[Platform.TFLITE])
     with (
-        model_files.open_file(DATA / "models" / FROZEN, SPEC) as graph,
+        model_files.open_file(WEIGHTS / FROZEN, SPEC) as graph,
         pytest.raises(ConversionError, match=r"_frozen\.pb: not an image classifier: "),
     ):
         own_files.check_task(graph, MODELS["mobilenet"].variants[Platform.TENSORFLOW])

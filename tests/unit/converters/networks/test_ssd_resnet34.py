@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -11,7 +12,6 @@ from onnx import helper, numpy_helper
 from converters.conversion import model_files, own_detectors, parity
 from converters.inputs import fixed_inputs
 from converters.networks.architectures import Layer, Padding, pad_widths
-from converters.networks.ssd_resnet34 import seeds
 from converters.networks.ssd_resnet34.boxes import default_boxes
 from converters.networks.ssd_resnet34.network import CLASSES, HEADS, LAYERS, features, heads
 from converters.networks.ssd_resnet34.onnx import build_ssd_resnet34
@@ -23,6 +23,7 @@ from harness.models.platforms import Platform
 from harness.models.recipes import COCO_1200
 from harness.models.spec import Nms
 from harness.models.ssd_resnet34 import SSD_RESNET34
+from tests.seeded import seeded_file
 
 _IMAGES = 2
 _TOLERANCE = 1e-3
@@ -159,15 +160,19 @@ def test_without_candidates_all_slots_are_empty():
 
 
 @pytest.fixture(scope="module")
-def arrays():
-    return seeds.seed_ssd_resnet34()
+def source():
+    return seeded_file("ssd-resnet34", "onnx")
 
 
 @pytest.fixture(scope="module")
-def source(arrays, tmp_path_factory):
-    path = tmp_path_factory.mktemp("source") / "seeded.onnx"
-    build_ssd_resnet34(arrays, path)
-    return path
+def arrays(source):
+    """What the file is made from: its weights, in the converters' axis order."""
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load(source).graph.initializer
+        if "/" in tensor.name
+    }
+    return {name: array.transpose(2, 3, 1, 0) if array.ndim == 4 else array for name, array in stored.items()}
 
 
 @pytest.fixture(scope="module")
@@ -182,15 +187,21 @@ _PLATFORMS = {
 }
 
 
-def _found(path, images):
+@pytest.fixture(scope="module")
+def opened(source):
+    """The seeded file, opened once: a picture of 1200x1200 takes seconds, and opening runs one."""
+    with model_files.open_file(source, SSD_RESNET34) as graph:
+        yield graph
+
+
+def _found(graph, images):
     """Detections of each image: (m, 6) of label, score, x1, y1, x2, y2."""
-    with model_files.open_file(path, SSD_RESNET34) as graph:
-        if graph.fixed_batch:
-            answers = [graph.run(image[None]) for image in images]
-        else:
-            batch = graph.run(images)
-            answers = [[output[index : index + 1] for output in batch] for index in range(len(images))]
-    variant = SSD_RESNET34.variants[_PLATFORMS[path.suffix]]
+    if graph.fixed_batch:
+        answers = [graph.run(image[None]) for image in images]
+    else:
+        batch = graph.run(images)
+        answers = [[output[index : index + 1] for output in batch] for index in range(len(images))]
+    variant = SSD_RESNET34.variants[_PLATFORMS[graph.path.suffix]]
     order = [output.name for output in variant.outputs]
     reading = variant.detection
     results = []
@@ -207,15 +218,16 @@ def _found(path, images):
 
 
 @pytest.fixture(scope="module")
-def expected(source, images):
-    return _found(source, images)
+def expected(opened, images):
+    return _found(opened, images)
 
 
 @pytest.fixture(scope="module")
-def exported(source):
+def exported(source, tmp_path_factory):
     """What is built anew for the two other frameworks, by platform."""
+    folder = tmp_path_factory.mktemp("exported")
     targets = {
-        platform: source.with_name(platform.facts.model_filename)
+        platform: folder / platform.facts.model_filename
         for platform in (Platform.TENSORFLOW, Platform.PYTORCH)
     }
     for platform, target in targets.items():
@@ -225,7 +237,9 @@ def exported(source):
 
 @pytest.mark.parametrize("platform", [Platform.TENSORFLOW, Platform.PYTORCH])
 def test_every_framework_finds_the_same_boxes(platform, exported, images, expected):
-    for wanted, found in zip(expected, _found(exported[platform], images), strict=True):
+    with model_files.open_file(exported[platform], SSD_RESNET34) as graph:
+        answers = _found(graph, images)
+    for wanted, found in zip(expected, answers, strict=True):
         assert len(wanted) == len(found)
         distances = np.abs(wanted[:, None] - found[None]).max(axis=2)
         assert distances.min(axis=1).max() < _TOLERANCE
@@ -241,13 +255,12 @@ def test_seeded_weights_find_tens_of_objects_of_several_classes(expected):
     assert (scores > 0.6).any()
 
 
-def test_a_file_for_one_image_leaves_the_number_of_its_boxes_open(source):
+def test_a_file_for_one_image_leaves_the_number_of_its_boxes_open(opened):
     variant = SSD_RESNET34.variants[Platform.ONNXRUNTIME]
-    with model_files.open_file(source, SSD_RESNET34) as graph:
-        assert graph.fixed_batch == 1
-        assert graph.open_axes == ((0,), (0,), (0,))
-        parity.check_tensors(graph, variant)
-        assert own_detectors.output_shapes(graph, fixed_inputs(variant.preprocess, 1)) == variant.outputs
+    assert opened.fixed_batch == 1
+    assert opened.open_axes == ((0,), (0,), (0,))
+    parity.check_tensors(opened, variant)
+    assert own_detectors.output_shapes(opened, fixed_inputs(variant.preprocess, 1)) == variant.outputs
 
 
 def test_an_image_without_detections_is_answered_with_none(arrays, images, tmp_path):
@@ -257,8 +270,9 @@ def test_an_image_without_detections_is_answered_with_none(arrays, images, tmp_p
         bias[: head.filters // CLASSES] = 1000
         blind[f"{head.name}/bias"] = bias
     build_ssd_resnet34(blind, tmp_path / "blind.onnx")
-    with model_files.open_file(tmp_path / "blind.onnx", SSD_RESNET34) as graph:
-        assert [answer.shape for answer in graph.run(images[:1])] == [(1, 0, 4), (1, 0), (1, 0)]
+    session = onnxruntime.InferenceSession(str(tmp_path / "blind.onnx"))
+    answers = session.run(None, {session.get_inputs()[0].name: images[:1]})
+    assert [answer.shape for answer in answers] == [(1, 0, 4), (1, 0), (1, 0)]
 
 
 def _folded(model):

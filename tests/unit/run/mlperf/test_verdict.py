@@ -12,8 +12,9 @@ from harness.errors import InferenceError
 from harness.machine.paths import PROJECT_ROOT
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.logs import DetailLog
-from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
+from tests.plans import any_plan
 
 WAITING_SUT = """
 import json, sys, threading, time
@@ -48,22 +49,8 @@ def test_figures_that_are_no_numbers_are_read_as_missing(tmp_path: Path) -> None
     assert log.values["result_validity"] == "INVALID"
 
 
-PLAN = Plan(
-    scenario=Scenario.SINGLE_STREAM,
-    mode=Mode.PERFORMANCE,
-    min_duration_ms=100,
-    min_query_count=100,
-    performance_sample_count=64,
-    samples_per_query=1,
-    server_target_latency_ns=10_000_000,
-    qsl_seed=1,
-    sample_index_seed=2,
-    schedule_seed=3,
-)
-
-
 def run(tmp_path: Path, seconds: float, **changes: object) -> DetailLog:
-    plan = json.dumps(dataclasses.asdict(dataclasses.replace(PLAN, **changes)))
+    plan = json.dumps(dataclasses.asdict(any_plan(**changes)))
     subprocess.run(
         [sys.executable, "-c", WAITING_SUT, plan, str(seconds), str(tmp_path)], check=True, cwd=PROJECT_ROOT
     )
@@ -76,7 +63,8 @@ def test_a_valid_run_has_a_metric_and_no_reasons(tmp_path: Path) -> None:
     assert verdict.reasons(log, Scenario.SINGLE_STREAM) == []
     metric = verdict.metric(log, Scenario.SINGLE_STREAM)
     assert metric is not None
-    assert 1.0 <= metric.value < 20.0
+    # Of a millisecond, on a machine that may be busy.
+    assert 1.0 <= metric.value < 200.0
     assert metric.unit == "ms"
 
 
@@ -121,10 +109,12 @@ def test_the_rate_to_stay_below_is_no_higher_than_what_was_answered(completed: f
 
 
 def test_a_query_took_as_long_as_the_last_of_its_samples(tmp_path: Path) -> None:
-    log = run(tmp_path, 0.01, scenario=Scenario.MULTI_STREAM, samples_per_query=4)
+    few = {"min_duration_ms": 0, "min_query_count": 5}
+    log = run(tmp_path, 0.2, scenario=Scenario.MULTI_STREAM, samples_per_query=4, **few)
     for figure in ("mean", "50.00_percentile", "99.00_percentile"):
-        assert (log.latency_ns(figure) or 0) >= 10_000_000
-    assert (log.number("result_mean_latency_ns") or 0) < 9_000_000
+        assert (log.latency_ns(figure) or 0) >= 200_000_000
+    # Of the samples, half of which take no time.
+    assert 0 < (log.number("result_mean_latency_ns") or 0) < 0.8 * (log.latency_ns("mean") or 0)
 
 
 def test_an_offline_run_that_was_too_short_names_the_rate_to_set(tmp_path: Path) -> None:
@@ -147,13 +137,13 @@ def test_a_single_stream_hint_that_is_too_high_is_explained(tmp_path: Path) -> N
 def test_a_search_that_ends_has_the_rate_that_it_found(tmp_path: Path) -> None:
     log = run(
         tmp_path,
-        0.01,
+        0.03,
         scenario=Scenario.SERVER,
         mode=Mode.FIND_PEAK,
         min_duration_ms=0,
         min_query_count=20,
         target_qps=10.0,
-        server_target_latency_ns=100_000_000,
+        server_target_latency_ns=300_000_000,
     )
     assert verdict.peak_reasons(log) == []
     metric = verdict.peak(log)

@@ -346,11 +346,10 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, moment: str, n
     assert process.pid in marked(str(tmp_path))
     assert segments(process) or moment in ("is up to date", "Triton is ready")
     process.send_signal(number)
-    began = time.monotonic()
+    # LONG is of a minute.
     process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
     assert process.returncode == (130 if number == signal.SIGINT else -number)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (marked(str(tmp_path)) or segments(process)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not marked(str(tmp_path))
