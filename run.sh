@@ -173,8 +173,8 @@ run_tests() {
     "$VENV/bin/python" -m mypy
     [[ $# -eq 0 ]] || run_python -m pytest "$@"
     # A file's tests share what they build; servers and LoadGen need the machine to themselves.
-    (run_python -m pytest -n 2 --dist loadfile tests/unit)
-    run_python -m pytest tests/integration
+    (run_python -m pytest -n 2 --dist loadfile --durations 10 tests/unit)
+    run_python -m pytest --durations 10 tests/integration
 }
 
 main() {
