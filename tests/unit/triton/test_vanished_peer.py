@@ -1,0 +1,97 @@
+"""A server whose machine vanishes, without a word, while a request is under way: in a network of its own."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness.errors import InferenceError
+from harness.machine.paths import PROJECT_ROOT
+from harness.triton.channels import blocking_channel, open_channel
+from harness.triton.http2 import message_prefix
+from harness.triton.rpc import Rpc
+
+OURS, THEIRS, PORT = "198.51.100.1", "198.51.100.2", 8001  # RFC 5737: addresses for documentation
+NOTICED_S = 60
+"""10 s, and what a busy machine takes; the request itself has ten minutes."""
+SILENT = f"""
+import socket
+listening = socket.create_server(("{THEIRS}", {PORT}))
+print("ready", flush=True)
+connected, _ = listening.accept()
+connected.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+while connected.recv(1 << 16):
+    pass
+"""
+
+
+def ip(*words: str) -> bool:
+    return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A network namespace with an address that we reach."""
+    name, link = f"mlperf-test-{os.getpid()}", f"mlt{os.getpid() % 100_000}"
+    if not shutil.which("ip") or not ip("netns", "add", name):
+        pytest.skip("no network namespaces here: they need root and iproute2")
+    try:
+        peer = f"{link}p"
+        made = ip("link", "add", link, "type", "veth", "peer", "name", peer, "netns", name)
+        if not made:
+            pytest.skip("no veth devices here")
+        assert ip("addr", "add", f"{OURS}/30", "dev", link)
+        assert ip("link", "set", link, "up")
+        assert ip("-n", name, "addr", "add", f"{THEIRS}/30", "dev", peer)
+        assert ip("-n", name, "link", "set", peer, "up")
+        yield name
+    finally:
+        ip("netns", "del", name)
+        ip("link", "del", link)
+
+
+def ask_blocking() -> InferenceError:
+    channel = blocking_channel(Rpc.OWN, f"{THEIRS}:{PORT}")
+    with pytest.raises(InferenceError) as lost:
+        channel.infer(message_prefix(1) + b"x", 600.0)
+    channel.close()
+    return lost.value
+
+
+def ask_on_an_event_loop() -> InferenceError:
+    async def ask() -> Any:
+        channel = await open_channel(Rpc.OWN, f"{THEIRS}:{PORT}", 600.0)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        channel.infer(message_prefix(1) + b"x", answer.set_result)
+        outcome = await answer
+        await channel.close()
+        return outcome
+
+    outcome = asyncio.run(ask())
+    assert isinstance(outcome, InferenceError)
+    return outcome
+
+
+@pytest.mark.parametrize("ask", [ask_blocking, ask_on_an_event_loop])
+def test_a_peer_that_vanishes_is_noticed_long_before_the_requests_deadline(namespace: str, ask: Any) -> None:
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", SILENT]
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout
+            assert server.stdout.readline() == "ready\n"
+            peer = f"mlt{os.getpid() % 100_000}p"
+            # Once the request has arrived. Not by a link that is down: that drops our probes on this side.
+            gone = f"sleep 1; ip -n {namespace} addr del {THEIRS}/30 dev {peer}"
+            began = time.monotonic()
+            with subprocess.Popen(["sh", "-c", gone]):
+                lost = ask()
+            assert str(lost).startswith("UNAVAILABLE: the connection is lost: ")
+            assert time.monotonic() - began < NOTICED_S
+        finally:
+            server.kill()
