@@ -33,22 +33,28 @@ def serve(given: Sequence[str]) -> int:
     version = parse_version(os.environ.get("TRITON_SERVER_VERSION", ""))
     become_owner()
     command = ["tritonserver", *given, *flags(version, len(os.sched_getaffinity(0)))]
-    server = subprocess.Popen(command)
+    server: subprocess.Popen[bytes] | None = None
     is_told = False
 
     def end(_number: int, _frame: FrameType | None) -> None:
         nonlocal is_told
         is_told = True
-        server.terminate()
         signal.alarm(_GRACE_S)
+        if server:
+            server.terminate()
 
     def kill(_number: int, _frame: FrameType | None) -> None:
         sys.stderr.write(f"tritonserver did not end within {_GRACE_S} s: killed\n")
-        server.kill()
+        if server:
+            server.kill()
 
-    # A container's first process does not even notice a signal that it has no handler for.
+    # A container's first process does not even notice a signal that it has no handler for, and any other dies
+    # of it and leaves the server alone: they must be there before the server is.
     for number, handler in {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGALRM: kill}.items():
         signal.signal(number, handler)
+    server = subprocess.Popen(command)
+    if is_told:
+        server.terminate()
     code = server.wait()
     return 0 if is_told else code if code >= 0 else 128 - code
 
