@@ -111,8 +111,10 @@ def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
     monkeypatch.setattr("harness.run.worker.job._EVERY_S", 0.0)
     reading, writing = os.pipe()
     asked = []
-    with Reporter(writing) as reporter:
-        reporter.begin(Step.TEST, lambda: asked.append(1) or Counts())
+    reporter = Reporter(writing)
+    # Before it tells anything: a busy machine lets it fill the pipe with what it began with.
+    reporter.begin(Step.TEST, lambda: asked.append(1) or Counts())
+    with reporter:
         while len(asked) < 2000:  # 200 kB; a pipe takes 64
             pass
     os.close(writing)
@@ -120,4 +122,4 @@ def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
         arrived = [read_status(line) for line in lines]
     # What the pipe had no room for was left out, and nothing was cut off.
     assert 0 < len(arrived) < len(asked)
-    assert {status.step for status in arrived} == {Step.CHECK, Step.TEST}
+    assert {status.step for status in arrived} == {Step.TEST}
