@@ -217,7 +217,9 @@ def stub_threads(triton: lifecycle.ServerInfo, name: str) -> int:
     stubs = [
         process
         for process in psutil.Process(triton.pid).children(recursive=True)
-        if any(f"/{name}/" in argument for argument in process.cmdline())
+        # Triton reaps some of its ended stubs late, and those tell no command line.
+        if process.status() != psutil.STATUS_ZOMBIE
+        and any(f"/{name}/" in argument for argument in process.cmdline())
     ]
     return max(stubs, key=psutil.Process.create_time).num_threads()
 
