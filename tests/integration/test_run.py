@@ -433,7 +433,12 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
             assert (folder / "performance" / "run_1" / f"mlperf_log_{name}").exists()
         settings = {setting["name"]: setting for setting in result["settings"]}
         assert settings["scenario"]["origin"] == "command line"
-        assert settings["transport"] == {"name": "transport", "value": "grpc", "origin": "command line"}
+        assert settings["transport"] == {
+            "name": "transport",
+            "value": "grpc",
+            "origin": "command line",
+            "of": "request",
+        }
         assert settings["shortest duration, s"]["value"] == 2.0
 
 
