@@ -132,7 +132,9 @@ class Session:
         plan = ScenarioPlan(config, scenario).plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
         plan = dataclasses.replace(plan, min_query_count=1)
         log_dir = self._log_dir("ours" if rpc == Rpc.OWN else rpc, scenario)
-        outcome = runner.run_test(prepared, [self._client], plan, tuning, log_dir, self._precision, rpc)
+        clients = [self._client]
+        job = runner.job_of(prepared, clients, plan, tuning, log_dir, self._precision, rpc)
+        outcome = runner.run_test(job, clients)
         if outcome.error or outcome.failures.requests:
             raise InferenceError(
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"

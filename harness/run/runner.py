@@ -139,7 +139,7 @@ def _run_scenario(
         log_dir = test_folder(folder, mode)
         log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = run_test(prepared, clients, plan, tuning, log_dir, precision)
+        outcomes[mode] = run_test(job_of(prepared, clients, plan, tuning, log_dir, precision), clients)
         if outcomes[mode].error:
             break
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
@@ -235,18 +235,9 @@ def job_of(
     )
 
 
-def run_test(
-    prepared: Prepared,
-    clients: Sequence[TritonClient],
-    plan: Plan,
-    tuning: Tuning,
-    log_dir: Path,
-    precision: str | None = None,
-    rpc: Rpc = Rpc.OWN,
-) -> Outcome:
-    """Run LoadGen in a process of its own, which ends with this one."""
-    job = job_of(prepared, clients, plan, tuning, log_dir, precision, rpc)
-    job_file = log_dir / "job.json"
+def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+    """Run LoadGen in a process of its own, which ends with this one; `clients` are of the job's servers."""
+    job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
     reading, writing = os.pipe()
@@ -262,7 +253,7 @@ def run_test(
         )
     try:
         # They end with the worker.
-        progress.show(plan, map(read_status, statuses))
+        progress.show(job.plan, map(read_status, statuses))
         worker.wait()
     finally:
         statuses.close()

@@ -172,7 +172,7 @@ class _Line:
         self.connection = Connection(url, INFER)
         self._loop.add_reader(connected, self._read)
 
-    def call(self, request: Message, done: Done, began: float | None) -> None:
+    def call(self, request: Message, done: Done, began: float) -> None:
         """Send a request, together with all others of this turn of the event loop."""
         self.connection.call(request, done, began)
         self.flush_soon()
@@ -280,11 +280,13 @@ class Channel:
 
     async def _reconnect(self) -> None:
         failure: InferenceError | None = None
-        self._left.append(self._line)
         try:
-            self._line = await self._new_line(self._url)
+            line = await self._new_line(self._url)
         except InferenceError as error:
             failure = error
+        else:
+            self._left.append(self._line)
+            self._line = line
         postponed, self._postponed = self._postponed, []
         for request, done, began in postponed:
             if failure:

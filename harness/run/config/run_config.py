@@ -126,7 +126,7 @@ class ModelChoice:
 
 
 def _weights(layers: Layers, target: Target) -> str:
-    word = layers.take("weights", AUTO)
+    word = layers.take("weights", WeightsWord.AUTO.value)
     if target.file is None:
         return _weights_word("weights", word)
     if layers.find("weights") is not None:

@@ -276,11 +276,11 @@ def test_a_call_on_an_old_connection_is_followed_by_another_on_a_new_one() -> No
 
 
 class H2Peer(threading.Thread):
-    """A server on HTTP/2's level: `on_call(peer, connection, stream)` hears of each whole request."""
+    """A server on HTTP/2's level: `on_event(peer, connection, event)` hears of all that comes."""
 
-    def __init__(self, on_call: Any) -> None:
+    def __init__(self, on_event: Any) -> None:
         super().__init__(daemon=True)
-        self.on_call = on_call
+        self.on_event = on_event
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"127.0.0.1:{self.listening.getsockname()[1]}"
         self.connections = 0
@@ -297,11 +297,11 @@ class H2Peer(threading.Thread):
         connection = h2.connection.H2Connection(config)
         connection.initiate_connection()
         connected.sendall(connection.data_to_send())
-        with connected:
+        # A client that has heard enough closes the connection.
+        with connected, suppress(OSError):
             while received := connected.recv(1 << 16):
                 for event in connection.receive_data(received):
-                    if isinstance(event, h2.events.StreamEnded):
-                        self.on_call(self, connection, event.stream_id)
+                    self.on_event(self, connection, event)
                 connected.sendall(connection.data_to_send())
 
     def answer(self, connection: Any, stream: int, body: bytes) -> None:
@@ -311,40 +311,29 @@ class H2Peer(threading.Thread):
 
 
 def test_what_a_server_that_goes_away_has_seen_expires_and_the_rest_is_answered_by_the_next() -> None:
-    def on_call(peer: H2Peer, connection: Any, stream: int) -> None:
+    def on_event(peer: H2Peer, connection: Any, event: Any) -> None:
+        if not isinstance(event, h2.events.StreamEnded):
+            return
         if peer.connections > 1:
-            peer.answer(connection, stream, b"by the next")
-        elif stream == 3:
+            peer.answer(connection, event.stream_id, b"by the next")
+        elif event.stream_id == 3:
             # h2 would close the connection with its own method.
             frame = hyperframe.frame.GoAwayFrame(0, last_stream_id=1, error_code=0)
             connection._data_to_send += frame.serialize()
 
-    found = OnAnEventLoop().ask(H2Peer(on_call).url, b"a", b"b", timeout_s=1.0)
+    found = OnAnEventLoop().ask(H2Peer(on_event).url, b"a", b"b", timeout_s=1.0)
     assert str(found[0]) == "DEADLINE_EXCEEDED: no answer in time"
     assert found[1] == b"by the next"
 
 
 def test_a_request_that_is_refused_again_and_again_keeps_its_first_deadline(client: Any) -> None:
-    def refuse(_peer: H2Peer, connection: Any, stream: int) -> None:
-        connection.reset_stream(stream, error_code=7)
+    def refuse(_peer: H2Peer, connection: Any, event: Any) -> None:
+        # With its first bytes: an open call has no end.
+        if isinstance(event, h2.events.RequestReceived):
+            connection.reset_stream(event.stream_id, error_code=7)
+            time.sleep(0.02)
 
-    class Refusing(H2Peer):
-        """An open call has no end: it is refused with its first bytes."""
-
-        def serve(self, connected: socket.socket) -> None:
-            config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
-            connection = h2.connection.H2Connection(config)
-            connection.initiate_connection()
-            connected.sendall(connection.data_to_send())
-            with connected, suppress(OSError):
-                while received := connected.recv(1 << 16):
-                    for event in connection.receive_data(received):
-                        if isinstance(event, h2.events.RequestReceived):
-                            refuse(self, connection, event.stream_id)
-                    time.sleep(0.02)
-                    connected.sendall(connection.data_to_send())
-
-    (found,) = client.ask(Refusing(refuse).url, b"a", timeout_s=0.5)
+    (found,) = client.ask(H2Peer(refuse).url, b"a", timeout_s=0.5)
     assert isinstance(found, InferenceError)
 
 
