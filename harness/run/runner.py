@@ -31,6 +31,7 @@ from harness.run.preparation import Prepared, prepare
 from harness.run.results.result import Result, Server, Unmeasured, test_folder, write_result
 from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.run.truth import Truths
+from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
 from harness.server import lifecycle
 from harness.triton.client import TritonClient
@@ -236,7 +237,26 @@ def job_of(
 
 
 def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
-    """Run LoadGen in a process of its own, which ends with this one; `clients` are of the job's servers."""
+    """Run LoadGen in a process of its own, which ends with this one, and check who answered.
+
+    Args:
+        job: the test.
+        clients: of its servers: by them the model was loaded.
+
+    Raises:
+        ServerError: a server gives no statistics.
+    """
+    before = books.seen(clients, job.entry)
+    outcome = _run_worker(job, clients)
+    failure = outcome.error or outcome.failures.first
+    why = books.other_server(failure, job.segment)
+    if not failure:
+        why = books.unseen(clients, job.entry, before, outcome.books)
+    return dataclasses.replace(outcome, error=why) if why else outcome
+
+
+def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+    """Run the test, in a process that may die."""
     job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())

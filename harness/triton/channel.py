@@ -94,6 +94,8 @@ class BlockingChannel:
         self._outcomes: list[bytes | InferenceError] = []
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._timeout_s = 0.0
+        self.sent_again = 0
+        """Requests whose call ended before their answer: whether they were carried out, who knows."""
 
     def infer(self, request: Message, timeout_s: float) -> bytes:
         """Send a ModelInferRequest, made by harness.triton.messages; its serialised ModelStreamInferResponse.
@@ -109,6 +111,7 @@ class BlockingChannel:
                 return outcome
             if not isinstance(outcome, NotProcessed) or time.monotonic() >= deadline:
                 raise outcome
+            self.sent_again += 1
 
     def _outcome(self, request: Message, timeout_s: float, deadline: float) -> bytes | InferenceError:
         connected = self._connected(timeout_s)

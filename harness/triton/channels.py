@@ -21,6 +21,9 @@ class AnyChannel(Protocol):
 class AnyBlockingChannel(Protocol):
     """One server, asked by one thread, which waits for each answer. It connects with the first request."""
 
+    sent_again: int
+    """Requests whose call ended before their answer: whether they were carried out, who knows."""
+
     def infer(self, request: Message, timeout_s: float) -> bytes:
         """Send a ModelInferRequest (see `messages`); its serialised ModelStreamInferResponse.
 

@@ -6,6 +6,7 @@ bytes on connections of our own, which cost a fraction of what gRPC's do (harnes
 
 import contextlib
 import functools
+import itertools
 import logging
 import mmap
 import time
@@ -18,6 +19,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
 from harness.errors import ServerError
+from harness.triton import statistics
 from harness.triton.channels import blocking_channel
 from harness.triton.grpc_channel import CHANNEL_OPTIONS
 from harness.triton.http2 import Message
@@ -31,6 +33,8 @@ _CONTROL_TIMEOUT_S = 10.0
 _LOAD_TIMEOUT_S = 600.0
 _STATISTICS_READINGS = 20
 _STATISTICS_REST_S = 0.03
+_COUNTING_S = 3.0
+"""Far beyond the moment that it takes, however busy the machine: only what is never counted waits so long."""
 
 
 @functools.cache
@@ -76,6 +80,11 @@ class TritonClient:
         """Close both connections."""
         self._channel.close()
         self._control.close()
+
+    @property
+    def sent_again(self) -> int:
+        """How many requests of `infer_now` were given back and sent again."""
+        return self._channel.sent_again
 
     def infer_now(self, request: Message, timeout_s: float = 300.0) -> bytes:
         """Send a ModelInferRequest, made by harness.triton.messages, and wait for its serialised response.
@@ -148,27 +157,32 @@ class TritonClient:
             answer = self._control.get_model_config(entry, client_timeout=_CONTROL_TIMEOUT_S)
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
 
-    def statistics(self, entry: str) -> dict[str, Any]:
+    def statistics(self, entry: str, samples: int = 0) -> dict[str, Any]:
         """Cumulative statistics of a model; see `harness.triton.statistics` for the difference of two.
 
-        Triton counts a request a moment after it has answered it, so this reads until two readings agree (and
-        no longer than `_STATISTICS_READINGS` times: somebody else may be sending requests too).
+        Triton counts a request a moment after it has answered it. So this reads until two readings agree (and
+        no more than `_STATISTICS_READINGS` times: somebody else may be sending requests too), and waits for
+        some seconds until so many `samples` were counted in all.
 
         Raises:
             ServerError: no such model there.
         """
+        deadline = time.monotonic() + _COUNTING_S
         fields = self._statistics_now(entry)
-        for _ in range(_STATISTICS_READINGS):
+        for number in itertools.count(1):
             time.sleep(_STATISTICS_REST_S)
             earlier, fields = fields, self._statistics_now(entry)
-            if fields == earlier:
+            is_settled = fields == earlier or number >= _STATISTICS_READINGS
+            if is_settled and (statistics.samples(fields) >= samples or time.monotonic() > deadline):
                 break
         return fields
 
     def _statistics_now(self, entry: str) -> dict[str, Any]:
         with self._asking("gives no statistics"):
             answer = self._control.get_inference_statistics(entry, client_timeout=_CONTROL_TIMEOUT_S)
-        return dict(json_format.MessageToDict(answer.model_stats[0], preserving_proto_field_name=True))
+        # Of several versions a request that names none goes to the latest.
+        latest = max(answer.model_stats, key=lambda stats: int(stats.version))
+        return dict(json_format.MessageToDict(latest, preserving_proto_field_name=True))
 
     def register_shared_memory(self, name: str, size: int) -> bool:
         """Have the server map /dev/shm/`name`; False where it cannot (another host, or refused)."""

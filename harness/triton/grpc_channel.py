@@ -97,6 +97,9 @@ class GrpcBlockingChannel:
     gRPC has two threads of its own at work for it, to take each request and to hear of each answer.
     """
 
+    sent_again = 0
+    """As of `harness.triton.channel.BlockingChannel`; here such a request has failed."""
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._channel: grpc.Channel | None = None

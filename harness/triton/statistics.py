@@ -23,6 +23,8 @@ class ServerStatistics:
     executions_by_batch_size: dict[int, int]
     executions_ns: int = 0
     """Time that instances spent on batches, each counted once, however many requests were in it."""
+    cache_hits: int = 0
+    """Requests that were answered from Triton's response cache, without being executed."""
 
     @property
     def compute_ns(self) -> int:
@@ -33,6 +35,11 @@ class ServerStatistics:
     def mean_batch_size(self) -> float:
         """Samples per executed batch."""
         return self.samples / self.executions if self.executions else 0.0
+
+
+def samples(reading: dict[str, Any]) -> int:
+    """Samples that were inferred until a reading of `TritonClient.statistics`."""
+    return _figure(reading, "inference_count")
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> ServerStatistics:
@@ -46,7 +53,7 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> ServerStatistic
     return ServerStatistics(
         requests=grown("inference_stats", "success", "count"),
         failures=grown("inference_stats", "fail", "count"),
-        samples=grown("inference_count"),
+        samples=samples(after) - samples(before),
         executions=grown("execution_count"),
         queue_ns=grown("inference_stats", "queue", "ns"),
         compute_input_ns=grown("inference_stats", "compute_input", "ns"),
@@ -54,6 +61,7 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> ServerStatistic
         compute_output_ns=grown("inference_stats", "compute_output", "ns"),
         executions_by_batch_size={size: count for size, count in sorted(batches.items()) if count},
         executions_ns=_executions_ns(after) - _executions_ns(before),
+        cache_hits=grown("inference_stats", "cache_hit", "count"),
     )
 
 

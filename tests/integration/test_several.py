@@ -57,8 +57,11 @@ def test_two_servers_share_the_samples(
         assert result["accuracy"]["value"] == 1.0
         assert result["server"]["urls"] == [info.grpc_url for info in infos]
         test = result["tests"]["AccuracyOnly"]
-        assert test["statistics"]["samples"] == sum(test["samples_by_server"]) == SAMPLES
-        assert min(test["samples_by_server"]) > 0
+        books = test["books"]
+        assert [book["url"] for book in books] == result["server"]["urls"]
+        assert test["statistics"]["samples"] == sum(book["counted_samples"] for book in books) == SAMPLES
+        assert min(book["counted_samples"] for book in books) > 0
+        assert all(book["counted_samples"] == book["answered_samples"] for book in books)
     assert len(list((tmp_path / "results").glob("*/results.json"))) == 2
 
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.answers.precision import is_full
 from harness.errors import EXIT_SERVER, HarnessError
@@ -21,15 +20,25 @@ from harness.run.mlperf import loadgen
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import timeline
+from harness.run.worker.books import Answered, Book, Ledger, check_rehearsed, fault, not_known
 from harness.run.worker.calibration import Calibrator, Hints, Stopwatch, calibrate
-from harness.run.worker.endpoints import connected
-from harness.run.worker.job import CLEAR_LINE, Counts, Job, Outcome, Reporter, Step, read_job, write_outcome
+from harness.run.worker.endpoints import Session, connected
+from harness.run.worker.job import (
+    CLEAR_LINE,
+    Counts,
+    Failures,
+    Job,
+    Outcome,
+    Reporter,
+    Step,
+    read_job,
+    write_outcome,
+)
 from harness.run.worker.self_test import self_test
 from harness.run.worker.sut import Complete, Sut
 from harness.run.worker.timeline import Timeline
 from harness.run.worker.watchdog import Watchdog
 from harness.triton import statistics
-from harness.triton.client import TritonClient
 from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
@@ -47,10 +56,8 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
     Raises:
         HarnessError: the test could not be started, or its preparation failed.
     """
-    golden = Path(job.entry_dir) / manifest.GOLDEN_NAME
     with connected(job) as session:
-        for client in session.clients:
-            self_test(client, job.entry, session.variant, golden, is_full(job.precision))
+        ledgers = [Ledger(client, job.entry) for client in session.clients]
         samples, total = session.samples, len(session.samples)
 
         def load(indices: list[int]) -> None:
@@ -58,31 +65,58 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
             reporter.begin(Step.LOAD, lambda: Counts(len(indices), completed=samples.read - read))
             session.library.load(indices)
 
-        plan, hints = _prepare(job, load, total, session.sut, reporter)
+        plan, hints = _rehearse(session, ledgers, load, reporter)
         if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
             # LoadGen paces this one too.
             seconds = total / plan.target_qps
             logger.info("%d samples at %.1f per second take %.0f s", total, plan.target_qps, seconds)
-        before = [client.statistics(job.entry) for client in session.clients]
         recorder = Timeline()
         sut = session.sut(loadgen.complete, recorder.record)
         cpu_began = session.cpu_seconds()
         test_s = _test(job, plan, load, sut, total, reporter)
         cpu_s = session.cpu_seconds() - cpu_began
-        counted = _statistics_after(session.clients, job.entry, before)
+        error, books, counted = _closed(ledgers, session.answered(sut), sut.failures)
         peak_rss = session.peak_rss_bytes()
     recorder.save(Path(job.log_dir) / timeline.FILE_NAME)
     return Outcome(
+        error=error,
         failures=sut.failures,
         plan=plan,
         calibration=hints.note,
         transport=session.library.store.transport,
         statistics=statistics.total(counted) if counted else None,
-        samples_by_server=[part.samples for part in counted],
+        books=books,
         test_s=test_s,
         client_cpu_s=cpu_s,
         peak_rss_bytes=peak_rss,
     )
+
+
+def _rehearse(
+    session: Session, ledgers: Sequence[Ledger], load: Callable[[list[int]], None], reporter: Reporter
+) -> tuple[Plan, Hints]:
+    """Check the model on each server, calibrate, and see whether Triton has counted as much as we have."""
+    job = session.job
+    golden = Path(job.entry_dir) / manifest.GOLDEN_NAME
+    tested = [
+        self_test(client, job.entry, session.variant, golden, is_full(job.precision))
+        for client in session.clients
+    ]
+    rehearsals: list[Sut] = []
+
+    def new_sut(complete: Complete) -> Sut:
+        rehearsals.append(session.sut(complete))
+        return rehearsals[-1]
+
+    plan, hints = _prepare(job, load, len(session.samples), new_sut, reporter)
+    answered = zip(tested, session.answered(*rehearsals), strict=True)
+    check_rehearsed(
+        [
+            ledger.close(Answered(count, count) + more)[0]
+            for ledger, (count, more) in zip(ledgers, answered, strict=True)
+        ]
+    )
+    return plan, hints
 
 
 def _test(
@@ -165,16 +199,19 @@ def _prepare(
     ), hints
 
 
-def _statistics_after(
-    clients: Sequence[TritonClient], entry: str, before: Sequence[dict[str, Any]]
-) -> list[ServerStatistics]:
-    """What each server counted; nothing where one is gone, which is a failure of its own already."""
+def _closed(
+    ledgers: Sequence[Ledger], answered: Sequence[Answered], failures: Failures
+) -> tuple[str, list[Book], list[ServerStatistics]]:
+    """What is wrong with a test's books, if anything is, and they themselves.
+
+    A failed request may have been carried out or not, and is said to have failed: that is enough.
+    """
     try:
-        after = [client.statistics(entry) for client in clients]
-    except HarnessError as error:
-        logger.warning("no server statistics: %s", error)
-        return []
-    return list(map(statistics.difference, before, after))
+        closed = [ledger.close(ours) for ledger, ours in zip(ledgers, answered, strict=True)]
+    except HarnessError as gone:
+        return "" if failures.requests else not_known(gone), [], []
+    books, counted = [book for book, _ in closed], [all_of_it for _, all_of_it in closed]
+    return "" if failures.requests else fault(books), books, counted
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from harness.errors import InferenceError
 from harness.machine.kernel import cpu_seconds, peak_rss_bytes
 from harness.models import manifest
 from harness.models.spec import Variant
+from harness.run.worker.books import Answered
 from harness.run.worker.client_process import Assignment, ProcessEndpoint, ProcessStore
 from harness.run.worker.job import Job
 from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary, SharedMemoryStore, open_store
@@ -52,6 +53,15 @@ class Session:
             answer_now=self.answer_now,
             record=record,
         )
+
+    def answered(self, *suts: Sut) -> list[Answered]:
+        """What each server has answered to these."""
+        servers = [Answered() for _ in self.clients]
+        for sut in suts:
+            for number, answered in enumerate(sut.answered()):
+                # As the endpoints were given their servers.
+                servers[number % len(servers)] += answered
+        return servers
 
     def cpu_seconds(self) -> float:
         """CPU time used so far, of this process and the client processes."""

@@ -21,6 +21,7 @@ from harness.errors import ConfigError, InferenceError
 from harness.machine import files
 from harness.machine.from_json import loads
 from harness.run.mlperf.plan import Plan
+from harness.run.worker.books import Book
 from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
@@ -89,8 +90,8 @@ class Outcome:
     transport: str = ""
     statistics: ServerStatistics | None = None
     """Of all servers together."""
-    samples_by_server: Sequence[int] = ()
-    """Answered by each, in the order of the job's addresses."""
+    books: Sequence[Book] = ()
+    """Of each server, in the order of the job's addresses."""
     test_s: float = 0.0
     client_cpu_s: float = 0.0
     peak_rss_bytes: int = 0

@@ -22,10 +22,13 @@ _GOLDEN_AGREEMENT = 0.9
 """Share of detections that the server and the source must both find; generous for the same reason."""
 
 
-def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, is_exact: bool) -> None:
+def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, is_exact: bool) -> int:
     """Compare the live server with what the source framework answered to a few fixed inputs.
 
     Where `is_exact`, answers must be equal but for rounding; else as `harness.answers.precision` says.
+
+    Returns:
+        How many samples it answered.
 
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
@@ -46,6 +49,7 @@ def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, 
             f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
             "it again, or check the server's model repository"
         )
+    return len(inputs)
 
 
 def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ import numpy as np
 from harness.answers.payloads import decoder
 from harness.errors import InferenceError, RequestFailed
 from harness.models.spec import Variant
+from harness.run.worker.books import Answered
 from harness.run.worker.job import Failures
 from harness.run.worker.qsl import Requests, SampleLibrary
 from harness.triton.channels import AnyChannel
@@ -157,8 +158,9 @@ class Sut:
         self._batch = batch
         self.failures = Failures()
         self.issued_samples = 0
-        self.completed_samples = 0
         numbers = range(len(endpoints))
+        self._completed, self._failed = [0 for _ in numbers], [0 for _ in numbers]
+        """Samples, by endpoint; the first with the second."""
         self._idle = [[Slot(number, batch, payload_floats) for _ in range(in_flight)] for number in numbers]
         self.slots = [slot for slots in self._idle for slot in slots]
         for slot in self.slots:
@@ -184,6 +186,19 @@ class Sut:
                 self._fail(slot, error)
             else:
                 self._finish(slot, sizes)
+
+    @property
+    def completed_samples(self) -> int:
+        """Answered or failed."""
+        return sum(self._completed)
+
+    def answered(self) -> list[Answered]:
+        """What each endpoint has answered, in their order."""
+        requests = [0 for _ in self._idle]
+        for slot in self.slots:
+            requests[slot.endpoint] += slot.uses
+        counts = zip(self._completed, self._failed, requests, strict=True)
+        return [Answered(completed - failed, count) for completed, failed, count in counts]
 
     def flush(self) -> None:
         """Nothing is held back: requests are sent as soon as slots are free."""
@@ -241,7 +256,7 @@ class Sut:
     def _finish(self, slot: Slot, sizes: Sequence[int]) -> None:
         # Before LoadGen is told: with the last answer it ends the test.
         self._record(slot.issued_ns, perf_counter_ns(), len(slot.response_ids))
-        self.completed_samples += len(slot.response_ids)
+        self._completed[slot.endpoint] += len(slot.response_ids)
         self._complete(slot.response_ids, slot.address, slot.stride, sizes)
         slot.response_ids = ()
 
@@ -252,5 +267,6 @@ class Sut:
             failures.first_sample_indices = tuple(slot.indices)
         failures.requests += 1
         failures.samples += len(slot.response_ids)
+        self._failed[slot.endpoint] += len(slot.response_ids)
         failures.is_fatal |= isinstance(error, RequestFailed) and error.is_fatal
         self._finish(slot, [0] * len(slot.response_ids))

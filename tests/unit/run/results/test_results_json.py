@@ -25,6 +25,7 @@ from harness.run.results.result import (
     write_all,
     write_result,
 )
+from harness.run.worker.books import Book
 from harness.run.worker.job import Failures, Outcome
 from harness.triton.statistics import ServerStatistics
 
@@ -63,7 +64,7 @@ def measured(folder: Path) -> Result:
                 statistics=ServerStatistics(
                     800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
                 ),
-                samples_by_server=(800,),
+                books=(Book("127.0.0.1:8001", 800, 799, 0, 800, 800, 600, 0, 70),),
                 test_s=20.25,
                 client_cpu_s=1.5,
                 peak_rss_bytes=1000,
@@ -201,9 +202,22 @@ MEASURED: dict[str, Any] = {
                 "compute_output_ns": 640,
                 "executions_by_batch_size": {"1": 450, "2": 100, "3": 50},
                 "executions_ns": 12000,
+                "cache_hits": 0,
                 "mean_batch_size": 1.3333333333333333,
             },
-            "samples_by_server": [800],
+            "books": [
+                {
+                    "url": "127.0.0.1:8001",
+                    "answered_samples": 800,
+                    "answered_requests": 799,
+                    "sent_again": 0,
+                    "counted_samples": 800,
+                    "counted_requests": 800,
+                    "executions": 600,
+                    "cache_hits": 0,
+                    "rehearsed_samples": 70,
+                }
+            ],
             "test_s": 20.25,
             "client_cpu_s": 1.5,
             "peak_rss_bytes": 1000,
@@ -234,7 +248,7 @@ MEASURED: dict[str, Any] = {
             "calibration": "",
             "transport": "",
             "statistics": None,
-            "samples_by_server": [],
+            "books": [],
             "test_s": 0.0,
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
@@ -301,7 +315,7 @@ FAILED: dict[str, Any] = {
             "calibration": "",
             "transport": "",
             "statistics": None,
-            "samples_by_server": [],
+            "books": [],
             "test_s": 0.0,
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,

@@ -11,6 +11,7 @@ from harness.errors import InferenceError
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import job as job_module
+from harness.run.worker.books import Book
 from harness.run.worker.job import (
     Counts,
     Failures,
@@ -104,7 +105,10 @@ def test_a_job_is_read_as_it_was_written(
                 calibration="calibration: …",
                 transport="shm",
                 statistics=STATISTICS,
-                samples_by_server=(400, 401),
+                books=(
+                    Book("127.0.0.1:8001", 400, 300, 0, 400, 300, 200, 0, 7),
+                    Book("[::1]:9001", 401, 301, 1, 402, 302, 201, 3, 8),
+                ),
                 test_s=600.25,
                 client_cpu_s=1.5,
                 peak_rss_bytes=2**33,

@@ -314,6 +314,10 @@ def run(case: Case) -> Iterator[Stage]:
         # Whatever happened: each once, and nothing is left over.
         assert sorted(test.loadgen.ids()) == list(range(10_000, 10_000 + total))
         assert test.sut.issued_samples == test.sut.completed_samples == total
+        answered = test.sut.answered()
+        assert len(answered) == case.endpoints
+        assert sum(one.samples for one in answered) == total - test.sut.failures.samples
+        assert sum(one.samples for one in answered) == test.servers.answered_samples
         assert test.loadgen.recorded_samples == total
         assert not any(slot.response_ids for slot in test.sut.slots)
         assert max(endpoint.most_under_way for endpoint in test.endpoints) <= case.in_flight
