@@ -8,7 +8,6 @@ import dataclasses
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import timeline
 from harness.run.worker.books import Answered, Book, Ledger, check_rehearsed, fault, not_known
 from harness.run.worker.calibration import Calibrator, Hints, Stopwatch, calibrate
-from harness.run.worker.endpoints import Session, connected
+from harness.run.worker.endpoints import Meter, Session, connected
 from harness.run.worker.job import (
     CLEAR_LINE,
     Counts,
@@ -72,9 +71,9 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
             logger.info("%d samples at %.1f per second take %.0f s", total, plan.target_qps, seconds)
         recorder = Timeline()
         sut = session.sut(loadgen.complete, recorder.record)
-        cpu_began = session.cpu_seconds()
-        test_s = _test(job, plan, load, sut, total, reporter)
-        cpu_s = session.cpu_seconds() - cpu_began
+        meter = Meter(session.cpu_seconds)
+        _test(job, plan, meter.leaving_out(load), sut, total, reporter)
+        test_s, cpu_s = meter.read()
         error, books, counted = _closed(ledgers, session.answered(sut), sut.failures)
         peak_rss = session.peak_rss_bytes()
     recorder.save(Path(job.log_dir) / timeline.FILE_NAME)
@@ -121,8 +120,8 @@ def _rehearse(
 
 def _test(
     job: Job, plan: Plan, load: Callable[[list[int]], None], sut: Sut, total: int, reporter: Reporter
-) -> float:
-    """Run LoadGen under the watchdog; its wall time in seconds."""
+) -> None:
+    """Run LoadGen under the watchdog."""
 
     def load_and_test(indices: list[int]) -> None:
         load(indices)
@@ -130,7 +129,6 @@ def _test(
 
     watchdog = Watchdog(job, sut)
     watchdog.start()
-    began = time.monotonic()
     loadgen.run(
         plan,
         Path(job.log_dir),
@@ -142,7 +140,6 @@ def _test(
         flush=sut.flush,
     )
     watchdog.stop()
-    return time.monotonic() - began
 
 
 def _counts(plan: Plan, sut: Sut, total: int) -> Counts:

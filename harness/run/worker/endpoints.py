@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,34 @@ class Session:
     def peak_rss_bytes(self) -> int:
         """Most memory that each of these processes ever had, added up."""
         return sum(map(peak_rss_bytes, (os.getpid(), *self.processes)))
+
+
+class Meter:
+    """Wall and CPU time from its making on, in seconds, without what is left out."""
+
+    def __init__(self, cpu_seconds: Callable[[], float]) -> None:
+        self._cpu_seconds = cpu_seconds
+        self._began_s, self._cpu_began_s = self._now()
+
+    def leaving_out(self, load: Callable[[list[int]], None]) -> Callable[[list[int]], None]:
+        """`load`, whose time does not count."""
+
+        def load_off_the_clock(indices: list[int]) -> None:
+            began_s, cpu_began_s = self._now()
+            load(indices)
+            ended_s, cpu_ended_s = self._now()
+            self._began_s += ended_s - began_s
+            self._cpu_began_s += cpu_ended_s - cpu_began_s
+
+        return load_off_the_clock
+
+    def read(self) -> tuple[float, float]:
+        """Wall and CPU time so far."""
+        now_s, cpu_now_s = self._now()
+        return now_s - self._began_s, cpu_now_s - self._cpu_began_s
+
+    def _now(self) -> tuple[float, float]:
+        return time.monotonic(), self._cpu_seconds()
 
 
 @contextlib.contextmanager

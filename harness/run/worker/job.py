@@ -93,7 +93,9 @@ class Outcome:
     books: Sequence[Book] = ()
     """Of each server, in the order of the job's addresses."""
     test_s: float = 0.0
+    """LoadGen's wall time, but for loading samples."""
     client_cpu_s: float = 0.0
+    """Of all client processes in that time."""
     peak_rss_bytes: int = 0
 
 

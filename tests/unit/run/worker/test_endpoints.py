@@ -1,6 +1,7 @@
 """What a job becomes before anything is asked; with servers, see tests/integration."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from harness.models.manifest import Manifest, Parity
 from harness.models.platforms import Platform
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
-from harness.run.worker.endpoints import Session, connected
+from harness.run.worker.endpoints import Meter, Session, connected
 from harness.run.worker.job import Job
 from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary
 
@@ -75,3 +76,26 @@ def test_how_many_samples_were_read_is_counted_while_they_are_loaded() -> None:
     samples = CountedSamples(np.zeros((4, *VARIANT.input.shape), np.float32))
     SampleLibrary(samples, MessageStore("an_entry", VARIANT, 1)).load([3, 0, 3])
     assert (samples.read, len(samples)) == (3, 4)
+
+
+def test_loading_samples_is_no_part_of_a_tests_time() -> None:
+    cpu_s = 5.0
+    began = time.monotonic()
+    meter = Meter(lambda: cpu_s)
+    cpu_s += 1
+    loaded: list[int] = []
+
+    def load(indices: list[int]) -> None:
+        nonlocal cpu_s
+        loaded.extend(indices)
+        cpu_s += 7
+        time.sleep(0.25)
+
+    loading = meter.leaving_out(load)
+    loading([1, 2])
+    cpu_s += 2
+    loading([3])
+    test_s, test_cpu_s = meter.read()
+    assert loaded == [1, 2, 3]
+    assert test_cpu_s == 3
+    assert 0 <= test_s <= time.monotonic() - began - 0.5
