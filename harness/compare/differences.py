@@ -49,6 +49,7 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
     """By group and name."""
     result, export = run.result, run.export
     server, data, machine = result.server, result.dataset, dataclasses.asdict(result.environment)
+    is_elsewhere = server.is_on_this_machine is False
     groups: dict[str, Mapping[str, Any]] = {
         "model": {"model": result.model, "platform": result.platform, "precision": result.precision},
         "weights": {"weights": export.weights, "weights_sha256": export.weights_sha256},
@@ -68,7 +69,10 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
             "Python": machine["python"],
             **machine["packages"],
         },
-        "machine": {key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
+        "machine": {
+            **{key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
+            "server": f"not known, at {', '.join(server.urls)}" if is_elsewhere else "the client's",
+        },
     }
     return {(group, name): value for group, values in groups.items() for name, value in _flat(values)}
 

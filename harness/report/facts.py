@@ -47,10 +47,18 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
     """What the run ran on and with."""
     result, environment = run.result, run.result.environment
     server, dataset, memory = result.server, result.dataset, environment.memory_bytes
-    rows = [
+    machine = [
         ("CPU", f"{environment.cpu or '-'}, {environment.cpus_usable or '?'} usable"),
         ("Memory", f"{memory / 2**30:.1f} GiB" if memory else "-"),
         ("System", environment.os or "-"),
+    ]
+    if server.is_on_this_machine is False:
+        machine = [
+            ("CPU, memory and GPU", "not known"),
+            *((f"{name} of the client", value) for name, value in machine),
+        ]
+    rows = [
+        *machine,
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
         ("Transport", result.test.transport or "-"),
         ("Precision", result.precision or "the file's own"),

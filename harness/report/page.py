@@ -21,8 +21,7 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.results import bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
-from harness.run.results.result import Verdict
-from harness.run.results.tables import is_shortened
+from harness.run.results.result import Kind, Verdict
 from harness.run.worker import timeline
 
 REPORT_NAME = "report.html"
@@ -105,7 +104,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "metric_missing": _metric_missing(run),
         "reasons": result.reasons,
         "is_official": result.is_official,
-        "is_short": is_shortened(result.args),
+        "is_short": result.kind == Kind.QUICK,
         "round": run.rules.round or "?",
         "deviations": _sentence("; ".join(result.deviations)),
         "strip": _strip(run),

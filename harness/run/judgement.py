@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.answers.accuracy import Accuracy, score_classification
@@ -92,7 +92,7 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         platform=config.platform.value,
         scenario=scenario,
         folder=folder,
-        kind=Kind.QUICK if deviations else Kind.OFFICIAL,
+        kind=_kind(test, deviations),
         deviations=deviations,
         verdict=_verdict(found),
         reasons=(*found.failures, *found.reasons),
@@ -112,6 +112,12 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         time=int(time.time()),
         precision=ended.precision,
     )
+
+
+def _kind(test: ScenarioPlan, deviations: Sequence[str]) -> Kind:
+    if not deviations:
+        return Kind.OFFICIAL
+    return Kind.QUICK if test.is_shortened else Kind.UNOFFICIAL
 
 
 def _verdict(found: _Found) -> Verdict:

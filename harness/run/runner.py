@@ -34,7 +34,7 @@ from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
 from harness.server import lifecycle
-from harness.triton.client import TritonClient
+from harness.triton.client import TritonClient, is_on_this_host
 from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ def _run_scenario(
         urls=tuple(client.url for client in clients),
         config=live[0],
         is_config_ours=all(are_ours),
+        is_on_this_machine=all(is_on_this_host(client.url) for client in clients),
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
     )

@@ -41,11 +41,9 @@ _COUNTING_S = 3.0
 def is_on_this_host(url: str) -> bool:
     """Whether the server at a gRPC address runs on this machine; found out once.
 
-    It does on the loopback address, and wherever it can map our memory: a container that shares its IPC
-    namespace with us has an address of its own.
+    It does if it can map our memory, whatever its address: a container that shares its IPC namespace with us
+    has one of its own, while a tunnel, or a container's published port, is at the loopback's.
     """
-    if url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]"):
-        return True
     try:
         # No other machine has a segment of this name.
         segment = Segment(f"mlperf-probe-{uuid.uuid4().hex}", mmap.PAGESIZE)

@@ -188,14 +188,21 @@ def test_the_clients_command_converts_measures_and_leaves_the_results_on_the_hos
 IS_HERE = "import sys; from harness.triton.client import is_on_this_host; print(is_on_this_host(sys.argv[1]))"
 
 
-@pytest.mark.parametrize(("prefix", "is_here"), [([], "True"), (["unshare", "--mount"], "False")])
+@pytest.mark.parametrize(
+    ("prefix", "host", "is_here"),
+    [
+        ([], OTHER_ADDRESS, "True"),
+        (["unshare", "--mount"], OTHER_ADDRESS, "False"),
+        (["unshare", "--mount"], "127.0.0.1", "False"),
+    ],
+)
 def test_a_server_is_on_this_machine_if_it_can_map_our_memory(
-    prefix: list[str], is_here: str, containers: Containers
+    prefix: list[str], host: str, is_here: str, containers: Containers
 ) -> None:
-    """In the second case, from a container that shares nothing: /dev/shm is another one."""
+    """In the last cases, from a container that shares nothing: /dev/shm is another one."""
     if prefix and os.getuid() != 0:
         prefix = [*prefix, "--map-root-user"]
-    ask = shlex.join([sys.executable, "-c", IS_HERE, f"{OTHER_ADDRESS}:{containers.grpc_port}"])
+    ask = shlex.join([sys.executable, "-c", IS_HERE, f"{host}:{containers.grpc_port}"])
     mount = "mount -t tmpfs none /dev/shm && " if prefix else ""
     asked = subprocess.run(
         [*prefix, "sh", "-c", mount + ask], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True

@@ -428,6 +428,9 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
         test = result["tests"]["PerformanceOnly"]
         assert test["transport"] == "grpc"
         assert test["statistics"]["samples"] >= result[f"TestScenario.{scenario}"]["count"]
+        (book,) = test["books"]
+        assert book["answered_samples"] == book["counted_samples"] == test["statistics"]["samples"]
+        assert result["server"]["is_on_this_machine"] is True
         for name in ("summary.txt", "detail.txt", "accuracy.json"):
             assert (folder / "accuracy" / f"mlperf_log_{name}").stat().st_size > 0
             assert (folder / "performance" / "run_1" / f"mlperf_log_{name}").exists()

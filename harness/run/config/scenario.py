@@ -145,7 +145,7 @@ class ScenarioPlan:
         """
         asked, local = self.config.server, sum(map(is_on_this_host, urls))
         are_local = local == len(urls) and asked.device != "gpu"
-        # Servers on this machine share its cores.
+        # Servers on this machine share its cores; those of another are not known.
         own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
         tuning = tune(
             self.config.spec,
@@ -159,6 +159,15 @@ class ScenarioPlan:
         server = dataclasses.replace(tuning.server, precision=self.config.choice.precision)
         return dataclasses.replace(tuning, server=server, in_flight=asked.in_flight or tuning.in_flight)
 
+    @property
+    def is_shortened(self) -> bool:
+        """Whether less is asked for than the round wants."""
+        rule, changes = self.rule, self.config.changes
+        # A duration that was asked for has its own fewest queries.
+        has_fewer = changes.time_s is None and self.queries.value < rule.min_query_count
+        is_brief = self.duration.value < rule.min_duration_ms
+        return is_brief or has_fewer or changes.count is not None
+
     def deviations(self) -> Iterator[str]:
         """What keeps this from being a test by MLPerf's rules, whatever the model's weights and the data."""
         config, rule = self.config, self.rule
@@ -166,7 +175,10 @@ class ScenarioPlan:
         if config.request.mode == RunMode.FIND_PEAK:
             yield "a search for the peak rate"
         if not all(map(is_on_this_host, config.server.urls)):
-            yield "a server on another machine, as in MLPerf's Network division, whose rules are others"
+            yield (
+                "a server on another machine, or not seen to be on this one (it cannot map our memory): "
+                "MLPerf's Network division has other rules"
+            )
         if not rule.scenario_in_round:
             yield f"round {rule.round} had another MultiStream, or none"
         if not rule.model_in_round:

@@ -19,6 +19,7 @@ from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.triton.client import is_on_this_host
 
 _IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
 """Options whose effect is the value of another one."""
@@ -44,7 +45,11 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         config: the request.
         variant: the model as it is served; None for a file of the user's own that nobody has looked into.
     """
-    found_out: dict[str, Any] = {"threads": None if config.server.device == "gpu" else cpu_count()}
+    are_here = config.server.device != "gpu" and all(map(is_on_this_host, config.server.urls))
+    found_out: dict[str, Any] = {"threads": cpu_count() if are_here else None}
+    origins = dict(config.provenance)
+    if not are_here and config.server.threads is None:
+        origins["threads"] = "the framework's"
     if variant:
         found_out |= _of_model(variant)
     fields = config.fields()
@@ -56,7 +61,7 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
             continue
         value = _plain(fields[option.field or name])
         value = found_out.get(name) if value is None else value
-        origin = config.provenance.get(name, "default")
+        origin = origins.get(name, "default")
         found.append(Setting(name.replace("_", "-"), value, origin, "request"))
     return [*found, *_found_by(config, variant)]
 

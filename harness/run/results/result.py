@@ -47,7 +47,10 @@ class Kind(StrEnum):
     """Whether it is a run by MLPerf's rules."""
 
     OFFICIAL = "official"
+    UNOFFICIAL = "unofficial"
+    """Of full length, but not by all rules."""
     QUICK = "quick"
+    """Shortened."""
 
 
 _TOO_LATE = 1 << 40
@@ -103,6 +106,8 @@ class Server:
     """Triton's own, of the model, as it was served."""
     is_config_ours: bool = True
     """Whether the server let us choose it."""
+    is_on_this_machine: bool | None = None
+    """Whether every one was seen to be where the client was; None in results that do not tell."""
     client_processes: int = 1
     tuning: Mapping[str, Any] = field(default_factory=dict)
     """`run.config.tuning.Tuning`."""

@@ -1,21 +1,21 @@
 """The summary tables, and the reference's line."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 from harness.answers.accuracy import Accuracy
 from harness.answers.precision import is_full
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.result import ERROR
+from harness.run.results.result import Kind
 from harness.run.results.result import Result
 from harness.run.results.result import Unmeasured
 from harness.run.results.result import reference_entry
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from typing import Any
 
 
 _AS_WIDE_AS_IT_GETS = 1000
+_KIND = {Kind.OFFICIAL: "", Kind.UNOFFICIAL: " (not official)", Kind.QUICK: " (quick run)"}
 
 
 def reference_line(result: Result) -> str:
@@ -36,18 +36,12 @@ def reference_line(result: Result) -> str:
     return f"TestScenario.{result.label} {', '.join(parts)}{', tiles=' + tiles if tiles else ''}"
 
 
-def is_shortened(args: Mapping[str, Any]) -> bool:
-    """Whether less was asked for, in results.json's `args`, than the round wants."""
-    return any(args.get(name) for name in ("time_s", "count", "is_quick"))
-
-
 def print_table(collected: Sequence[Result]) -> None:
     """Print one row per result, then why those that are not valid are not; fits 80 columns."""
     console = Console(highlight=False, soft_wrap=True)
     first = collected[0]
-    kind = "" if first.is_official else " (quick run)" if is_shortened(first.args) else " (not official)"
     table = _table("Scenario", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
-    table.title = f"{first.model} on {_platform(first)}{kind}"
+    table.title = f"{first.model} on {_platform(first)}{_KIND[first.kind]}"
     for result in collected:
         table.add_row(*_cells(result, 50, 90, 99))
     console.print(table)

@@ -97,6 +97,17 @@ def test_what_is_not_the_same_is_listed_with_both_values(write_run) -> None:
     }
 
 
+def test_of_a_machine_elsewhere_only_its_address_is_known(write_run) -> None:
+    runs = [
+        recorded_run.read(write_run(str(at), server={"urls": [url], "is_on_this_machine": is_here}))
+        for at, (url, is_here) in enumerate(
+            (("10.0.0.1:8001", False), ("10.0.0.2:8001", False), ("a:1", True))
+        )
+    ]
+    (one,) = [found for found in compare(runs).differences if found.group == "machine"]
+    assert one.values == ("not known, at 10.0.0.1:8001", "not known, at 10.0.0.2:8001", "the client's")
+
+
 def test_a_run_that_is_not_valid_is_pointed_out(write_run) -> None:
     runs = [
         recorded_run.read(write_run(name, verdict=verdict))

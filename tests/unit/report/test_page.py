@@ -81,7 +81,19 @@ def test_a_failed_run_has_a_page(write_run) -> None:
 def test_only_a_short_run_is_called_quick(write_run) -> None:
     heading = "an official MLPerf result</h3>"
     assert f"Quick run: not {heading}" in page_of(write_run("a"))
-    assert f"<h3>Not {heading}" in page_of(write_run("b", args={"time_s": None}))
+    assert f"<h3>Not {heading}" in page_of(write_run("b", kind="unofficial"))
+
+
+def test_the_machine_of_a_server_elsewhere_is_not_the_clients(write_run) -> None:
+    here, elsewhere = (
+        dict(facts.machine(recorded_run.read(write_run(name, server={"is_on_this_machine": is_here}))))
+        for name, is_here in (("a", True), ("b", False))
+    )
+    assert here["CPU"] == "a CPU, 2 usable"
+    assert "CPU" not in elsewhere
+    assert elsewhere["CPU, memory and GPU"] == "not known"
+    assert elsewhere["CPU of the client"] == "a CPU, 2 usable"
+    assert elsewhere["Memory of the client"] == "16.0 GiB"
 
 
 def test_a_test_that_never_ran_has_no_duration(write_run) -> None:

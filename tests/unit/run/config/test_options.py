@@ -284,7 +284,9 @@ def test_threads_and_their_origin_agree_on_a_cpu_for_a_file_of_ones_own_too(fold
         (config,) = asked_for(words).configs
         text = "\n".join(settings.lines(config))
         assert re.search(rf"^  threads +{cpus} +number of CPUs$", text, re.MULTILINE)
-    assert shown(asked_for(f"{own} --device gpu"))["threads"].origin == "the framework's"
+    for elsewhere in ("--device gpu", "--url localhost:1"):
+        threads = shown(asked_for(f"{own} {elsewhere}"))["threads"]
+        assert (threads.value, threads.origin) == (None, "the framework's")
 
 
 def test_a_dry_run_writes_nothing_but_its_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,8 +113,8 @@ def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_referenc
     ("changes", "kind"),
     [
         ({"kind": Kind.OFFICIAL}, ""),
-        ({"args": {"time_s": 10.0, "count": None}}, " (quick run)"),
-        ({"args": {"time_s": None, "count": None, "is_quick": False}}, " (not official)"),
+        ({"kind": Kind.QUICK}, " (quick run)"),
+        ({"kind": Kind.UNOFFICIAL}, " (not official)"),
     ],
 )
 def test_a_table_says_what_kind_of_run_it_is(

@@ -76,6 +76,7 @@ def measured(folder: Path) -> Result:
             urls=("127.0.0.1:8001",),
             config={"name": "m", "instance_group": [{"count": 2}]},
             is_config_ours=True,
+            is_on_this_machine=True,
             client_processes=1,
             tuning={
                 "server": {"instances": 2, "parameters": [["spin", "0"]]},
@@ -259,6 +260,7 @@ MEASURED: dict[str, Any] = {
         "urls": ["127.0.0.1:8001"],
         "config": {"name": "m", "instance_group": [{"count": 2}]},
         "is_config_ours": True,
+        "is_on_this_machine": True,
         "client_processes": 1,
         "tuning": {
             "server": {"instances": 2, "parameters": [["spin", "0"]]},
