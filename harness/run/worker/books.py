@@ -124,13 +124,17 @@ def _fault(book: Book, books: Sequence[Book]) -> str:
 
 
 def other_server(failure: str, segment: str) -> str:
-    """What is wrong where a request failed because its server does not know the shared memory, or nothing.
+    """What is wrong where a request failed at a server that does not know what was set up for it, or nothing.
 
-    It was mapped, for this job alone: by another server, then.
+    Args:
+        failure: the first one, or what kept a test from being started.
+        segment: shared memory that was mapped, for this job alone: by another server, then.
     """
-    if f"find shared memory region: '{segment}'" not in failure:
-        return ""
-    return f"{_SEVERAL}; one has mapped the shared memory, another was asked for its samples"
+    if f"find shared memory region: '{segment}'" in failure:
+        return f"{_SEVERAL}; one has mapped the shared memory, another was asked for its samples"
+    if "Request for unknown model" in failure:
+        return f"{_SEVERAL}; one has loaded the model, another was asked for it; or else somebody unloaded it"
+    return ""
 
 
 def seen(clients: Sequence[TritonClient], entry: str) -> list[dict[str, Any]]:

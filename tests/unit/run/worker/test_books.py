@@ -102,6 +102,11 @@ def test_a_server_that_does_not_know_the_mapped_memory_is_another_one() -> None:
     assert other_server("InferenceError: out of luck", "mlperf-samples-1-2") == ""
 
 
+def test_a_server_that_does_not_know_the_loaded_model_is_another_one() -> None:
+    failure = "Triton at a:1 gives no statistics: Request for unknown model: 'an_entry' is not found"
+    assert other_server(failure, "mlperf-samples-1-2").startswith(SEVERAL)
+
+
 def reading(requests: int, samples: int, executions: int, cache_hits: int = 0) -> dict[str, Any]:
     """As protobuf's JSON has it: no zeros, and 64-bit numbers as text."""
     stats = {"success": {"count": str(requests)}, "cache_hit": {"count": str(cache_hits)}}
