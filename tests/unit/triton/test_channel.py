@@ -310,6 +310,29 @@ class H2Peer(threading.Thread):
         connection.send_headers(stream, [("grpc-status", "0")], end_stream=True)
 
 
+def test_a_request_whose_call_ends_before_its_answer_is_sent_again_and_counted() -> None:
+    heard: list[int] = []
+
+    def on_event(peer: H2Peer, connection: Any, event: Any) -> None:
+        if not isinstance(event, h2.events.DataReceived):
+            return
+        heard.append(event.stream_id)
+        if len(heard) == 1:
+            connection.send_headers(
+                event.stream_id, [(":status", "200"), ("content-type", "application/grpc")]
+            )
+            connection.send_data(event.stream_id, framed(b"a"))
+        elif len(heard) == 2:
+            connection.send_headers(event.stream_id, [("grpc-status", "0")], end_stream=True)
+        else:
+            peer.answer(connection, event.stream_id, b"b")
+
+    channel = BlockingChannel(H2Peer(on_event).url)
+    assert [channel.infer(framed(body), TIMEOUT_S) for body in (b"a", b"b")] == [b"a", b"b"]
+    channel.close()
+    assert (heard, channel.sent_again) == ([1, 1, 3], 1)
+
+
 def test_what_a_server_that_goes_away_has_seen_expires_and_the_rest_is_answered_by_the_next() -> None:
     def on_event(peer: H2Peer, connection: Any, event: Any) -> None:
         if not isinstance(event, h2.events.StreamEnded):
