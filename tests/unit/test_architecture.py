@@ -51,7 +51,7 @@ RUN: Arrows = {
 OUTSIDE_RUN: Arrows = {
     # Of harness/, beside errors, machine and models.
     "mlperf": set(),
-    "config": {"triton"},
+    "config": {"triton", "server"},
     "worker": {"data", "answers", "triton"},
     "results": {"answers", "triton"},
 }
