@@ -31,7 +31,8 @@ _LOAD = 0.5
 """Share of what the server reaches for a moment that it is asked for: no queue is to grow."""
 _MOST_PER_S = 1000.0
 """LoadGen plans a whole test's queries before the first one."""
-_RATE_SECONDS = 3.0
+_RATE_SECONDS, _RATE_IN_FLIGHT = 3.0, 16
+"""How that is found out: as many as Server may have would take a slow model minutes."""
 _NULL_IN_FLIGHT = 64
 
 _WARM_UP = 0.2
@@ -97,7 +98,8 @@ def _soak(
     title: str, session: Session, tuning: Tuning, server: ServerInfo, seconds: float, folder: Path
 ) -> Soak:
     try:
-        reached = session.ours(Scenario.OFFLINE, tuning, seconds=_RATE_SECONDS).samples_per_s
+        few = dataclasses.replace(tuning, in_flight=min(tuning.in_flight, _RATE_IN_FLIGHT))
+        reached = session.ours(Scenario.OFFLINE, few, seconds=_RATE_SECONDS).samples_per_s
         rate = min(_LOAD * reached, _MOST_PER_S)
         logger.info("%s: Server at %.1f queries/s for %g s", title, rate, seconds)
         with Watch(server) as watch:
