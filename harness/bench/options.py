@@ -1,6 +1,7 @@
 """What `python -m harness.bench` can be asked for."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ _MAX_SAMPLES = 64
 """Every test loads them anew, which counts as its client's CPU time; of 224x224 float32 they are 39 MB."""
 _MAX_SAMPLE_BYTES = 256 << 20
 _MIN_SAMPLES = 16
+_SHORTEST_SOAK_S, _LONGEST_SOAK_S = 10, 24 * 3600
+"""A reading a second."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Options:
     """Of each measurement."""
     is_quick: bool
     output: Path
+    soak_s: float | None = None
+    """Instead of all measurements: how long each model is asked."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,8 +52,9 @@ def parser() -> argparse.ArgumentParser:
         description="How close serving comes to the hardware: the bare framework, this harness through "
         "LoadGen and Triton, and a plain tritonclient loop, in turns on one server; then a model that "
         "computes nothing, for what a query costs the client. Prints tables, verdicts and what was written.",
-        epilog="Exit codes: 0 measured, whatever the figures; 2 bad usage or input; 3 server or inference "
-        "failure; 130 interrupted. Run it on a machine that does nothing else; by default some 25 minutes.",
+        epilog="Exit codes: 0 measured, whatever the figures; 1 a soak that is not flat; 2 bad usage or "
+        "input; 3 server or inference failure; 130 interrupted. Run it on a machine that does nothing "
+        "else; by default some 25 minutes.",
         allow_abbrev=False,
     )
     result.add_argument("--model", metavar="LIST", help=f"of {','.join(MODELS)} (default {_MODELS})")
@@ -67,6 +73,13 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--null-only", action="store_const", const=True, help="only the model that computes nothing"
+    )
+    result.add_argument(
+        "--soak",
+        metavar="DURATION",
+        help=f"instead of all that, ask the null model, then --model (default {_QUICK_MODELS}), in Server "
+        "for 90s, 30m or 2h each, and print whether memory, descriptors and threads of client, server and "
+        "stubs stayed where they were",
     )
     result.add_argument(
         "--output", metavar="DIR", help="where results go, in a folder of their own (default results/)"
@@ -89,16 +102,32 @@ def resolve(given: Mapping[str, Any]) -> Options:
     if given.get("output") == "":
         raise ConfigError("--output is empty; leave it out, or give it a value")
     output = Path(given.get("output") or paths.RESULTS_DIR).expanduser().absolute()
+    soak_s = _soak(given)
     if given.get("null_only"):
         for name in ("model", "platform", "scenario"):
             if given.get(name) is not None:
                 raise ConfigError(f"--null-only measures no model and takes no --{name}")
-        return Options((), rounds, seconds, is_quick, output)
-    models = _words("model", given.get("model"), _QUICK_MODELS if is_quick else _MODELS)
+        return Options((), rounds, seconds, is_quick, output, soak_s)
+    models = _words("model", given.get("model"), _QUICK_MODELS if is_quick or soak_s else _MODELS)
     platforms = _words("platform", given.get("platform"), Platform.ONNXRUNTIME.value)
     scenario = ",".join(Scenario) if given.get("scenario") is None else given["scenario"]
     configs = tuple(_config(model, platform, scenario) for model in models for platform in platforms)
-    return Options(configs, rounds, seconds, is_quick, output)
+    return Options(configs, rounds, seconds, is_quick, output, soak_s)
+
+
+def _soak(given: Mapping[str, Any]) -> float | None:
+    """Seconds of a soak, if that was asked for."""
+    text = given.get("soak")
+    if text is None:
+        return None
+    for name in ("scenario", "rounds", "time", "quick"):
+        if given.get(name) is not None:
+            raise ConfigError(f"--soak takes no --{name}: leave one out")
+    found = re.fullmatch(r"(\d{1,5})([smh])", text)
+    seconds = int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0
+    if not _SHORTEST_SOAK_S <= seconds <= _LONGEST_SOAK_S:
+        raise ConfigError(f"--soak {text!r} is no duration from 10s to 24h, such as 90s, 30m or 2h")
+    return seconds
 
 
 def _config(model: str, platform: str, scenario: str) -> RunConfig:

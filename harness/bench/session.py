@@ -26,6 +26,7 @@ from harness.run.serving import check_served, executed_precision
 from harness.run.worker import timeline
 from harness.run.worker.job import Outcome
 from harness.server import lifecycle
+from harness.server.lifecycle import ServerInfo
 from harness.triton.client import TritonClient
 from harness.triton.rpc import Rpc
 
@@ -63,13 +64,13 @@ class Plain:
 
 
 @contextlib.contextmanager
-def own_server() -> Iterator[tuple[str, Path]]:
-    """A server for as long as the block takes: its address, and its repository, which is empty at first."""
+def own_server() -> Iterator[ServerInfo]:
+    """A server for as long as the block takes; its repository is empty at first."""
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     repository = state_dir / "entries"
     repository.mkdir(parents=True, exist_ok=True)
     with lifecycle.for_a_while(repository, state_dir) as info:
-        yield info.grpc_url, repository
+        yield info
 
 
 class Session:

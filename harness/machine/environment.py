@@ -39,13 +39,18 @@ class Environment:
 def describe() -> Environment:
     """What there is now."""
     return Environment(
-        cpu=_field(Path("/proc/cpuinfo"), "model name") or platform.processor(),
+        cpu=cpu_name(),
         cpus_usable=cpu_count(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         os=platform.platform(),
         python=platform.python_version(),
         packages={name: _version(name) for name in _PACKAGES},
     )
+
+
+def cpu_name() -> str:
+    """The processor's name; empty where the system does not tell."""
+    return _field(Path("/proc/cpuinfo"), "model name") or platform.processor()
 
 
 def _field(path: Path, name: str) -> str:

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 from harness.errors import ConfigError, ServerError
 from harness.machine import file_lock, kernel, paths, progress
 from harness.machine.paths import SERVER_STATE_DIR
-from harness.server import launch, supervisor
+from harness.server import launch, regions, supervisor
 from harness.server.launch import Ports
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,6 @@ _STATE_KEYS = {
     *("repository", "host", "ports"),
     *("pid", "started", "supervisor", "supervisor_started", "shm_prefix"),
 }
-_SHM_PREFIX = "triton_python_backend_"
 
 # Without the proxy of $http_proxy, which knows nothing of this machine's ports.
 http_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -67,6 +65,8 @@ class ServerInfo:
     log: Path
     """What tritonserver and the backends print."""
     repository: Path
+    shm_prefix: str
+    """Of the names of its stubs' regions in /dev/shm."""
 
 
 class AlreadyRunning(ServerError):
@@ -114,6 +114,8 @@ def start(
         if info := running(state_dir):
             raise AlreadyRunning(info)
         stop(None, state_dir)  # what a killed predecessor left
+        if swept := regions.sweep():
+            logger.info("removed the shared memory of %d server(s) that were killed", len(swept))
         parent = os.getpid() if die_with_parent else 0
         for _ in range(_PORT_ATTEMPTS - 1):
             # Between choosing a free port and binding it, another process may take it.
@@ -173,8 +175,7 @@ def _prepare(
     link = state_dir / launch.REPOSITORY
     link.unlink(missing_ok=True)
     link.symlink_to(repository, target_is_directory=True)
-    # Unlike Triton's own, a prefix that no other server has: what carries it is ours to remove.
-    shm_prefix = f"{_SHM_PREFIX}{uuid.uuid4().hex[:12]}_"
+    shm_prefix = regions.new_prefix()
     plan = {
         "command": launch.command(wheel, host, ports, shm_prefix, auto_complete=auto_complete),
         "folder": str(state_dir),
@@ -255,6 +256,7 @@ def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
         metrics_url=f"http://{host}:{metrics}/metrics",
         log=state_dir.absolute() / LOG_FILE,
         repository=Path(state["repository"]),
+        shm_prefix=state["shm_prefix"],
     )
 
 
@@ -272,7 +274,7 @@ def _is_state(state: Any) -> bool:
     return (
         isinstance(state, dict)
         and _STATE_KEYS.issubset(state)
-        and str(state["shm_prefix"]).startswith(_SHM_PREFIX)
+        and str(state["shm_prefix"]).startswith(regions.START)
     )
 
 
@@ -294,8 +296,7 @@ def stop(info: ServerInfo | None = None, state_dir: Path = SERVER_STATE_DIR) -> 
     _end(state, signal.SIGTERM, 2 * supervisor.GRACE_S)
     # Only if the supervisor was stuck or killed is there anything left to do.
     _end(state, signal.SIGKILL, supervisor.GRACE_S)
-    _kill_stubs(state["shm_prefix"])
-    supervisor.remove_regions(state["shm_prefix"])
+    regions.clear(state["shm_prefix"])
     (state_dir / _STATE_FILE).unlink(missing_ok=True)
     if process := _supervisors.pop(state["supervisor"], None):
         process.wait()
@@ -312,12 +313,3 @@ def _end(state: dict[str, Any], signal_number: int, timeout_s: float) -> None:
                 os.kill(state[pid], signal_number)
     while any(_is_alive(state, *key) for key in keys) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-
-
-def _kill_stubs(shm_prefix: str) -> None:
-    """Kill the stubs of one server; each has its region's name on its command line."""
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            arguments = file.read_bytes().decode(errors="replace").split("\0")
-            if any(argument.startswith(shm_prefix) for argument in arguments):
-                os.kill(int(file.parent.name), signal.SIGKILL)

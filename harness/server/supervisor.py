@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.files import whole
-from harness.machine.kernel import PR_SET_PDEATHSIG, SHM_DIR, prctl, start_time
+from harness.machine.kernel import PR_SET_PDEATHSIG, prctl, start_time
+from harness.server import regions
 
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
@@ -35,6 +36,11 @@ def main() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != plan["die_with"]:
             return  # it died before we could ask to be told
+    prefix = plan["state"]["shm_prefix"]
+    try:
+        regions.own(prefix)  # to our end, whatever that is
+    except OSError as error:
+        sys.exit(f"cannot create a file in /dev/shm: {error.strerror}")
     server = subprocess.Popen(plan["command"], cwd=plan["folder"], preexec_fn=_follow_supervisor)
     state_file = Path(plan["state_file"])
     own = {"pid": server.pid, "started": start_time(server.pid)}
@@ -45,7 +51,7 @@ def main() -> None:
             print(f"tritonserver has ended, {how}", flush=True)  # noqa: T201 - into the server's log
     finally:
         kill_children()
-        remove_regions(plan["state"]["shm_prefix"])
+        regions.remove(prefix)
         state_file.unlink(missing_ok=True)
 
 
@@ -104,12 +110,6 @@ def _children(parent: int) -> Iterator[int]:
             continue  # ended meanwhile
         if int(fields[1]) == parent:
             yield int(stat.parent.name)
-
-
-def remove_regions(prefix: str) -> None:
-    """Remove the shared memory of the one server that was started with this prefix."""
-    for region in SHM_DIR.glob(f"{prefix}*"):
-        region.unlink(missing_ok=True)
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:

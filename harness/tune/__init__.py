@@ -1,1 +1,1 @@
-"""The best server settings of this machine."""
+"""The best settings of a server."""

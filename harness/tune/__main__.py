@@ -1,4 +1,4 @@
-"""Find the best settings of this machine: `python -m harness.tune --model M --platform P`."""
+"""Find the best settings of a server: `python -m harness.tune --model M --platform P`."""
 
 import argparse
 import contextlib
@@ -10,9 +10,9 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.machine import command, paths
 from harness.machine.command import OneLineParser
-from harness.machine.environment import cpu_count
+from harness.models.model_config import DEVICES
 from harness.run import runner
-from harness.run.config import tuning
+from harness.run.config.measured import table
 from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
@@ -25,15 +25,17 @@ from harness.tune.search import find_best, short
 def _parser() -> argparse.ArgumentParser:
     result = OneLineParser(
         prog="python -m harness.tune",
-        description="Find the best server settings of this machine; some 8 minutes for a small model on one "
-        "platform, hours for all.",
+        description="Find the best settings of a server; some 8 minutes for a small model on one platform, "
+        "hours for all. Later runs on the same server (device, cores, version of Triton) use them.",
         allow_abbrev=False,
     )
     result.add_argument("--model", help="default: all of them")
     result.add_argument("--platform", help="default: all of the model's")
     result.add_argument("--scenario", metavar="LIST", default=",".join(Scenario), help="default: all four")
+    result.add_argument("--url", help="gRPC address of the server (default: the running one, or our own)")
+    result.add_argument("--device", metavar="DEVICE", help=f"of {', '.join(DEVICES)} (default auto)")
     result.add_argument(
-        "--table", metavar="FILE", help=f"another table than {tuning.OWN_FILE}, which runs read"
+        "--table", metavar="FILE", help=f"another table than {table.OWN_FILE}, which runs read"
     )
     return result
 
@@ -44,10 +46,10 @@ def _table(given: str | None) -> Path:
     Raises:
         ConfigError: no file can be written there, or it is no table.
     """
-    file = tuning.OWN_FILE if given is None else paths.absolute(given)
+    file = table.OWN_FILE if given is None else paths.absolute(given)
     if given == "" or file.is_dir():
         raise ConfigError(f"--table {given!r} is not a file to write to")
-    tuning.read(file)
+    table.read(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -63,18 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given: dict[str, Any] = vars(_parser().parse_args(arguments))
-        table = _table(given.pop("table"))
+        file = _table(given.pop("table"))
         # Settings are not a matter of what is on the images.
         given["dataset"] = SYNTHETIC
         is_one = given["model"] and given["platform"]
         configs = [resolve(given)] if is_one else sweep(given)
+        if len(configs[0].server.urls) > 1:
+            raise ConfigError("one server is tuned at a time: give one address in --url")
         with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
             for config in configs:
                 prepared = prepare(config)
                 with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
                     for scenario in config.request.scenarios:
-                        found = find_best(prepared, client, scenario, config.server.threads or cpu_count())
-                        tuning.add(table, found)
+                        found = find_best(prepared, client, scenario)
+                        table.add(file, found)
                         what = f"{config.model} {config.platform} {scenario}"
                         sys.stdout.write(f"{what}: {short(found.choice)} {found.figure}\n")
                         sys.stdout.flush()

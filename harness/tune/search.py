@@ -1,10 +1,11 @@
 """The search for the best settings: candidates, rounds, the best.
 
 Every candidate is loaded and asked for a few seconds, all of them in turn and then again those that are not
-far behind; the best median is written to this machine's table, which later runs take their settings from.
+far behind; the best median is what later runs of the same server take their settings from.
 """
 
 import dataclasses
+import datetime
 import json
 import statistics
 import subprocess
@@ -20,8 +21,9 @@ from harness.models.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Variant
 from harness.run import runner
 from harness.run.config import tuning
+from harness.run.config.measured.fingerprint import Fingerprint
+from harness.run.config.measured.table import Choice, Measured
 from harness.run.config.scenario import ScenarioPlan
-from harness.run.config.tuning import Choice, Measured
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
@@ -40,6 +42,11 @@ _HOPELESS = 1.3
 _CLEAR = 0.95
 """A candidate must be this much better than the rule's choice: less is noise."""
 
+_NOISE = 0.05
+"""Of any choice's figures, at least, however near to each other three of them were."""
+_UNCOUNTED = (1, 2, 4)
+"""Instances to try where it is not known how many would fill the server."""
+
 _RUN_BATCHES = (2, 4)
 """Offline: parts that a full batch is calculated in, which a core's caches hold."""
 
@@ -48,11 +55,13 @@ def candidates(variant: Variant, scenario: Scenario, threads: int, samples_per_q
     """Settings worth trying; the rule's choice is the first."""
     by_rule = tuning.rule(variant, scenario, threads, samples_per_query)
     batches = {by_rule.client_batch}
+    several = {1, threads} if threads else set(_UNCOUNTED)
+    splits = {1} if scenario == Scenario.SINGLE_STREAM else several
     if scenario == Scenario.OFFLINE:
         batches |= {size for size in (4, 8, 64) if size <= variant.batch_limit and by_rule.client_batch > 1}
     if scenario == Scenario.MULTI_STREAM and by_rule.client_batch > 1:
         batches |= {samples_per_query}
-    splits = {1} if scenario == Scenario.SINGLE_STREAM else {1, threads}
+        batches |= {-(-samples_per_query // instances) for instances in splits if not threads}
     spinning = "" if scenario == Scenario.OFFLINE else variant.platform.facts.spin_parameter
     parameters: Sequence[Mapping[str, str]] = ({}, {spinning: "1"}) if spinning else ({},)
     joined = {0, 1, 2} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}
@@ -81,15 +90,39 @@ class Found:
 
     choices: Sequence[Choice]
     """All candidates, in their order."""
-    medians: Sequence[float]
-    """Of each candidate's figures; less is better."""
+    figures: Sequence[Sequence[float]]
+    """Of each candidate, by round; less is better."""
     best: int
-    """Which of them."""
+    """Which of them; the first is the rule's."""
 
     @property
     def choice(self) -> Choice:
         """The best one."""
         return self.choices[self.best]
+
+    @property
+    def medians(self) -> list[float]:
+        """Of each candidate's figures."""
+        return [statistics.median(figures) for figures in self.figures]
+
+    @property
+    def lead(self) -> float:
+        """See `Measured.lead`."""
+        return max(0.0, 1 - self.medians[self.best] / self.medians[self._rival])
+
+    @property
+    def noise(self) -> float:
+        """By what share the rounds of the best or its rival differed."""
+        both = (self.figures[self.best], self.figures[self._rival])
+        return max(_NOISE, *((max(found) - min(found)) / statistics.median(found) for found in both))
+
+    @property
+    def _rival(self) -> int:
+        by_rule, medians = self.choices[0], self.medians
+        if self.choice.instances == by_rule.instances:
+            return 0
+        like_it = [n for n, choice in enumerate(self.choices) if choice.instances == by_rule.instances]
+        return min(like_it, key=medians.__getitem__)
 
 
 def search(choices: Sequence[Choice], measure: Measure, title: str) -> Found:
@@ -105,10 +138,10 @@ def search(choices: Sequence[Choice], measure: Measure, title: str) -> Found:
         if len(tried) == 1:
             break
     best = min(range(len(choices)), key=medians.__getitem__)
-    return Found(choices, medians, best if medians[best] <= medians[0] * _CLEAR else 0)
+    return Found(choices, figures, best if medians[best] <= medians[0] * _CLEAR else 0)
 
 
-def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, threads: int) -> Measured:
+def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario) -> Measured:
     """Try all candidates of one scenario on a server.
 
     Raises:
@@ -116,16 +149,27 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario, thre
     """
     config, variant = prepared.config, prepared.manifest.variant
     loader = ModelLoader(client, prepared.manifest.entry)
-    per_query = ScenarioPlan(config, scenario).rule.samples_per_query
-    choices = candidates(variant, scenario, threads, per_query)
-    rate = _server_rate(prepared, loader, threads) if scenario == Scenario.SERVER else 1.0
+    test = ScenarioPlan(config, scenario)
+    server = test.server(variant, [client.url])
+    choices = candidates(variant, scenario, server.cores, test.rule.samples_per_query)
+    rate = _server_rate(prepared, loader, server) if scenario == Scenario.SERVER else 1.0
     found = search(
         choices,
-        lambda choice: _measure(prepared, loader, scenario, choice, threads, rate),
+        lambda choice: _measure(prepared, loader, scenario, choice, server, rate),
         f"{scenario}: trying settings",
     )
     figure = described(found, scenario, f" at {rate:.1f} queries/s" if scenario == Scenario.SERVER else "")
-    return Measured(config.model, config.platform, scenario, threads, found.choice, figure)
+    return Measured(
+        config.model,
+        config.platform,
+        scenario,
+        server,
+        found.choice,
+        lead=round(found.lead, 3),
+        noise=round(found.noise, 3),
+        date=datetime.date.today().isoformat(),
+        figure=figure,
+    )
 
 
 def described(found: Found, scenario: Scenario, at: str = "") -> str:
@@ -139,15 +183,20 @@ def described(found: Found, scenario: Scenario, at: str = "") -> str:
     return f"{shown[found.best]}{at}{' against ' if others else ''}{others}"
 
 
-def _server_rate(prepared: Prepared, loader: ModelLoader, threads: int) -> float:
+def _server_rate(prepared: Prepared, loader: ModelLoader, server: Fingerprint) -> float:
     """Queries per second that load the server well, but do not flood it."""
-    many = tuning.rule(prepared.manifest.variant, Scenario.OFFLINE, threads, 1)
+    many = tuning.rule(prepared.manifest.variant, Scenario.OFFLINE, server.cores, 1)
     one_each = dataclasses.replace(many, client_batch=1)
-    return _SERVER_LOAD / _measure(prepared, loader, Scenario.OFFLINE, one_each, threads, 1.0)
+    return _SERVER_LOAD / _measure(prepared, loader, Scenario.OFFLINE, one_each, server, 1.0)
 
 
 def _measure(
-    prepared: Prepared, loader: ModelLoader, scenario: Scenario, choice: Choice, threads: int, rate: float
+    prepared: Prepared,
+    loader: ModelLoader,
+    scenario: Scenario,
+    choice: Choice,
+    server: Fingerprint,
+    rate: float,
 ) -> float:
     config, facts = prepared.config, prepared.manifest
     test = ScenarioPlan(config, scenario)
@@ -155,7 +204,7 @@ def _measure(
         config.spec,
         facts.variant,
         scenario,
-        threads=threads,
+        server=server,
         samples_per_query=test.rule.samples_per_query,
         max_batchsize=None,
         device=config.server.device,

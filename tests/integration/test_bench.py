@@ -80,11 +80,30 @@ def test_every_path_is_measured_in_every_scenario(tmp_path: Path) -> None:
     assert set(paths.STATE_DIR.glob("server-*")) == before
 
 
+def test_a_soak_tells_what_client_server_and_stubs_held(tmp_path: Path) -> None:
+    ended = run_bench("--soak", "10s", "--null-only", "--output", tmp_path)
+    (file,) = tmp_path.glob("*/soak.json")
+    (soak,) = json.loads(file.read_text())["soaks"]
+    # Whether it is flat is the machine's to say; that it is told is ours.
+    assert ended.returncode == (0 if soak["is_flat"] else 1), ended.stderr
+    parts = [
+        f"{part} {kind}"
+        for part in ("client", "server", "stubs")
+        for kind in ("RSS", "descriptors", "threads")
+    ]
+    assert [trend["name"] for trend in soak["trends"]] == [*parts, "/dev/shm"]
+    for trend in soak["trends"]:
+        assert trend["first"] > 0, trend
+        assert trend["name"] in ended.stdout
+    assert f"Verdict: {'flat' if soak['is_flat'] else 'NOT FLAT'} (flat: after the first 20%" in ended.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("--model", "resnet51"), "unknown model 'resnet51'"),
         (("--time", "0"), "--time 0 is impossible"),
+        (("--soak", "forever"), "--soak 'forever' is no duration"),
         (("--null-only", "--model", "mobilenet"), "takes no --model"),
         (("--null-only", "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
         (("--null",), "unrecognized arguments: --null"),

@@ -106,7 +106,7 @@ def test_a_killed_parent_leaves_no_server_no_stub_and_no_shared_memory(
     with parent, parent.stdout:
         assert parent.stdout.readline() == "loaded\n"
         state = read_state(place / "state")
-        assert len(traces(state)) == 4  # supervisor, tritonserver, stub, one region
+        assert len(traces(state)) == 5  # supervisor, tritonserver, stub, one region, its lock
         parent.send_signal(signal_number)
     assert wait_until(lambda: not traces(state), 30), traces(state)
     assert not (place / "state" / "server.json").exists()
@@ -138,6 +138,25 @@ def test_a_killed_supervisor_takes_the_server_with_it_and_the_next_start_clears_
     load(lifecycle.start(place / "models", state_dir=place / "state"))
     assert not leftover.exists()
     assert wait_until(lambda: not traces(state), 30), traces(state)
+
+
+def test_what_a_server_killed_as_a_whole_has_left_is_removed_by_the_next_one_wherever_that_is_kept(
+    place: Path,
+) -> None:
+    """As at the end of a container or a control group, after which nobody knows the state folder."""
+    info = lifecycle.start(place / "models", state_dir=place / "state 1")
+    load(info)
+    state = read_state(place / "state 1")
+    server = psutil.Process(info.pid)
+    everything = [psutil.Process(state["supervisor"]), server, *server.children(recursive=True)]
+    for process in everything:
+        process.suspend()
+    for process in everything:
+        process.kill()
+    psutil.wait_procs(everything[1:], timeout=30)
+    (place / "state 1" / "server.json").unlink()
+    lifecycle.start(place / "models", state_dir=place / "state 2")
+    assert traces(state) == []
 
 
 def test_a_server_that_ignores_the_request_to_end_is_killed(place: Path) -> None:

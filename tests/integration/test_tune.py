@@ -9,8 +9,9 @@ import pytest
 
 from harness.machine import paths
 from harness.machine.environment import cpu_count
-from harness.run.config import tuning
-from harness.run.config.tuning import Measured
+from harness.run.config.measured import table as tables
+from harness.run.config.measured.fingerprint import THIS_MACHINE, Fingerprint
+from harness.run.config.measured.table import Choice, Measured
 
 
 def run_tune(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -29,17 +30,21 @@ def test_the_best_of_the_candidates_is_printed_and_put_into_a_table_beside_what_
 ) -> None:
     before = set(paths.STATE_DIR.glob("server-*"))
     table = tmp_path / "tables" / "measured.json"
-    other = Measured("resnet50", "tflite", "Offline", 3, tuning.Choice(3, 8), "7 samples/s")
-    tuning.add(table, other)
+    elsewhere = Fingerprint("triton.lab:8001", "", "", 0, "2.55")
+    other = Measured("resnet50", "tflite", "Offline", elsewhere, Choice(3, 8), 0.1, 0.05, "2026-11-27", "7")
+    tables.add(table, other)
     ended = run_tune(
         *("--model", "mobilenet", "--platform", "onnxruntime", "--scenario", "SingleStream"),
         *("--table", table),
     )
     assert ended.returncode == 0, ended.stderr
-    found, kept = tuning.read(table)
+    found, kept = tables.read(table)
     assert kept == other
     assert (found.model, found.platform, found.scenario) == ("mobilenet", "onnxruntime", "SingleStream")
-    assert found.threads == cpu_count()
+    server = found.server
+    assert (server.where, server.gpus, server.cores, server.triton) == (THIS_MACHINE, "", cpu_count(), "2.51")
+    assert server.cpu
+    assert found.noise >= 0.05
     assert (found.choice.instances, found.choice.client_batch) == (1, 1)
     (line,) = ended.stdout.splitlines()
     assert line.startswith("mobilenet onnxruntime SingleStream: 1 instances, batch 1")
@@ -57,6 +62,8 @@ def test_the_best_of_the_candidates_is_printed_and_put_into_a_table_beside_what_
     [
         (("--model", "resnet51"), "unknown model 'resnet51'"),
         (("--scenario", "Offlin"), "did you mean Offline"),
+        (("--device", "tpu"), "--device 'tpu' is unknown"),
+        (("--url", "a:1,b:1"), "one server is tuned at a time"),
         (("--table", ""), "--table '' is not a file to write to"),
         (("--table", "/dev/null/table.json"), "cannot write --table /dev/null/table.json"),
         (("--platforms", "tflite"), "unrecognized arguments: --platforms"),

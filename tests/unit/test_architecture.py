@@ -51,7 +51,7 @@ RUN: Arrows = {
 OUTSIDE_RUN: Arrows = {
     # Of harness/, beside errors, machine and models.
     "mlperf": set(),
-    "config": {"triton"},
+    "config": {"triton", "server"},
     "worker": {"data", "answers", "triton"},
     "results": {"answers", "triton"},
 }
@@ -93,7 +93,7 @@ DOORS = {
 }
 STANDARD_LIBRARY_ONLY = {
     *("harness.errors", "harness.machine.files", "harness.machine.kernel"),
-    *("harness.server.flags", "harness.server.supervisor"),
+    *("harness.server.flags", "harness.server.regions", "harness.server.supervisor"),
     *(f"harness.server.container.{name}" for name in ("owner", "backends", "server")),
 }
 LARGEST_FOLDER = 11

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
+from harness.run.config.measured.fingerprint import Fingerprint, fingerprint
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.tuning import Tuning, tune
 from harness.run.mlperf.plan import Mode, Plan
@@ -133,6 +134,24 @@ class ScenarioPlan:
             target_qps=rate.value if rate else 1.0,
         )
 
+    def server(self, variant: Variant, urls: Sequence[str]) -> Fingerprint:
+        """Which server is asked, as far as it tells; of several, which all get the same settings, the first.
+
+        Args:
+            variant: the model as it is served.
+            urls: of the servers; none for one of our own.
+        """
+        asked, local = self.config.server, sum(map(is_on_this_host, urls))
+        are_local = local == len(urls) and asked.device != "gpu"
+        # Servers on this machine share its cores.
+        own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
+        return fingerprint(
+            urls[0] if urls else None,
+            asked.device,
+            asked.threads or own_cpus,
+            is_cpu_only=variant.platform.facts.is_cpu_only,
+        )
+
     def tuning(self, variant: Variant, urls: Sequence[str]) -> Tuning:
         """The settings of server and client.
 
@@ -141,17 +160,14 @@ class ScenarioPlan:
             urls: of the servers; none for one of our own.
 
         Raises:
-            ConfigError: this machine's table of measured settings is damaged.
+            ConfigError: the user's table of measured settings is damaged.
         """
-        asked, local = self.config.server, sum(map(is_on_this_host, urls))
-        are_local = local == len(urls) and asked.device != "gpu"
-        # Servers on this machine share its cores; those of another are not known.
-        own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
+        asked = self.config.server
         tuning = tune(
             self.config.spec,
             variant,
             self.scenario,
-            threads=asked.threads or own_cpus,
+            server=self.server(variant, urls),
             samples_per_query=int(self.samples_per_query.value),
             max_batchsize=asked.max_batchsize,
             device=asked.device,

@@ -160,7 +160,7 @@ def show(configs: Sequence[RunConfig]) -> None:
     """Print what runs of these would be.
 
     Raises:
-        ConfigError: this machine's table of measured settings is damaged.
+        ConfigError: the user's table of measured settings is damaged.
     """
     for config in configs:
         for line in lines(config):
@@ -184,7 +184,7 @@ def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
     """The settings of each test; Server has one for each latency bound.
 
     Raises:
-        ConfigError: this machine's table of measured settings is damaged.
+        ConfigError: the user's table of measured settings is damaged.
     """
     variant = get_variant(config.spec, config.platform)
     for test in scenarios_of(config):

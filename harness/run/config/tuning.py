@@ -1,40 +1,32 @@
 """How a model is served in each scenario: instances, threads, batches and requests in flight.
 
-The choice was measured for the models, platforms and core counts in `measured_tuning.json`, by
-`python -m harness.tune`, which does the same on any machine. Elsewhere the preference of the nearest core
-count is scaled up, and where there is none a rule holds: one instance with all threads answers a single
+The choice is what was measured to be best: of the very server by its user, with `python -m harness.tune`, or
+else of a CPU with as many cores in the project's own table. A choice that was clearly better than the rule's
+is carried to up to twice the cores. Else the rule holds: one instance with all threads answers a single
 sample soonest; one instance per core, with one thread each, gives the most samples per second of many, and
 with that, under load, the shortest queues.
 """
 
 import dataclasses
-import functools
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from harness.errors import ConfigError
-from harness.machine import files, paths
-from harness.machine.from_json import loads
 from harness.models.model_config import RUN_BATCH, ServerSettings
 from harness.models.spec import ModelSpec, Variant
+from harness.run.config.measured import table
+from harness.run.config.measured.fingerprint import Fingerprint
+from harness.run.config.measured.table import Choice, Measured
 from harness.run.mlperf.rounds import Scenario
-
-MEASURED_FILE = Path(__file__).with_name("measured_tuning.json")
-OWN_FILE = paths.STATE_DIR / "measured_tuning.json"
-"""What this machine's user measured; counts before ours."""
 
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
 _OFFLINE_BATCH = 32
 _RUN_BATCH = 4
 """Offline: samples of a request that an instance with one thread calculates at once: what they need fits into
-a core's caches. Nowhere slower than all at once, and up to a fifth faster (`measured_tuning.json`)."""
+a core's caches. Nowhere slower than all at once, and up to a fifth faster (the shipped table)."""
 _SERVER_JOINED = 2
 """Server: samples that an instance with a core of its own runs at once. Of 1, 2 and all that wait it was the
-best or near it wherever it was measured (`measured_tuning.json`): all that wait make the next ones wait long.
-"""
+best or near it wherever it was measured (the shipped table): all that wait make the next ones wait long."""
 _MAX_REQUEST_BYTES = 32 << 20
 """Images of 1200x1200 (17 MB) fill the cores by themselves: joined, they only take memory."""
 _MIN_OFFLINE_IN_FLIGHT = 4
@@ -42,33 +34,6 @@ _MIN_OFFLINE_IN_FLIGHT = 4
 _SERVER_IN_FLIGHT = 2048
 _SERVER_BYTES_IN_FLIGHT = 2 << 30
 """Arrivals do not wait for earlier answers; these are only bounds on memory when a server falls behind."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What measurement decides; all else follows from it."""
-
-    instances: int
-    client_batch: int
-    max_queue_delay_us: int = 0
-    max_batch: int = 0
-    """Most samples that Triton joins in Server; 0: the model's limit. Elsewhere the client's batch is it."""
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Of the backend, in config.pbtxt's terms."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One line of the table: the best choice that was found."""
-
-    model: str
-    platform: str
-    scenario: str
-    threads: int
-    """CPU threads that the server had."""
-    choice: Choice
-    figure: str
-    """What it reached, and what the others did."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +54,7 @@ def tune(
     variant: Variant,
     scenario: Scenario,
     *,
-    threads: int,
+    server: Fingerprint,
     samples_per_query: int,
     max_batchsize: int | None,
     device: str,
@@ -101,18 +66,18 @@ def tune(
         spec: the model.
         variant: its tensors on the platform.
         scenario: how it is queried.
-        threads: CPU threads that the server may use, 0 where they are not ours to count (GPU, remote).
+        server: which it is; of its cores, 0 where they are not ours to count (GPU, remote).
         samples_per_query: of MultiStream.
         max_batchsize: the user's limit, if any.
         device: auto, cpu or gpu.
         choice: to be tried instead of the measured one.
 
     Raises:
-        ConfigError: this machine's own table is damaged.
+        ConfigError: the user's own table is damaged.
     """
-    origin = "trial"
+    threads, origin = server.cores, "trial"
     if choice is None:
-        choice, origin = _choose(spec, variant, scenario, threads, samples_per_query)
+        choice, origin = _choose(spec, variant, scenario, server, samples_per_query)
     limit = min(max_batchsize or variant.batch_limit, variant.batch_limit)
     # The user's batch is what Offline is asked for, even where a smaller one was faster.
     wanted = (max_batchsize if scenario == Scenario.OFFLINE else None) or choice.client_batch
@@ -167,27 +132,38 @@ def _most_instances(threads: int) -> int:
 
 
 def _choose(
-    spec: ModelSpec, variant: Variant, scenario: Scenario, threads: int, samples_per_query: int
+    spec: ModelSpec, variant: Variant, scenario: Scenario, server: Fingerprint, samples_per_query: int
 ) -> tuple[Choice, str]:
     """The measured choice, scaled to another number of threads, or the rule's; and where it is from."""
     platform = variant.platform
     found = [
-        (measured, file)
+        (measured, origin)
         for measured_on in (platform, platform.facts.same_runtime_as or platform)
-        for file in (OWN_FILE, MEASURED_FILE)
-        for measured in read(file)
+        for measured, origin in _measured_of(server)
         if (measured.model, measured.platform, measured.scenario) == (spec.name, measured_on, scenario)
-        and measured.threads <= threads
     ]
     if not found:
-        return rule(variant, scenario, threads, samples_per_query), "rule"
-    # The first of equals: of the platform itself, and this machine's own.
-    measured, file = max(found, key=lambda pair: pair[0].threads)
-    beside = f" on {measured.platform}" if measured.platform != platform else ""
-    choice, origin = measured.choice, f"measured{beside} with {measured.threads} threads ({file.name})"
-    if measured.threads == threads:
-        return choice, origin
-    return _scaled(measured, scenario, threads, samples_per_query), f"{origin}, scaled to {threads}"
+        return rule(variant, scenario, server.cores, samples_per_query), "rule"
+    # The first of equals: of the platform itself, and the user's own.
+    measured, origin = max(found, key=lambda pair: pair[0].server.cores)
+    if measured.platform != platform:
+        origin += f", measured on {measured.platform}"
+    if measured.server.cores == server.cores:
+        return measured.choice, origin
+    origin += f", measured with {measured.server.cores} threads"
+    return _scaled(measured, scenario, server.cores, samples_per_query), origin
+
+
+def _measured_of(server: Fingerprint) -> Iterator[tuple[Measured, str]]:
+    """What is known of a server or its like, and where from."""
+    for measured in table.read(table.OWN_FILE):
+        is_same = dataclasses.replace(measured.server, cores=server.cores) == server
+        if is_same and measured.holds_with(server.cores):
+            yield measured, f"your tuning of {measured.date}"
+    # The project's own is of CPUs, whichever they are.
+    for measured in () if server.gpus else table.read(table.SHIPPED_FILE):
+        if measured.holds_with(server.cores):
+            yield measured, "shipped table"
 
 
 def _scaled(measured: Measured, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:
@@ -201,36 +177,8 @@ def _scaled(measured: Measured, scenario: Scenario, threads: int, samples_per_qu
             instances = min(instances, samples_per_query)
             batch = min(batch, -(-samples_per_query // instances))
     # Parts of a batch were small enough for the caches of a core, and are too small for several cores.
-    is_wider = threads // instances > measured.threads // choice.instances
+    is_wider = threads // instances > measured.server.cores // choice.instances
     parameters = {
         name: value for name, value in choice.parameters.items() if not (is_wider and name == RUN_BATCH)
     }
     return dataclasses.replace(choice, instances=instances, client_batch=batch, parameters=parameters)
-
-
-@functools.cache
-def read(file: Path) -> tuple[Measured, ...]:
-    """Read a table of measured choices; empty where there is no file.
-
-    Raises:
-        ConfigError: it is damaged.
-    """
-    if not file.exists():
-        return ()
-    try:
-        return loads(tuple[Measured, ...], file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is damaged ({error}): delete it, or run python -m harness.tune") from error
-
-
-def add(file: Path, new: Measured) -> None:
-    """Put a line into a table, in place of the one for the same case.
-
-    Raises:
-        ConfigError: the table is damaged, or cannot be written.
-    """
-    lines = {(line.model, line.platform, line.scenario, line.threads): line for line in (*read(file), new)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = ",\n".join(json.dumps(dataclasses.asdict(lines[key])) for key in sorted(lines))
-    files.write(file, f"[\n{text}\n]\n")
-    read.cache_clear()

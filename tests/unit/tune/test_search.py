@@ -8,7 +8,7 @@ from harness.models import MODELS
 from harness.models.model_config import RUN_BATCH
 from harness.models.platforms import Platform
 from harness.run.config import tuning
-from harness.run.config.tuning import Choice
+from harness.run.config.measured.table import Choice
 from harness.run.mlperf.rounds import Scenario
 from harness.tune.search import Found, candidates, described, search
 
@@ -18,7 +18,7 @@ CASES = [
     for spec in MODELS.values()
     for platform in spec.variants
     for scenario in Scenario
-    for threads in (1, 2, 6, 64)
+    for threads in (0, 1, 2, 6, 64)
 ]
 
 
@@ -51,7 +51,7 @@ def test_candidates_begin_with_the_rules_choice_and_none_is_tried_twice_or_impos
     found = candidates(variant, scenario, threads, per_query)
     assert found[0] == tuning.rule(variant, scenario, threads, per_query)
     assert all(choice not in found[:number] for number, choice in enumerate(found))
-    assert all(1 <= choice.instances <= threads for choice in found)
+    assert all(1 <= choice.instances <= (threads or 4) for choice in found)
     # The rule's is cut to the model's limit where it is used.
     for choice in found[1:]:
         assert 1 <= choice.client_batch <= max(found[0].client_batch, variant.batch_limit)
@@ -138,6 +138,26 @@ def test_what_is_not_clearly_better_than_the_rules_choice_does_not_replace_it(
     assert Figures([1.0], [figure]).search().best == best
 
 
+def test_where_cores_are_not_counted_several_numbers_of_instances_are_tried() -> None:
+    assert {choice.instances for choice in of_mobilenet(Scenario.OFFLINE, 0)} == {1, 2, 4}
+    assert {choice.instances for choice in of_mobilenet(Scenario.SINGLE_STREAM, 0)} == {1}
+    multi = of_mobilenet(Scenario.MULTI_STREAM, 0, per_query=8)
+    assert {choice.client_batch for choice in multi} == {2, 4, 8}
+
+
+def test_a_lead_is_over_the_best_with_the_rule_s_number_of_instances() -> None:
+    by_rule, joined, one = Choice(2, 1), Choice(2, 1, max_batch=1), Choice(1, 1)
+    found = Found([by_rule, joined, one], [[2.0], [1.0], [0.8, 0.8, 0.88]], 2)
+    assert found.lead == pytest.approx(0.2)
+    assert found.noise == pytest.approx(0.1)
+    assert Found(found.choices, found.figures, 1).lead == pytest.approx(0.5)
+    assert Found(found.choices, found.figures, 0).lead == 0
+
+
+def test_rounds_that_happen_to_agree_do_not_mean_that_there_is_no_noise() -> None:
+    assert Found([Choice(1, 1)], [[1.0, 1.0, 1.0]], 0).noise == 0.05
+
+
 def test_a_hopeless_rule_is_replaced() -> None:
     figures = Figures([2.0], [1.0], [1.02])
     assert figures.search().choice == figures.choices[1]
@@ -159,11 +179,11 @@ def test_an_error_of_a_measurement_ends_the_search() -> None:
 
 
 def test_what_was_found_is_told_beside_what_the_others_reached() -> None:
-    found = Found([Choice(1, 1), Choice(2, 4, max_batch=2, parameters=SPINNING)], [0.01, 0.002], 1)
+    found = Found([Choice(1, 1), Choice(2, 4, max_batch=2, parameters=SPINNING)], [[0.01], [0.002]], 1)
     assert described(found, Scenario.SERVER, " at 20.0 queries/s") == (
         "2.00 ms at 20.0 queries/s against 1 instances, batch 1: 10.00 ms"
     )
-    assert described(Found(found.choices, found.medians, 0), Scenario.OFFLINE) == (
+    assert described(Found(found.choices, found.figures, 0), Scenario.OFFLINE) == (
         "100.0 samples/s against 2 instances, batch 4, 2 at once allow_spinning=1: 500.0 samples/s"
     )
-    assert described(Found([Choice(1, 1)], [0.01], 0), Scenario.SINGLE_STREAM) == "10.00 ms"
+    assert described(Found([Choice(1, 1)], [[0.01]], 0), Scenario.SINGLE_STREAM) == "10.00 ms"

@@ -8,8 +8,11 @@ from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.model_config import RUN_BATCH
 from harness.models.platforms import Platform
-from harness.run.config import tuning
-from harness.run.config.tuning import Choice, Measured, Tuning, tune
+from harness.models.spec import Variant
+from harness.run.config.measured import table
+from harness.run.config.measured.fingerprint import THIS_MACHINE, Fingerprint
+from harness.run.config.measured.table import SHIPPED_FILE, Choice, Measured
+from harness.run.config.tuning import Tuning, tune
 from harness.run.mlperf.rounds import Scenario
 
 SPEC = MODELS["mobilenet"]
@@ -18,28 +21,47 @@ VARIANT = SPEC.variants[Platform.ONNXRUNTIME]
 
 @pytest.fixture(autouse=True)
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Empty ones: (this machine's, the project's)."""
+    """Empty ones: (the user's, the project's)."""
     own, ours = tmp_path / "own.json", tmp_path / "ours.json"
-    monkeypatch.setattr(tuning, "OWN_FILE", own)
-    monkeypatch.setattr(tuning, "MEASURED_FILE", ours)
-    tuning.read.cache_clear()
+    monkeypatch.setattr(table, "OWN_FILE", own)
+    monkeypatch.setattr(table, "SHIPPED_FILE", ours)
+    table.read.cache_clear()
     return own, ours
 
 
-def tuned(scenario: Scenario, threads: int, max_batchsize: int | None = None) -> Tuning:
+HERE = Fingerprint(THIS_MACHINE, gpus="", cpu="a processor", cores=2, triton="2.51")
+ANYWHERE = Fingerprint("", gpus="", cpu="", cores=2, triton="2.51")
+"""Of the shipped table."""
+
+
+def with_cores(cores: int, server: Fingerprint = HERE) -> Fingerprint:
+    return dataclasses.replace(server, cores=cores)
+
+
+def tuned(
+    scenario: Scenario,
+    server: Fingerprint | int,
+    max_batchsize: int | None = None,
+    variant: Variant = VARIANT,
+) -> Tuning:
     return tune(
         SPEC,
-        VARIANT,
+        variant,
         scenario,
-        threads=threads,
+        server=with_cores(server) if isinstance(server, int) else server,
         samples_per_query=8,
         max_batchsize=max_batchsize,
         device="auto",
     )
 
 
-def line(scenario: Scenario, threads: int, **choice: object) -> Measured:
-    return Measured("mobilenet", "onnxruntime", scenario, threads, Choice(**choice), "1 ms")
+def line(
+    scenario: Scenario, server: Fingerprint, *, lead: float = 0.2, noise: float = 0.05, **choice: object
+) -> Measured:
+    found = Choice(**choice)
+    return Measured(
+        "mobilenet", "onnxruntime", scenario, server, found, lead, noise, date="2026-11-27", figure="1 ms"
+    )
 
 
 def test_without_measurements_one_query_gets_all_threads_and_many_get_an_instance_per_core() -> None:
@@ -61,24 +83,26 @@ def test_without_measurements_one_query_gets_all_threads_and_many_get_an_instanc
 
 def test_a_measured_choice_holds_for_its_number_of_threads(tables) -> None:
     spinning = {"session.intra_op.allow_spinning": "1"}
-    tuning.add(tables[1], line(Scenario.MULTI_STREAM, 2, instances=1, client_batch=4, parameters=spinning))
+    table.add(
+        tables[1], line(Scenario.MULTI_STREAM, ANYWHERE, instances=1, client_batch=4, parameters=spinning)
+    )
     found = tuned(Scenario.MULTI_STREAM, 2)
     assert (found.client_batch, found.in_flight) == (4, 2)
     assert found.server.parameters == (("session.intra_op.allow_spinning", "1"),)
-    assert found.origin == "measured with 2 threads (ours.json)"
+    assert found.origin == "shipped table"
     assert tuned(Scenario.MULTI_STREAM, 1).origin == "rule"
 
 
 @pytest.mark.parametrize("scenario", [Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM, Scenario.OFFLINE])
 def test_requests_meant_for_several_instances_are_not_joined(tables, scenario: Scenario) -> None:
-    tuning.add(tables[1], line(scenario, 2, instances=2, client_batch=4))
+    table.add(tables[1], line(scenario, ANYWHERE, instances=2, client_batch=4))
     assert tuned(scenario, 2).server.max_batch_size == 4
 
 
 def test_in_server_triton_joins_as_many_as_were_best(tables) -> None:
     assert tuned(Scenario.SERVER, 0).server.max_batch_size == VARIANT.max_batch_size
     assert tuned(Scenario.SERVER, 2).server.max_batch_size == 2
-    tuning.add(tables[1], line(Scenario.SERVER, 2, instances=2, client_batch=1, max_batch=4))
+    table.add(tables[1], line(Scenario.SERVER, ANYWHERE, instances=2, client_batch=1, max_batch=4))
     assert tuned(Scenario.SERVER, 2).server.max_batch_size == 4
     assert tuned(Scenario.SERVER, 2, max_batchsize=3).server.max_batch_size == 3
 
@@ -88,65 +112,117 @@ def test_where_instances_are_not_counted_offline_requests_may_be_joined() -> Non
     assert (found.client_batch, found.server.max_batch_size) == (32, VARIANT.max_batch_size)
 
 
-def test_with_more_threads_than_measured_the_preference_is_scaled(tables) -> None:
-    tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
-    tuning.add(tables[1], line(Scenario.SERVER, 2, instances=1, client_batch=1))
+def test_with_up_to_twice_the_threads_a_clear_preference_is_carried(tables) -> None:
+    table.add(tables[1], line(Scenario.OFFLINE, with_cores(3, ANYWHERE), instances=3, client_batch=16))
+    table.add(tables[1], line(Scenario.SERVER, with_cores(3, ANYWHERE), instances=1, client_batch=1))
     offline = tuned(Scenario.OFFLINE, 6)
     assert (offline.server.instances, offline.server.threads, offline.client_batch) == (6, 1, 16)
     assert tuned(Scenario.SERVER, 6).server.threads == 6
-    assert offline.origin == "measured with 2 threads (ours.json), scaled to 6"
+    assert offline.origin == "shipped table, measured with 3 threads"
+    assert tuned(Scenario.OFFLINE, 7).origin == tuned(Scenario.OFFLINE, 2).origin == "rule"
 
 
-@pytest.mark.parametrize(("threads", "instances", "batch"), [(4, 4, 2), (6, 6, 2), (64, 8, 1)])
-def test_with_more_threads_every_instance_still_gets_its_part_of_a_query(
-    tables, threads: int, instances: int, batch: int
+@pytest.mark.parametrize(("lead", "is_carried"), [(0.06, True), (0.05, False), (0.0, False)])
+def test_a_preference_within_the_noise_of_its_measurement_is_not_carried(
+    tables, lead: float, is_carried: bool
 ) -> None:
-    tuning.add(tables[1], line(Scenario.MULTI_STREAM, 2, instances=2, client_batch=4))
-    found = tuned(Scenario.MULTI_STREAM, threads)
-    assert (found.server.instances, found.client_batch) == (instances, batch)
+    table.add(tables[1], line(Scenario.SERVER, ANYWHERE, lead=lead, instances=1, client_batch=1))
+    assert tuned(Scenario.SERVER, 2).server.instances == 1
+    assert (tuned(Scenario.SERVER, 3).server.instances == 1) == is_carried
 
 
-@pytest.mark.parametrize(("threads", "is_kept"), [(6, True), (64, False)])
-def test_parts_that_suit_one_core_are_not_kept_where_an_instance_has_several(
-    tables, threads: int, is_kept: bool
+def test_two_percent_on_two_cores_do_not_make_one_instance_of_sixty_four_threads(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    parts = {RUN_BATCH: "2"}
-    tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=32, parameters=parts))
-    assert dict(tuned(Scenario.OFFLINE, 2).server.parameters) == parts
-    assert dict(tuned(Scenario.OFFLINE, threads).server.parameters) == (parts if is_kept else {})
+    monkeypatch.setattr(table, "SHIPPED_FILE", SHIPPED_FILE)
+    spec = MODELS["resnet50"]
 
-
-def test_what_this_machine_measured_counts_before_the_project_s_table(tables) -> None:
-    tuning.add(tables[1], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
-    tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=1, client_batch=8))
-    assert tuned(Scenario.OFFLINE, 2).client_batch == 8
-    assert tuned(Scenario.OFFLINE, 2, max_batchsize=4).client_batch == 4
-
-
-def test_a_saved_model_is_served_as_the_frozen_graph_unless_measured_itself(tables) -> None:
-    def found() -> Tuning:
-        variant = SPEC.variants[Platform.TENSORFLOW_SAVEDMODEL]
+    def found(cores: int) -> Tuning:
         return tune(
-            SPEC,
-            variant,
-            Scenario.OFFLINE,
-            threads=2,
-            samples_per_query=8,
+            spec,
+            spec.variants[Platform.ONNXRUNTIME],
+            Scenario.SERVER,
+            server=with_cores(cores),
+            samples_per_query=1,
             max_batchsize=None,
             device="auto",
         )
 
-    graph = Measured("mobilenet", "tensorflow", Scenario.OFFLINE, 2, Choice(2, 16), "1 ms")
-    tuning.add(tables[0], graph)
-    assert (found().client_batch, found().origin) == (16, "measured on tensorflow with 2 threads (own.json)")
-    tuning.add(tables[1], dataclasses.replace(graph, platform="tensorflow-savedmodel", choice=Choice(2, 8)))
-    assert (found().client_batch, found().origin) == (8, "measured with 2 threads (ours.json)")
+    assert (found(2).server.instances, found(2).origin) == (1, "shipped table")
+    for cores in (4, 64):
+        assert (found(cores).server.instances, found(cores).origin) == (min(cores, 8), "rule")
 
 
-def test_a_new_measurement_replaces_the_old_one(tables) -> None:
-    tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=2, client_batch=16))
-    tuning.add(tables[0], line(Scenario.OFFLINE, 2, instances=1, client_batch=8))
-    assert [entry["choice"]["instances"] for entry in json.loads(tables[0].read_text())] == [1]
+@pytest.mark.parametrize(("threads", "instances", "batch"), [(3, 3, 3), (4, 4, 2)])
+def test_with_more_threads_every_instance_still_gets_its_part_of_a_query(
+    tables, threads: int, instances: int, batch: int
+) -> None:
+    table.add(tables[1], line(Scenario.MULTI_STREAM, ANYWHERE, instances=2, client_batch=4))
+    found = tuned(Scenario.MULTI_STREAM, threads)
+    assert (found.server.instances, found.client_batch) == (instances, batch)
+
+
+@pytest.mark.parametrize(("threads", "is_kept"), [(12, True), (16, False)])
+def test_parts_that_suit_one_core_are_not_kept_where_an_instance_has_several(
+    tables, threads: int, is_kept: bool
+) -> None:
+    parts, eight = {RUN_BATCH: "2"}, with_cores(8, ANYWHERE)
+    table.add(tables[1], line(Scenario.OFFLINE, eight, instances=8, client_batch=32, parameters=parts))
+    assert dict(tuned(Scenario.OFFLINE, 8).server.parameters) == parts
+    assert dict(tuned(Scenario.OFFLINE, threads).server.parameters) == (parts if is_kept else {})
+
+
+def test_what_the_user_measured_counts_before_the_shipped_table(tables) -> None:
+    table.add(tables[1], line(Scenario.OFFLINE, ANYWHERE, instances=2, client_batch=16))
+    table.add(tables[0], line(Scenario.OFFLINE, HERE, instances=1, client_batch=8))
+    assert tuned(Scenario.OFFLINE, 2).client_batch == 8
+    assert tuned(Scenario.OFFLINE, 2).origin == "your tuning of 2026-11-27"
+    assert tuned(Scenario.OFFLINE, 4).origin == "your tuning of 2026-11-27, measured with 2 threads"
+    assert tuned(Scenario.OFFLINE, 2, max_batchsize=4).client_batch == 4
+
+
+GPUS = Fingerprint(THIS_MACHINE, gpus="2 of 80 GiB", cpu="a processor", cores=0, triton="2.55")
+REMOTE = Fingerprint("triton.lab:8001", gpus="", cpu="", cores=0, triton="2.55")
+
+
+@pytest.mark.parametrize("server", [HERE, GPUS, REMOTE])
+def test_what_was_measured_of_a_server_is_read_for_that_one_alone(tables, server: Fingerprint) -> None:
+    table.add(tables[0], line(Scenario.OFFLINE, server, instances=4, client_batch=64))
+    assert tuned(Scenario.OFFLINE, server).client_batch == 64
+    others = {HERE, GPUS, REMOTE, dataclasses.replace(server, triton="2.60")} - {server}
+    others |= {dataclasses.replace(server, where="triton2.lab:8001"), dataclasses.replace(server, gpus="1")}
+    assert {tuned(Scenario.OFFLINE, other).origin for other in others} == {"rule"}
+
+
+def test_the_shipped_table_is_not_for_gpus_even_where_their_machine_s_cores_are_known(tables) -> None:
+    table.add(tables[1], line(Scenario.OFFLINE, ANYWHERE, instances=2, client_batch=16))
+    assert tuned(Scenario.OFFLINE, with_cores(2, GPUS)).origin == "rule"
+
+
+def test_a_saved_model_is_served_as_the_frozen_graph_unless_measured_itself(tables) -> None:
+    def found() -> Tuning:
+        return tuned(Scenario.OFFLINE, HERE, variant=SPEC.variants[Platform.TENSORFLOW_SAVEDMODEL])
+
+    graph = dataclasses.replace(
+        line(Scenario.OFFLINE, HERE, instances=2, client_batch=16), platform="tensorflow"
+    )
+    table.add(tables[0], graph)
+    assert found().client_batch == 16
+    assert found().origin == "your tuning of 2026-11-27, measured on tensorflow"
+    table.add(
+        tables[1],
+        dataclasses.replace(
+            graph, platform="tensorflow-savedmodel", server=ANYWHERE, choice=Choice(2, client_batch=8)
+        ),
+    )
+    assert (found().client_batch, found().origin) == (8, "shipped table")
+
+
+def test_a_new_measurement_replaces_the_old_one_of_the_same_server(tables) -> None:
+    table.add(tables[0], line(Scenario.OFFLINE, HERE, instances=2, client_batch=16))
+    table.add(tables[0], line(Scenario.OFFLINE, REMOTE, instances=4, client_batch=64))
+    table.add(tables[0], line(Scenario.OFFLINE, HERE, instances=1, client_batch=8))
+    assert [entry["choice"]["instances"] for entry in json.loads(tables[0].read_text())] == [1, 4]
 
 
 @pytest.mark.parametrize("text", ["[", '[{"model": "mobilenet"}]', '{"model": 1}', "[3]"])
@@ -156,7 +232,7 @@ def test_a_damaged_table_is_named(tables, text: str) -> None:
         tuned(Scenario.OFFLINE, 2)
 
 
-def test_the_project_s_own_table_is_of_models_and_platforms_that_exist() -> None:
-    for measured in tuning.read(Path(tuning.__file__).with_name("measured_tuning.json")):
+def test_the_shipped_table_is_of_models_and_platforms_that_exist() -> None:
+    for measured in table.read(SHIPPED_FILE):
         assert measured.platform in MODELS[measured.model].variants
         assert measured.scenario in list(Scenario)

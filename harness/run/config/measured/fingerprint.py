@@ -1,0 +1,87 @@
+"""What a server is, as far as that decides with which settings it is fastest, and as far as it tells."""
+
+import contextlib
+import functools
+import http.client
+import re
+from dataclasses import dataclass
+
+from harness.errors import ServerError
+from harness.machine import environment
+from harness.server.flags import EMBEDDED, parse_version
+from harness.triton.client import TritonClient, is_on_this_host
+
+THIS_MACHINE = "this machine"
+
+_GPU_MEMORY = re.compile(r"^nv_gpu_memory_total_bytes\{.*\} (\S+)$", re.MULTILINE)
+_METRICS_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Two servers of which all is equal are taken for one, tuned once. Empty: not known, or there is none."""
+
+    where: str
+    """Whose cores and memory it has: `THIS_MACHINE`, or its address as it was given."""
+    gpus: str
+    """How many it computes with, and how large."""
+    cpu: str
+    """The processor's name."""
+    cores: int
+    """CPU threads that it may use; 0 where they are not ours to count."""
+    triton: str
+    """Its version, such as 2.51."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a server says of itself."""
+
+    triton: str = ""
+    gpus: str = ""
+
+
+def fingerprint(url: str | None, device: str, cores: int, *, is_cpu_only: bool) -> Fingerprint:
+    """Ask a server.
+
+    Args:
+        url: host:port of its gRPC; None for one of our own that does not run yet.
+        device: that it was asked to use: auto, cpu or gpu.
+        cores: CPU threads that it may use; 0 where they are not ours to count.
+        is_cpu_only: whether the model's framework has no use for GPUs.
+    """
+    told = _told_by(url) if url else _Told(f"{EMBEDDED[0]}.{EMBEDDED[1]}")
+    is_here = url is None or is_on_this_host(url)
+    gpus = "" if is_cpu_only or device == "cpu" else told.gpus
+    if device == "gpu" and not gpus:
+        gpus = "not told"
+    cpu = environment.cpu_name() if is_here else ""
+    return Fingerprint(THIS_MACHINE if is_here or not url else url, gpus, cpu, cores, told.triton)
+
+
+@functools.cache
+def _told_by(url: str) -> _Told:
+    """Asked once; nothing where it does not answer."""
+    with contextlib.suppress(ServerError, ValueError), TritonClient(url) as client:
+        major, minor = parse_version(str(client.check_is_triton().get("version", "")))
+        return _Told(f"{major}.{minor}", gpus_in(_metrics(url)))
+    return _Told()
+
+
+def _metrics(url: str) -> str:
+    """The metrics of the server, which are on the port after gRPC's unless it was told otherwise."""
+    host, _, port = url.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port) + 1, timeout=_METRICS_TIMEOUT_S)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):  # nothing there, or something that is no web server
+        return ""
+    finally:
+        connection.close()
+
+
+def gpus_in(metrics: str) -> str:
+    """How many GPUs a server's metrics list, and how large they are: names are not among them."""
+    sizes = sorted(f"{float(size) / 2**30:.0f} GiB" for size in _GPU_MEMORY.findall(metrics))
+    return f"{len(sizes)} of {', '.join(dict.fromkeys(sizes))}" if sizes else ""
