@@ -15,14 +15,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from google.protobuf import json_format
-from tritonclient.grpc import InferenceServerClient, InferenceServerException
+from tritonclient.grpc import InferenceServerClient, InferenceServerClientPlugin, InferenceServerException
 
 from harness.errors import ServerError
+from harness.triton import tls
+from harness.triton.address import Address
 from harness.triton.channels import blocking_channel
-from harness.triton.grpc_channel import CHANNEL_OPTIONS
+from harness.triton.grpc_channel import CHANNEL_OPTIONS, credentials
 from harness.triton.http2 import Message
 from harness.triton.messages import streamed_response
-from harness.triton.rpc import Rpc
 from harness.triton.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
@@ -33,36 +34,57 @@ _STATISTICS_READINGS = 20
 _STATISTICS_REST_S = 0.03
 
 
+class _Metadata(InferenceServerClientPlugin):  # type: ignore[misc]
+    """Adds our headers to every call."""
+
+    def __init__(self, server: Address) -> None:
+        self._headers = dict(server.metadata())
+
+    def __call__(self, request: Any) -> None:
+        request.headers = self._headers
+
+
 @functools.cache
-def is_on_this_host(url: str) -> bool:
-    """Whether the server at a gRPC address runs on this machine; found out once.
+def is_on_this_host(server: Address) -> bool:
+    """Whether a server runs on this machine; found out once.
 
     It does on the loopback address, and wherever it can map our memory: a container that shares its IPC
     namespace with us has an address of its own.
     """
-    if url.rsplit(":", 1)[0] in ("localhost", "127.0.0.1", "[::1]"):
+    if server.path or server.host_and_port[0] in ("localhost", "127.0.0.1", "[::1]"):
         return True
     try:
         # No other machine has a segment of this name.
         segment = Segment(f"mlperf-probe-{uuid.uuid4().hex}", mmap.PAGESIZE)
-        with contextlib.closing(segment), segment.named(), TritonClient(url) as client:
+        with contextlib.closing(segment), segment.named(), TritonClient(server) as client:
             refusal = client.refusal_of_shared_memory(segment.name, segment.size)
             client.unregister_shared_memory(segment.name)
     except ServerError as error:
         logger.debug("%s", error)
         return False
-    logger.debug("%s: %s", url, refusal or "on this machine")
+    logger.debug("%s: %s", server.url, refusal or "on this machine")
     return not refusal
 
 
 class TritonClient:
-    """One server, by its gRPC address."""
+    """One server."""
 
-    def __init__(self, url: str, rpc: Rpc = Rpc.OWN) -> None:
-        """`rpc`: who carries the inferences."""
-        self.url = url
-        self._control = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
-        self._channel = blocking_channel(rpc, url)
+    def __init__(self, server: Address | str) -> None:
+        """Connect with the first call.
+
+        Args:
+            server: a text is a plain host:port.
+
+        Raises:
+            ConfigError: a header's value or a file for TLS cannot be read.
+        """
+        self.server = Address(server) if isinstance(server, str) else server
+        self.url = self.server.url
+        self._control = InferenceServerClient(
+            self.server.target, creds=credentials(self.server), channel_args=CHANNEL_OPTIONS
+        )
+        self._control.register_plugin(_Metadata(self.server))
+        self._channel = blocking_channel(self.server)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +120,7 @@ class TritonClient:
             is_live = self._control.is_server_live(client_timeout=_CONTROL_TIMEOUT_S)
         except InferenceServerException as error:
             raise ServerError(
-                f"no Triton answers at {self.url} ({_reason(error)}); "
+                f"no Triton answers at {self.url} ({self._trouble() or _reason(error)}); "
                 "start one with ./run.sh tritonserver-up, or check --url (the gRPC port, 8001 by default)"
             ) from error
         if metadata.get("name") != "triton":
@@ -106,6 +128,9 @@ class TritonClient:
         if not is_live:
             raise ServerError(f"Triton at {self.url} is up but not ready; see its log")
         return dict(metadata)
+
+    def _trouble(self) -> str:
+        return tls.trouble(self.server) if self.server.is_encrypted else ""
 
     @contextlib.contextmanager
     def _asking(self, failure: str) -> Generator[None, None, None]:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given["dataset"] = SYNTHETIC
         is_one = given["model"] and given["platform"]
         configs = [resolve(given)] if is_one else sweep(given)
-        with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
+        with runner.servers(configs[0]) as (servers, are_own), TritonClient(servers[0]) as client:
             for config in configs:
                 prepared = prepare(config)
                 with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):

@@ -48,6 +48,14 @@ def parser() -> argparse.ArgumentParser:
                 group.add_argument(
                     *option.flags, dest=option.name, nargs="?", const="", metavar="X", help=option.help
                 )
+            elif option.kind == Kind.REPEATED:
+                group.add_argument(
+                    *option.flags,
+                    dest=option.name,
+                    action="append",
+                    metavar=option.metavar,
+                    help=option.help,
+                )
             else:
                 group.add_argument(*option.flags, dest=option.name, metavar=option.metavar, help=option.help)
     return result

@@ -53,6 +53,8 @@ def _text(path: Path, key: str, kind: Kind, value: Any) -> Any:
         return ",".join(map(str, value))
     if kind == Kind.LIST and (is_number or isinstance(value, str)):
         return str(value)
+    if kind == Kind.REPEATED and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return value
     if kind == Kind.WORD and isinstance(value, str):
         return value
     if kind in (Kind.PATH, Kind.FILE_OR_WORD) and isinstance(value, str):

@@ -18,6 +18,7 @@ from harness.run.mlperf.user_conf import (
     TARGET_LATENCY,
     TARGET_QPS,
 )
+from harness.triton.address import Address
 from harness.triton.client import is_on_this_host
 
 USER_CONF = "--user_conf"
@@ -133,18 +134,18 @@ class ScenarioPlan:
             target_qps=rate.value if rate else 1.0,
         )
 
-    def tuning(self, variant: Variant, urls: Sequence[str]) -> Tuning:
+    def tuning(self, variant: Variant, servers: Sequence[Address]) -> Tuning:
         """The settings of server and client.
 
         Args:
             variant: the model as it is served.
-            urls: of the servers; none for one of our own.
+            servers: none for one of our own.
 
         Raises:
             ConfigError: this machine's table of measured settings is damaged.
         """
-        asked, local = self.config.server, sum(map(is_on_this_host, urls))
-        are_local = local == len(urls) and asked.device != "gpu"
+        asked, local = self.config.server, sum(map(is_on_this_host, servers))
+        are_local = local == len(servers) and asked.device != "gpu"
         # Servers on this machine share its cores.
         own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
         tuning = tune(
@@ -165,7 +166,7 @@ class ScenarioPlan:
         yield from self._changed_rules()
         if config.request.mode == RunMode.FIND_PEAK:
             yield "a search for the peak rate"
-        if not all(map(is_on_this_host, config.server.urls)):
+        if not all(map(is_on_this_host, config.server.servers)):
             yield "a server on another machine, as in MLPerf's Network division, whose rules are others"
         if not rule.scenario_in_round:
             yield f"round {rule.round} had another MultiStream, or none"

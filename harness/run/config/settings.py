@@ -19,6 +19,7 @@ from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.triton.address import Header
 
 _IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
 """Options whose effect is the value of another one."""
@@ -144,6 +145,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value] or None
+    if isinstance(value, Header):
+        return str(value)
     return None if value == "" else value
 
 
@@ -183,7 +186,7 @@ def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
     """
     variant = get_variant(config.spec, config.platform)
     for test in scenarios_of(config):
-        yield test.scenario, of_test(test, test.tuning(variant, config.server.urls))
+        yield test.scenario, of_test(test, test.tuning(variant, config.server.servers))
 
 
 def _setting_line(setting: Setting) -> str:

@@ -21,7 +21,7 @@ from harness.errors import ConfigError, InferenceError
 from harness.machine import files
 from harness.machine.from_json import loads
 from harness.run.mlperf.plan import Plan
-from harness.triton.rpc import Rpc
+from harness.triton.address import Address
 from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,7 @@ _EVERY_S = 0.5
 class Job:
     """All that one test needs, passed as a file."""
 
-    urls: tuple[str, ...]
-    """gRPC addresses of the servers."""
+    servers: tuple[Address, ...]
     processes: int
     """Client processes; 1: this one."""
     entry: str
@@ -60,8 +59,6 @@ class Job:
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
-    rpc: Rpc = Rpc.OWN
-    """Who carries the requests."""
 
 
 @dataclass
