@@ -147,6 +147,7 @@ def _run_scenario(
     server = Server(
         version=versions[0],
         urls=tuple(client.url for client in clients),
+        rpc=clients[0].server.rpc,
         config=live[0],
         is_config_ours=all(are_ours),
         client_processes=config.server.client_processes,

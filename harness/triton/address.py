@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from harness.errors import ConfigError
 from harness.machine import paths
 from harness.triton.rpc import Rpc
 
-ENCRYPTED = "grpcs://"
+_ENCRYPTED = "grpcs://"
 _UNIX, _DNS = "unix:", "dns:///"
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _NOT_OURS_TO_SET = re.compile(r"grpc-.*|.*-bin|te|content-type|host|connection|user-agent")
@@ -27,10 +28,15 @@ class Tls:
     """Paths of files in PEM; empty for none."""
 
     ca: str = ""
-    """Authorities to trust, instead of those that gRPC brings."""
+    """Authorities to trust instead of this machine's."""
     cert: str = ""
     """Of the client, with its chain, and the key that belongs to it."""
     key: str = ""
+
+    @property
+    def authorities(self) -> str:
+        """The authorities to trust; empty for gRPC's own list, on a machine that has none."""
+        return self.ca or ssl.get_default_verify_paths().cafile or ""
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,13 @@ class Header:
 
     @classmethod
     def kept(cls, name: str, value: str) -> Self:
-        """Put a value where it can be found: into our own environment, which other users cannot read."""
+        """Put a value where it can be found: into our own environment, which other users cannot read.
+
+        Raises:
+            ConfigError: no header can have it.
+        """
         header = cls(name, "", f"{_KEPT}{name}")
-        os.environ[header.source[1:]] = value
+        os.environ[header.source[1:]] = header.checked(value)
         return header
 
     def value(self) -> str:
@@ -89,10 +99,17 @@ class Header:
             raise ConfigError(f"--header {self.name}: cannot read {where}: {reason}") from error
         if found is None:
             raise ConfigError(f"--header {self.name}: ${where} is not set")
-        found = self.prefix + found.strip()
-        if not _VALUE.fullmatch(found):
+        return self.checked(self.prefix + found.strip())
+
+    def checked(self, value: str) -> str:
+        """The same value.
+
+        Raises:
+            ConfigError: no header can have it.
+        """
+        if not _VALUE.fullmatch(value):
             raise ConfigError(f"--header {self.name}: its value is empty, or not one line of ASCII")
-        return found
+        return value
 
     def __str__(self) -> str:
         return f"{self.name}: {'(hidden)' if self.source.startswith(_KEPT) else self.prefix + self.source}"
@@ -113,6 +130,15 @@ def parse_headers(texts: Sequence[str]) -> tuple[Header, ...]:
     return found
 
 
+def beside(text: str, folder: Path) -> str:
+    """A header of a configuration file: its @FILE is relative to `folder`."""
+    name, _, value = text.partition(":")
+    found = _REFERENCE.fullmatch(value.strip())
+    if not found or found[2].startswith("$"):
+        return text
+    return f"{name}: {found[1]}@{paths.absolute(found[2][1:], folder)}"
+
+
 def without_secrets(words: Sequence[str]) -> list[str]:
     """A command line, with every header as it may be shown.
 
@@ -126,6 +152,13 @@ def without_secrets(words: Sequence[str]) -> list[str]:
         elif word.startswith("--header="):
             found[number] = f"--header={Header.parse(word.partition('=')[2])}"
     return found
+
+
+def with_hint(status: str, details: str) -> str:
+    """What a server said, by the name of gRPC's status, and the option that helps if it wants a header."""
+    # That is what Triton's restricted protocols say, and their status is UNAVAILABLE.
+    wants_header = "expecting header" in details or status in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+    return f"{details}; see --header" if wants_header else details
 
 
 @dataclass(frozen=True)
@@ -142,12 +175,12 @@ class Address:
     @property
     def is_encrypted(self) -> bool:
         """Whether the server is asked over TLS."""
-        return self.url.startswith(ENCRYPTED)
+        return self.url.startswith(_ENCRYPTED)
 
     @property
     def target(self) -> str:
         """What gRPC's library connects to."""
-        return self.url.removeprefix(ENCRYPTED)
+        return self.url.removeprefix(_ENCRYPTED)
 
     @property
     def path(self) -> str:

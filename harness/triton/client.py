@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient, InferenceServerClientPlugin
 
 from harness.errors import ServerError
 from harness.triton import tls
-from harness.triton.address import Address
+from harness.triton.address import Address, with_hint
 from harness.triton.channels import blocking_channel
 from harness.triton.grpc_channel import CHANNEL_OPTIONS, credentials
 from harness.triton.http2 import Message
@@ -112,25 +112,25 @@ class TritonClient:
         """Metadata of a server that is up, live and a Triton.
 
         Raises:
-            ServerError: nothing answers there, something else does, or it is not live.
+            ServerError: nothing answers there, something else does, it is not live, or TLS fails.
         """
+        if self.server.is_encrypted:
+            tls.check_trust(self.server)
         try:
             metadata = self._control.get_server_metadata(as_json=True, client_timeout=_CONTROL_TIMEOUT_S)
             # Not `is_server_ready`: one broken model, even another than ours, makes a server not ready.
             is_live = self._control.is_server_live(client_timeout=_CONTROL_TIMEOUT_S)
         except InferenceServerException as error:
             raise ServerError(
-                f"no Triton answers at {self.url} ({self._trouble() or _reason(error)}); "
-                "start one with ./run.sh tritonserver-up, or check --url (the gRPC port, 8001 by default)"
+                f"no Triton answers at {self.url} ({_reason(error)}); "
+                "start one with ./run.sh tritonserver-up, or check --url (the gRPC port, 8001 by default; "
+                "grpcs:// for TLS)"
             ) from error
         if metadata.get("name") != "triton":
             raise ServerError(f"{self.url} is {metadata.get('name')!r}, not a Triton Inference Server")
         if not is_live:
             raise ServerError(f"Triton at {self.url} is up but not ready; see its log")
         return dict(metadata)
-
-    def _trouble(self) -> str:
-        return tls.trouble(self.server) if self.server.is_encrypted else ""
 
     @contextlib.contextmanager
     def _asking(self, failure: str) -> Generator[None, None, None]:
@@ -223,4 +223,5 @@ class TritonClient:
 def _reason(error: InferenceServerException) -> str:
     """The first line of what the server (or gRPC) said."""
     text = str(error.message() or error)
-    return text.strip().splitlines()[0][:400] if text.strip() else type(error).__name__
+    line = text.strip().splitlines()[0][:400] if text.strip() else type(error).__name__
+    return with_hint(str(error.status()).removeprefix("StatusCode."), line)

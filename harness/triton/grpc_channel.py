@@ -44,7 +44,7 @@ def credentials(server: Address) -> grpc.ChannelCredentials | None:
     """
     if not server.is_encrypted:
         return None
-    files = (server.tls.ca, server.tls.key, server.tls.cert)
+    files = (server.tls.authorities, server.tls.key, server.tls.cert)
     try:
         return grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
     except OSError as error:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import hpack
 
 from harness.errors import InferenceError, RequestFailed
+from harness.triton.address import with_hint
 
 Buffer = bytes | memoryview
 Message = bytes
@@ -135,7 +136,7 @@ class NotProcessed(InferenceError):
 
 def failed(status: Status, details: str) -> RequestFailed:
     """The error that a call ended with."""
-    return RequestFailed(f"{status.name}: {details}", is_fatal=status in _FATAL)
+    return RequestFailed(f"{status.name}: {with_hint(status.name, details)}", is_fatal=status in _FATAL)
 
 
 class _Inbox:

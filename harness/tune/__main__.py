@@ -13,6 +13,8 @@ from harness.machine.command import OneLineParser
 from harness.machine.environment import cpu_count
 from harness.run import runner
 from harness.run.config import tuning
+from harness.run.config.command_line import add_option
+from harness.run.config.options import OPTIONS
 from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
@@ -35,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--table", metavar="FILE", help=f"another table than {tuning.OWN_FILE}, which runs read"
     )
+    for name in ("url", "rpc", "tls_ca", "tls_cert", "tls_key", "header"):
+        add_option(result, OPTIONS[name])
     return result
 
 

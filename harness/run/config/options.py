@@ -27,7 +27,7 @@ class Kind(StrEnum):
     WORD = "a text"
     NUMBER = "a number"
     LIST = "a text, a number, or a list of them"
-    REPEATED = "a list of texts"
+    REPEATED = "a text, or a list of them"
     PATH = "a path"
     FILE_OR_WORD = "a name or a path"
     REFUSED = "refused"
@@ -223,7 +223,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             ),
             Option(
                 "tls_ca",
-                "grpcs://: certificates of the authorities to trust, in PEM (default: gRPC's own list)",
+                "grpcs://: certificates of the authorities to trust, in PEM (default: this machine's)",
                 Kind.PATH,
                 "FILE",
             ),

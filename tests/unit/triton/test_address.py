@@ -40,7 +40,9 @@ def test_a_headers_value_is_sent_and_never_shown(text: str, sent: str, shown: st
         assert sent.removeprefix("Bearer ") not in written
 
 
-@pytest.mark.parametrize("text", ["secret", "two words: secret", ": secret", "a: secré", "a: se\ncret"])
+@pytest.mark.parametrize(
+    "text", ["secret", "two words: secret", ": secret", "a: secré", "a: se\ncret", "a: se\0cret"]
+)
 def test_what_is_no_header_is_refused_without_repeating_it(text: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         parse_headers([text])

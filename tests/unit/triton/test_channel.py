@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,11 +21,12 @@ import hyperframe.frame
 import pytest
 
 from harness.errors import InferenceError, RequestFailed
-from harness.triton.address import Address, Header
+from harness.triton.address import Address, Header, Tls
 from harness.triton.channel import BlockingChannel
 from harness.triton.channels import AnyChannel, blocking_channel, open_channel
 from harness.triton.http2 import message_prefix
 from harness.triton.rpc import Rpc
+from tests.certificates import make_authority, make_certificate
 
 SERVICE = "/inference.GRPCInferenceService/"
 ANY_SIZE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -139,6 +141,33 @@ def test_headers_go_with_every_call(way: Any, rpc: Rpc, monkeypatch: pytest.Monk
     with server() as (url, _):
         assert asking.ask(url, *[b"name key"] * 4) == [b"my secret"] * 4
         assert way(rpc).ask(url, b"name key") == [b"None"]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    make_authority(folder, "ca")
+    make_certificate(folder, "server", "ca")
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["grpcs://localhost", "unix:", "dns:///localhost"])
+def test_over_tls_a_socket_of_this_machine_and_a_name(
+    way: Any, scheme: str, certificates: Path, tmp_path: Path
+) -> None:
+    running = grpc.server(ThreadPoolExecutor(8), (Handler(),), options=ANY_SIZE)
+    if scheme == "unix:":
+        url = f"unix:{tmp_path}/socket"
+        running.add_insecure_port(url)
+    elif scheme.startswith("dns:"):
+        url = f"{scheme}:{running.add_insecure_port('localhost:0')}"
+    else:
+        pair = [(certificates / f"server.{kind}").read_bytes() for kind in ("key", "pem")]
+        url = f"{scheme}:{running.add_secure_port('localhost:0', grpc.ssl_server_credentials([pair]))}"
+    running.start()
+    bodies = [b"a", bytes(100_000), b"refuse", b"c"]
+    assert way(Rpc.GRPC, tls=Tls(f"{certificates}/ca.pem")).ask(url, *bodies) == bodies
+    running.stop(0).wait()
 
 
 def test_many_at_once(client: Any) -> None:
