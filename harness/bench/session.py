@@ -102,7 +102,7 @@ class Session:
     def tuning(self, scenario: Scenario) -> Tuning:
         """What the harness would choose."""
         test = ScenarioPlan(self._prepared.config, scenario)
-        return test.tuning(self._prepared.manifest.variant, [self._client.url])
+        return test.tuning(self._prepared.manifest.variant, [self._client.server])
 
     def ours(
         self,
@@ -134,7 +134,8 @@ class Session:
         plan = dataclasses.replace(plan, min_query_count=1)
         log_dir = self._log_dir("ours" if rpc == Rpc.OWN else rpc, scenario)
         clients = [self._client]
-        job = runner.job_of(prepared, clients, plan, tuning, log_dir, self._precision, rpc)
+        job = runner.job_of(prepared, clients, plan, tuning, log_dir, self._precision)
+        job = dataclasses.replace(job, servers=(dataclasses.replace(self._client.server, rpc=rpc),))
         outcome = runner.run_test(job, clients)
         if outcome.error or outcome.failures.requests:
             raise InferenceError(

@@ -10,7 +10,10 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.results.recorded_run import RecordedRun
 
 _NO_SETTING = frozenset(
-    ("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls")
+    (
+        *("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls"),
+        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
+    )
 )
 """Of results.json's args: shown elsewhere, or without influence on a figure."""
 MISSING = "-"
@@ -61,6 +64,7 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
             "config": server.config,
             "client_processes": server.client_processes,
             "servers": len(server.urls),
+            "rpc": server.rpc,
             "transport": result.test.transport,
         },
         "versions": {

@@ -6,8 +6,10 @@ from typing import Any
 
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Setting
+from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
+_RPC = {Rpc.OWN: "the harness's own", Rpc.GRPC: "gRPC's library"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         *machine,
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
         ("Transport", result.test.transport or "-"),
+        ("Client's gRPC", _RPC[server.rpc] if server.rpc else "-"),
         ("Precision", result.precision or "the file's own"),
         ("Weights", run.export.weights or "-"),
         ("Exported file", f"SHA-256 {(run.export.graph_sha256 or '-')[:16]}"),

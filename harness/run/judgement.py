@@ -35,6 +35,7 @@ from harness.run.results.result import (
 )
 from harness.run.truth import DATA_SET, Truths
 from harness.run.worker.job import Outcome
+from harness.triton.address import without_secrets
 
 _BOX_AGREEMENT_TOLERANCE = 0.01
 """mAP of a served model against its source framework is 1.0 but for rounding (see `answers.agreement`)."""
@@ -108,7 +109,7 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         environment=environment.describe(),
         settings=_settings(prepared, test, ended),
         args=config.to_json(),
-        cmdline=shlex.join(sys.argv),
+        cmdline=shlex.join(without_secrets(sys.argv)),
         time=int(time.time()),
         precision=ended.precision,
     )

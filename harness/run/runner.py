@@ -34,8 +34,8 @@ from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
 from harness.server import lifecycle
+from harness.triton.address import Address
 from harness.triton.client import TritonClient, is_on_this_host
-from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ def run(config: RunConfig) -> Iterator[Result]:
     """
     files.check_writable(config.output.output)
     prepared = prepare(config)
-    with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(TritonClient(url)) for url in urls]
+    with servers(config) as (addresses, are_own), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(TritonClient(address)) for address in addresses]
         for client in clients:
             client.check_is_triton()
             if not are_own:
@@ -74,10 +74,11 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
         HarnessError: no server.
     """
     files.check_writable(configs[0].output.output)
-    with servers(configs[0]) as (urls, _):
+    with servers(configs[0]) as (addresses, _):
+        urls, headers = tuple(address.url for address in addresses), addresses[0].headers
         for config in configs:
             try:
-                server = dataclasses.replace(config.server, urls=urls)
+                server = dataclasses.replace(config.server, urls=urls, headers=headers)
                 yield from run(dataclasses.replace(config, server=server))
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
@@ -92,16 +93,16 @@ def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Itera
 
 
 @contextlib.contextmanager
-def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
+def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
     """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
     running = None if config.server.urls else lifecycle.running()
     if running and running.repository != paths.MODEL_REPOSITORY:
         logger.info("the running server serves %s: starting another one", running.repository)
         running = None
     if config.server.urls or running:
-        urls = config.server.urls or ((running.grpc_url,) if running else ())
-        logger.info("using the server at %s", ", ".join(urls))
-        yield urls, False
+        addresses = config.server.servers or ((config.server.address(running.grpc_url),) if running else ())
+        logger.info("using the server at %s", ", ".join(address.url for address in addresses))
+        yield addresses, False
         return
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
@@ -114,7 +115,7 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[str, ...], bool]]:
         shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
-        yield (info.grpc_url,), True
+        yield (config.server.address(info.grpc_url),), True
 
 
 def _run_scenario(
@@ -123,7 +124,7 @@ def _run_scenario(
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
     clients = [loader.client for loader in loaders]
-    scenario, tuning = test.scenario, test.tuning(variant, [client.url for client in clients])
+    scenario, tuning = test.scenario, test.tuning(variant, [client.server for client in clients])
     versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     settings = to_json(model_config(entry, variant, tuning.server))
@@ -147,9 +148,10 @@ def _run_scenario(
     server = Server(
         version=versions[0],
         urls=tuple(client.url for client in clients),
+        rpc=clients[0].server.rpc,
         config=live[0],
         is_config_ours=all(are_ours),
-        is_on_this_machine=all(is_on_this_host(client.url) for client in clients),
+        is_on_this_machine=all(is_on_this_host(client.server) for client in clients),
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
     )
@@ -212,12 +214,11 @@ def job_of(
     tuning: Tuning,
     log_dir: Path,
     precision: str | None = None,
-    rpc: Rpc = Rpc.OWN,
 ) -> Job:
     """All that the worker must know of one test; `precision` as `serving.executed_precision` gives it."""
     config = prepared.config
     return Job(
-        urls=tuple(client.url for client in clients),
+        servers=tuple(client.server for client in clients),
         processes=config.server.client_processes,
         entry=prepared.manifest.entry,
         entry_dir=str(prepared.entry_dir),
@@ -233,7 +234,6 @@ def job_of(
         plan=plan,
         has_hint=ScenarioPlan(config, plan.scenario).rate is not None,
         precision=precision,
-        rpc=rpc,
     )
 
 

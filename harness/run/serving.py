@@ -28,10 +28,11 @@ def borrowed(client: TritonClient, entry: str) -> Iterator[None]:
     On this machine another run waits until this one is over: it would change what this one measures.
     """
     with contextlib.ExitStack() as stack:
-        if is_on_this_host(client.url):
+        if is_on_this_host(client.server):
             paths.STATE_DIR.mkdir(parents=True, exist_ok=True)
-            port = client.url.rsplit(":", 1)[1]
-            stack.enter_context(file_lock.hold(paths.STATE_DIR / f"measuring-port-{port}.lock"))
+            _, port = client.server.host_and_port
+            door = f"port-{port}" if port else f"socket-{client.server.path.replace('/', '-')}"
+            stack.enter_context(file_lock.hold(paths.STATE_DIR / f"measuring-{door}.lock"))
         was_ready = client.is_model_ready(entry)
         try:
             yield

@@ -8,6 +8,7 @@ import time
 from typing import Self
 
 from harness.errors import InferenceError
+from harness.triton.address import Address
 from harness.triton.http2 import (
     Buffer,
     Call,
@@ -86,10 +87,10 @@ class BlockingChannel:
     when the context was not cancelled" for every failed request, and now and then a segmentation fault next).
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, server: Address) -> None:
+        self._server, self._metadata = server, server.metadata()
         self._socket: socket.socket | None = None
-        self._connection = Connection(url, STREAM_INFER)
+        self._connection = self._new_connection()
         self._call: Call | None = None
         self._outcomes: list[bytes | InferenceError] = []
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
@@ -141,11 +142,14 @@ class BlockingChannel:
             self._call = None
         return outcomes[0]
 
+    def _new_connection(self) -> Connection:
+        return Connection(self._server.url, STREAM_INFER, self._metadata)
+
     def _connected(self, timeout_s: float) -> socket.socket:
         if self._socket is None or self._connection.is_closing:
             self.close()
-            self._socket = _connect(self._url)
-            self._connection = Connection(self._url, STREAM_INFER)
+            self._socket = _connect(self._server.url)
+            self._connection = self._new_connection()
             self._timeout_s = 0.0
         if timeout_s != self._timeout_s:
             # The kernel's own timeouts: Python's would cost every call another system call.
@@ -166,13 +170,13 @@ class BlockingChannel:
 class _Line:
     """A connection on an event loop."""
 
-    def __init__(self, connected: socket.socket, url: str) -> None:
+    def __init__(self, connected: socket.socket, server: Address) -> None:
         connected.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._socket = connected
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))
         self._is_flush_due = self._is_full = False
-        self.connection = Connection(url, INFER)
+        self.connection = Connection(server.url, INFER, server.metadata())
         self._loop.add_reader(connected, self._read)
 
     def call(self, request: Message, done: Done, began: float) -> None:
@@ -238,8 +242,8 @@ class _Line:
 class Channel:
     """One server, asked many things at once on the event loop that this was opened on."""
 
-    def __init__(self, url: str, timeout_s: float, line: _Line) -> None:
-        self._url, self._timeout_s, self._line = url, timeout_s, line
+    def __init__(self, server: Address, timeout_s: float, line: _Line) -> None:
+        self._server, self._timeout_s, self._line = server, timeout_s, line
         self._left: list[_Line] = []
         """Lines that the server closes: what it has seen of them is still being answered."""
         self._postponed: list[tuple[Message, Done, float]] = []
@@ -248,17 +252,17 @@ class Channel:
         self._expiry = self._loop.call_later(EXPIRY_INTERVAL_S, self._expire)
 
     @classmethod
-    async def open(cls, url: str, timeout_s: float) -> Self:
-        """Connect to host:port; requests fail that have no answer after `timeout_s`.
+    async def open(cls, server: Address, timeout_s: float) -> Self:
+        """Connect to a server; requests fail that have no answer after `timeout_s`.
 
         Raises:
             RequestFailed: nothing listens there.
         """
-        return cls(url, timeout_s, await cls._new_line(url))
+        return cls(server, timeout_s, await cls._new_line(server))
 
     @staticmethod
-    async def _new_line(url: str) -> _Line:
-        return _Line(await asyncio.to_thread(_connect, url), url)
+    async def _new_line(server: Address) -> _Line:
+        return _Line(await asyncio.to_thread(_connect, server.url), server)
 
     def infer(self, request: Message, done: Done) -> None:
         """Send a ModelInferRequest (see `messages`); `done` hears its outcome, later, on the event loop.
@@ -284,7 +288,7 @@ class Channel:
     async def _reconnect(self) -> None:
         failure: InferenceError | None = None
         try:
-            line = await self._new_line(self._url)
+            line = await self._new_line(self._server)
         except InferenceError as error:
             failure = error
         else:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from harness.triton.address import Address
 from harness.triton.channel import BlockingChannel, Channel
 from harness.triton.grpc_channel import GrpcBlockingChannel, GrpcChannel
 from harness.triton.http2 import Done, Message
@@ -36,16 +37,21 @@ class AnyBlockingChannel(Protocol):
         """Close the connection; the next request would open another."""
 
 
-async def open_channel(rpc: Rpc, url: str, timeout_s: float) -> AnyChannel:
-    """Connect to host:port; requests fail that have no answer after `timeout_s`.
+async def open_channel(server: Address, timeout_s: float) -> AnyChannel:
+    """Connect to a server; requests fail that have no answer after `timeout_s`.
 
     Raises:
         RequestFailed: nothing listens there.
+        ConfigError: a header's value or a file for TLS cannot be read.
     """
-    kind: type[Channel | GrpcChannel] = GrpcChannel if rpc == Rpc.GRPC else Channel
-    return await kind.open(url, timeout_s)
+    kind: type[Channel | GrpcChannel] = GrpcChannel if server.rpc == Rpc.GRPC else Channel
+    return await kind.open(server, timeout_s)
 
 
-def blocking_channel(rpc: Rpc, url: str) -> AnyBlockingChannel:
-    """For the server at host:port."""
-    return GrpcBlockingChannel(url) if rpc == Rpc.GRPC else BlockingChannel(url)
+def blocking_channel(server: Address) -> AnyBlockingChannel:
+    """A channel to a server.
+
+    Raises:
+        ConfigError: a header's value or a file for TLS cannot be read.
+    """
+    return GrpcBlockingChannel(server) if server.rpc == Rpc.GRPC else BlockingChannel(server)

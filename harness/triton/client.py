@@ -16,15 +16,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from google.protobuf import json_format
-from tritonclient.grpc import InferenceServerClient, InferenceServerException
+from tritonclient.grpc import InferenceServerClient, InferenceServerClientPlugin, InferenceServerException
 
 from harness.errors import ServerError
-from harness.triton import statistics
+from harness.triton import statistics, tls
+from harness.triton.address import Address, with_hint
 from harness.triton.channels import blocking_channel
-from harness.triton.grpc_channel import CHANNEL_OPTIONS
+from harness.triton.grpc_channel import CHANNEL_OPTIONS, credentials
 from harness.triton.http2 import Message
 from harness.triton.messages import streamed_response
-from harness.triton.rpc import Rpc
 from harness.triton.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
@@ -37,9 +37,19 @@ _COUNTING_S = 3.0
 """Far beyond the moment that it takes, however busy the machine: only what is never counted waits so long."""
 
 
+class _Metadata(InferenceServerClientPlugin):  # type: ignore[misc]
+    """Adds our headers to every call."""
+
+    def __init__(self, server: Address) -> None:
+        self._headers = dict(server.metadata())
+
+    def __call__(self, request: Any) -> None:
+        request.headers = self._headers
+
+
 @functools.cache
-def is_on_this_host(url: str) -> bool:
-    """Whether the server at a gRPC address runs on this machine; found out once.
+def is_on_this_host(server: Address) -> bool:
+    """Whether a server runs on this machine; found out once.
 
     It does if it can map our memory, whatever its address: a container that shares its IPC namespace with us
     has one of its own, while a tunnel, or a container's published port, is at the loopback's.
@@ -47,24 +57,35 @@ def is_on_this_host(url: str) -> bool:
     try:
         # No other machine has a segment of this name.
         segment = Segment(f"mlperf-probe-{uuid.uuid4().hex}", mmap.PAGESIZE)
-        with contextlib.closing(segment), segment.named(), TritonClient(url) as client:
+        with contextlib.closing(segment), segment.named(), TritonClient(server) as client:
             refusal = client.refusal_of_shared_memory(segment.name, segment.size)
             client.unregister_shared_memory(segment.name)
     except ServerError as error:
         logger.debug("%s", error)
         return False
-    logger.debug("%s: %s", url, refusal or "on this machine")
+    logger.debug("%s: %s", server.url, refusal or "on this machine")
     return not refusal
 
 
 class TritonClient:
-    """One server, by its gRPC address."""
+    """One server."""
 
-    def __init__(self, url: str, rpc: Rpc = Rpc.OWN) -> None:
-        """`rpc`: who carries the inferences."""
-        self.url = url
-        self._control = InferenceServerClient(url, channel_args=CHANNEL_OPTIONS)
-        self._channel = blocking_channel(rpc, url)
+    def __init__(self, server: Address | str) -> None:
+        """Connect with the first call.
+
+        Args:
+            server: a text is a plain host:port.
+
+        Raises:
+            ConfigError: a header's value or a file for TLS cannot be read.
+        """
+        self.server = Address(server) if isinstance(server, str) else server
+        self.url = self.server.url
+        self._control = InferenceServerClient(
+            self.server.target, creds=credentials(self.server), channel_args=CHANNEL_OPTIONS
+        )
+        self._control.register_plugin(_Metadata(self.server))
+        self._channel = blocking_channel(self.server)
 
     def __enter__(self) -> Self:
         return self
@@ -97,8 +118,10 @@ class TritonClient:
         """Metadata of a server that is up, live and a Triton.
 
         Raises:
-            ServerError: nothing answers there, something else does, or it is not live.
+            ServerError: nothing answers there, something else does, it is not live, or TLS fails.
         """
+        if self.server.is_encrypted:
+            tls.check_trust(self.server)
         try:
             metadata = self._control.get_server_metadata(as_json=True, client_timeout=_CONTROL_TIMEOUT_S)
             # Not `is_server_ready`: one broken model, even another than ours, makes a server not ready.
@@ -106,7 +129,8 @@ class TritonClient:
         except InferenceServerException as error:
             raise ServerError(
                 f"no Triton answers at {self.url} ({_reason(error)}); "
-                "start one with ./run.sh tritonserver-up, or check --url (the gRPC port, 8001 by default)"
+                "start one with ./run.sh tritonserver-up, or check --url (the gRPC port, 8001 by default; "
+                "grpcs:// for TLS)"
             ) from error
         if metadata.get("name") != "triton":
             raise ServerError(f"{self.url} is {metadata.get('name')!r}, not a Triton Inference Server")
@@ -210,4 +234,5 @@ class TritonClient:
 def _reason(error: InferenceServerException) -> str:
     """The first line of what the server (or gRPC) said."""
     text = str(error.message() or error)
-    return text.strip().splitlines()[0][:400] if text.strip() else type(error).__name__
+    line = text.strip().splitlines()[0][:400] if text.strip() else type(error).__name__
+    return with_hint(str(error.status()).removeprefix("StatusCode."), line)

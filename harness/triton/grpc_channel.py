@@ -11,13 +11,15 @@ import math
 import queue
 import threading
 import time
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
 
-from harness.errors import InferenceError, RequestFailed
+from harness.errors import ConfigError, InferenceError, RequestFailed
+from harness.triton.address import Address
 from harness.triton.channel import CONNECT_TIMEOUT_S, EXPIRY_INTERVAL_S, INFER, STREAM_INFER
-from harness.triton.http2 import Done, Message, Status, failed, message_body
+from harness.triton.http2 import Done, Message, Metadata, Status, failed, message_body
 
 # Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
 # And gRPC would send even this machine's own traffic through $http_proxy.
@@ -34,30 +36,49 @@ def _failure(error: grpc.RpcError) -> RequestFailed:
     return failed(Status(code), error.details() or "")
 
 
+def credentials(server: Address) -> grpc.ChannelCredentials | None:
+    """Whom to trust, and who we are; None where the server is not asked over TLS.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    if not server.is_encrypted:
+        return None
+    files = (server.tls.authorities, server.tls.key, server.tls.cert)
+    try:
+        return grpc.ssl_channel_credentials(*(Path(file).read_bytes() if file else None for file in files))
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
 class GrpcChannel:
     """One server, asked many things at once on the event loop that this was opened on."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout_s: float) -> None:
-        self._channel, self._timeout_s = channel, timeout_s
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float) -> None:
+        self._channel, self._metadata, self._timeout_s = channel, metadata, timeout_s
         self._call = channel.unary_unary(INFER)
         self._loop = asyncio.get_running_loop()
         self._under_way: set[asyncio.Task[None]] = set()
         """The event loop itself does not keep its tasks alive."""
 
     @classmethod
-    async def open(cls, url: str, timeout_s: float) -> Self:
-        """Connect to host:port; requests fail that have no answer after `timeout_s`.
+    async def open(cls, server: Address, timeout_s: float) -> Self:
+        """Connect to a server; requests fail that have no answer after `timeout_s`.
 
         Raises:
             RequestFailed: nothing listens there.
         """
-        channel = grpc.aio.insecure_channel(url, CHANNEL_OPTIONS)
+        trust = credentials(server)
+        if trust:
+            channel = grpc.aio.secure_channel(server.target, trust, CHANNEL_OPTIONS)
+        else:
+            channel = grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS)
         try:
-            await asyncio.wait_for(_connected(channel, url), CONNECT_TIMEOUT_S)
+            await asyncio.wait_for(_connected(channel, server.url), CONNECT_TIMEOUT_S)
         except (TimeoutError, RequestFailed) as error:
             await channel.close()
-            raise failed(Status.UNAVAILABLE, f"cannot connect to {url}") from error
-        return cls(channel, timeout_s)
+            raise failed(Status.UNAVAILABLE, f"cannot connect to {server.url}") from error
+        return cls(channel, server.metadata(), timeout_s)
 
     def infer(self, request: Message, done: Done) -> None:
         """Send a ModelInferRequest (see `messages`); `done` hears its outcome, later, on the event loop.
@@ -71,7 +92,9 @@ class GrpcChannel:
     async def _ask(self, request: Message, done: Done) -> None:
         outcome: bytes | InferenceError
         try:
-            outcome = await self._call(message_body(request), timeout=self._timeout_s)
+            outcome = await self._call(
+                message_body(request), timeout=self._timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             outcome = _failure(error)
         done(outcome)
@@ -100,8 +123,8 @@ class GrpcBlockingChannel:
     sent_again = 0
     """As of `harness.triton.channel.BlockingChannel`; here such a request has failed."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, server: Address) -> None:
+        self._server, self._metadata, self._trust = server, server.metadata(), credentials(server)
         self._channel: grpc.Channel | None = None
         self._call: Any = None
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -137,12 +160,16 @@ class GrpcBlockingChannel:
 
     def _open(self) -> Any:
         if self._channel is None:
-            self._channel = grpc.insecure_channel(self._url, CHANNEL_OPTIONS)
+            if self._trust:
+                self._channel = grpc.secure_channel(self._server.target, self._trust, CHANNEL_OPTIONS)
+            else:
+                self._channel = grpc.insecure_channel(self._server.target, CHANNEL_OPTIONS)
             self._is_closed = threading.Event()
             watch = threading.Thread(target=self._expire, args=(self._is_closed,), name="expiry", daemon=True)
             watch.start()
         self._requests = queue.SimpleQueue()
-        return self._channel.stream_stream(STREAM_INFER)(iter(self._requests.get, None))
+        call = self._channel.stream_stream(STREAM_INFER)
+        return call(iter(self._requests.get, None), metadata=self._metadata)
 
     def _expire(self, is_closed: threading.Event) -> None:
         """End a call whose answer is late: waiting for it, gRPC knows no time limit."""

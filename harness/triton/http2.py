@@ -11,16 +11,19 @@ import enum
 import struct
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
 import hpack
 
 from harness.errors import InferenceError, RequestFailed
+from harness.triton.address import with_hint
 
 Buffer = bytes | memoryview
 Message = bytes
 """Of gRPC, with its prefix: see `message_prefix`."""
+Metadata = Sequence[tuple[str, str]]
+"""Names, in lower case, and values of headers."""
 Done = Callable[[bytes | InferenceError], None]
 """Is told the serialised response, or why there is none; must not raise, and may make another call."""
 
@@ -133,7 +136,7 @@ class NotProcessed(InferenceError):
 
 def failed(status: Status, details: str) -> RequestFailed:
     """The error that a call ended with."""
-    return RequestFailed(f"{status.name}: {details}", is_fatal=status in _FATAL)
+    return RequestFailed(f"{status.name}: {with_hint(status.name, details)}", is_fatal=status in _FATAL)
 
 
 class _Inbox:
@@ -187,8 +190,14 @@ class _Upload:
 class Connection:
     """One connection's state. `unsent` is what must be sent next, in order; its owner empties it."""
 
-    def __init__(self, authority: str, path: str) -> None:
-        """`authority`: the server, as host:port; `path`: the method, as /package.Service/Method."""
+    def __init__(self, authority: str, path: str, metadata: Metadata = ()) -> None:
+        """Begin.
+
+        Args:
+            authority: the server, as host:port.
+            path: the method, as /package.Service/Method.
+            metadata: more headers of every call.
+        """
         self._header_fields = (
             (":method", "POST"),
             (":scheme", "http"),
@@ -196,6 +205,7 @@ class Connection:
             (":authority", authority),
             ("te", "trailers"),
             ("content-type", "application/grpc"),
+            *metadata,
         )
         self._encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._latest_block = self._block = b""

@@ -1,4 +1,4 @@
-"""Who can carry inferences; a job names one, and `harness.triton.channels` opens what it names."""
+"""Who can carry inferences; an address names one, and `harness.triton.channels` opens what it names."""
 
 from enum import StrEnum
 
@@ -8,5 +8,5 @@ class Rpc(StrEnum):
 
     OWN = "own"
     """`harness.triton.channel`."""
-    GRPC = "grpc"
+    GRPC = "grpcio"
     """gRPC's library: `harness.triton.grpc_channel`."""

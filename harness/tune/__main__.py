@@ -12,7 +12,9 @@ from harness.machine import command, paths
 from harness.machine.command import OneLineParser
 from harness.models.model_config import DEVICES
 from harness.run import runner
+from harness.run.config.command_line import add_option
 from harness.run.config.measured import table
+from harness.run.config.options import OPTIONS
 from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
@@ -32,11 +34,12 @@ def _parser() -> argparse.ArgumentParser:
     result.add_argument("--model", help="default: all of them")
     result.add_argument("--platform", help="default: all of the model's")
     result.add_argument("--scenario", metavar="LIST", default=",".join(Scenario), help="default: all four")
-    result.add_argument("--url", help="gRPC address of the server (default: the running one, or our own)")
     result.add_argument("--device", metavar="DEVICE", help=f"of {', '.join(DEVICES)} (default auto)")
     result.add_argument(
         "--table", metavar="FILE", help=f"another table than {table.OWN_FILE}, which runs read"
     )
+    for name in ("url", "rpc", "tls_ca", "tls_cert", "tls_key", "header"):
+        add_option(result, OPTIONS[name])
     return result
 
 
@@ -72,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configs = [resolve(given)] if is_one else sweep(given)
         if len(configs[0].server.urls) > 1:
             raise ConfigError("one server is tuned at a time: give one address in --url")
-        with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
+        with runner.servers(configs[0]) as (servers, are_own), TritonClient(servers[0]) as client:
             for config in configs:
                 prepared = prepare(config)
                 with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):

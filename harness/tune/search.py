@@ -150,7 +150,7 @@ def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario) -> M
     config, variant = prepared.config, prepared.manifest.variant
     loader = ModelLoader(client, prepared.manifest.entry)
     test = ScenarioPlan(config, scenario)
-    server = test.server(variant, [client.url])
+    server = test.server(variant, [client.server])
     choices = candidates(variant, scenario, server.cores, test.rule.samples_per_query)
     rate = _server_rate(prepared, loader, server) if scenario == Scenario.SERVER else 1.0
     found = search(

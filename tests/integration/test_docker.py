@@ -185,7 +185,10 @@ def test_the_clients_command_converts_measures_and_leaves_the_results_on_the_hos
     assert not any((containers.volumes / "no_data").iterdir())
 
 
-IS_HERE = "import sys; from harness.triton.client import is_on_this_host; print(is_on_this_host(sys.argv[1]))"
+IS_HERE = (
+    "import sys; from harness.triton.address import Address; "
+    "from harness.triton.client import is_on_this_host; print(is_on_this_host(Address(sys.argv[1])))"
+)
 
 
 @pytest.mark.parametrize(

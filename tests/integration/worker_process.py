@@ -13,6 +13,7 @@ from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario, rules
 from harness.run.worker.job import Job, Outcome, read_outcome
 from harness.server import lifecycle
+from harness.triton.address import Address
 from tests.plans import any_plan
 
 
@@ -37,7 +38,7 @@ def start_worker(
 ) -> subprocess.Popen[str]:
     """Start the test; `outcome_in` its existing `log_dir` reads how it ended."""
     job = Job(
-        urls=(info.grpc_url,),
+        servers=(Address(info.grpc_url),),
         processes=processes,
         entry=entry.name,
         entry_dir=str(entry),

@@ -7,9 +7,11 @@ from harness.models import get_variant
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
 from harness.models.spec import Layout, Precision, Task, Variant
-from harness.run.config.run_config import COCO, SYNTHETIC, RunConfig, RunMode
+from harness.run.config.run_config import COCO, SYNTHETIC, RunConfig, RunMode, ServerChoice
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.user_conf import MIN_DURATION, TARGET_LATENCY, TARGET_QPS
+from harness.triton import tls
+from harness.triton.rpc import Rpc
 
 
 def check(config: RunConfig) -> None:
@@ -23,12 +25,26 @@ def check(config: RunConfig) -> None:
         _check_quick(config)
     _check_rules(config)
     _check_data(config)
+    _check_access(server)
     if 1 < server.client_processes < len(server.urls):
         raise ConfigError(
             f"--client-processes {server.client_processes} is impossible with {len(server.urls)} servers: "
             "each process asks one"
         )
     _check_model_options(config)
+
+
+def _check_access(server: ServerChoice) -> None:
+    files = {"--tls-ca": server.tls_ca, "--tls-cert": server.tls_cert, "--tls-key": server.tls_key}
+    given = {option: file for option, file in files.items() if file}
+    if given and not any(address.is_encrypted for address in server.servers):
+        raise ConfigError(f"{next(iter(given))} is for TLS: add --url grpcs://HOST:PORT")
+    for address in server.servers:
+        if address.needs_library and server.rpc == Rpc.OWN:
+            raise ConfigError(f"--rpc {Rpc.OWN} takes HOST:PORT only, not {address.url}: leave it out")
+    if bool(server.tls_cert) != bool(server.tls_key):
+        raise ConfigError("--tls-cert and --tls-key are a pair: give both, or none")
+    tls.check_files(server.tls)
 
 
 def _check_quick(config: RunConfig) -> None:

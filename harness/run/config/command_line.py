@@ -2,9 +2,10 @@
 
 import argparse
 import textwrap
+from typing import Any
 
 from harness.machine.command import OneLineParser
-from harness.run.config.options import GROUPS, Kind
+from harness.run.config.options import GROUPS, Kind, Option
 
 _USAGE = "./run.sh bench --model NAME --platform WORD [OPTION ...]"
 _EPILOG = """\
@@ -40,14 +41,17 @@ def parser() -> argparse.ArgumentParser:
     for title, options in GROUPS.items():
         group = result.add_argument_group(title)
         for option in options:
-            if option.kind == Kind.FLAG:
-                group.add_argument(
-                    *option.flags, dest=option.name, action="store_const", const=True, help=option.help
-                )
-            elif option.kind == Kind.REFUSED:
-                group.add_argument(
-                    *option.flags, dest=option.name, nargs="?", const="", metavar="X", help=option.help
-                )
-            else:
-                group.add_argument(*option.flags, dest=option.name, metavar=option.metavar, help=option.help)
+            add_option(group, option)
     return result
+
+
+def add_option(group: argparse._ActionsContainer, option: Option) -> None:
+    """Have an option taken, without a default."""
+    how: dict[str, Any] = {"metavar": option.metavar}
+    if option.kind == Kind.FLAG:
+        how = {"action": "store_const", "const": True}
+    elif option.kind == Kind.REFUSED:
+        how = {"nargs": "?", "const": "", "metavar": "X"}
+    elif option.kind == Kind.REPEATED:
+        how["action"] = "append"
+    group.add_argument(*option.flags, dest=option.name, help=option.help, **how)

@@ -13,6 +13,7 @@ from harness.machine import paths
 from harness.models.manifest import is_user_file
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.mlperf.reference import is_model_file
+from harness.triton.address import beside
 
 _NOT_IN_A_FILE = ("config",)
 
@@ -53,6 +54,12 @@ def _text(path: Path, key: str, kind: Kind, value: Any) -> Any:
         return ",".join(map(str, value))
     if kind == Kind.LIST and (is_number or isinstance(value, str)):
         return str(value)
+    if kind == Kind.REPEATED:
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            # What it is may be secret.
+            raise ConfigError(f"{path}: {key} is of the wrong type: it takes {kind}")
+        return [beside(text, path.parent) for text in texts]
     if kind == Kind.WORD and isinstance(value, str):
         return value
     if kind in (Kind.PATH, Kind.FILE_OR_WORD) and isinstance(value, str):

@@ -14,9 +14,10 @@ from harness.models import MODELS
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.spec import Layout, Nms, Precision
-from harness.run.config.run_config import DATASETS, TRANSPORTS, RunMode
+from harness.run.config.run_config import AUTO, DATASETS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario
+from harness.triton.rpc import Rpc
 
 
 class Kind(StrEnum):
@@ -26,6 +27,7 @@ class Kind(StrEnum):
     WORD = "a text"
     NUMBER = "a number"
     LIST = "a text, a number, or a list of them"
+    REPEATED = "a text, or a list of them"
     PATH = "a path"
     FILE_OR_WORD = "a name or a path"
     REFUSED = "refused"
@@ -212,11 +214,33 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
         "server": (
             Option(
                 "url",
-                "gRPC address of a Triton server, or of several (default: $TRITON_URL, else the running one, "
-                "else one of our own)",
+                "gRPC address of a Triton server, or of several: HOST:PORT, grpcs://HOST:PORT (TLS), "
+                "unix:/PATH or dns:///NAME:PORT (default: $TRITON_URL, else the running one, else one of "
+                "our own)",
                 Kind.LIST,
                 "LIST",
                 field="urls",
+            ),
+            Option(
+                "tls_ca",
+                "grpcs://: certificates of the authorities to trust, in PEM (default: this machine's)",
+                Kind.PATH,
+                "FILE",
+            ),
+            Option("tls_cert", "grpcs://: the client's own certificate, in PEM", Kind.PATH, "FILE"),
+            Option("tls_key", "grpcs://: the key of that certificate, in PEM", Kind.PATH, "FILE"),
+            Option(
+                "header",
+                "sent with every call, as 'authorization: Bearer $TOKEN', and written nowhere; may be "
+                "repeated; $NAME is taken from the environment, @FILE from a file",
+                Kind.REPEATED,
+                "HEADER",
+                field="headers",
+            ),
+            Option(
+                "rpc",
+                f"who speaks gRPC: {_words((AUTO, *Rpc))} (auto: own, or grpcio where the address needs it)",
+                metavar="WORD",
             ),
             Option("device", f"{_words(DEVICES)} (auto: the GPU if the server has one)", metavar="WORD"),
             Option(

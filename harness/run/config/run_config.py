@@ -4,6 +4,7 @@ Each group of options takes its own values from the layers. None: not given, so 
 round's own value holds.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ from harness.run.mlperf import user_conf
 from harness.run.mlperf.reference import is_published
 from harness.run.mlperf.rounds import LATEST_ROUND, Scenario, get_round
 from harness.run.mlperf.user_conf import UserConf
+from harness.triton.address import Address, Header, Tls, parse_headers
+from harness.triton.rpc import Rpc
 
 SYNTHETIC = "synthetic"
 AUTO = "auto"
@@ -246,6 +249,30 @@ class ServerChoice:
     """Most requests under way at each server."""
     client_processes: int
     """How many processes send the requests; one sends them itself."""
+    rpc: str
+    """An `Rpc`, or auto."""
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
+    headers: tuple[Header, ...]
+
+    @property
+    def tls(self) -> Tls:
+        """The files for TLS."""
+        return Tls(*(str(file or "") for file in (self.tls_ca, self.tls_cert, self.tls_key)))
+
+    @property
+    def servers(self) -> tuple[Address, ...]:
+        """How each of the servers is reached."""
+        return tuple(map(self.address, self.urls))
+
+    def address(self, url: str) -> Address:
+        """How a server is reached that is at this address, which may be none of `urls`."""
+        address = Address(url, tls=self.tls, headers=self.headers)
+        # All alike, so that the servers of a run can be compared.
+        needs_library = address.needs_library or any(Address(other).needs_library for other in self.urls)
+        automatic = Rpc.GRPC if needs_library else Rpc.OWN
+        return dataclasses.replace(address, rpc=automatic if self.rpc == AUTO else Rpc(self.rpc))
 
     @classmethod
     def resolve(cls, layers: Layers) -> Self:
@@ -267,6 +294,11 @@ class ServerChoice:
             transport=one_of("transport", layers.take("transport", AUTO), TRANSPORTS),
             in_flight=positive("in-flight", in_flight, int, _MOST_IN_FLIGHT),
             client_processes=number("client-processes", processes, int, _MOST_PROCESSES),
+            rpc=one_of("rpc", layers.take("rpc", AUTO), (AUTO, *Rpc)),
+            tls_ca=values.path(layers.take("tls_ca")),
+            tls_cert=values.path(layers.take("tls_cert")),
+            tls_key=values.path(layers.take("tls_key")),
+            headers=parse_headers(layers.take("header", ())),
         )
 
 
@@ -309,6 +341,7 @@ _ARGS = (
     *("dataset_list", "inputs", "outputs", "data_format", "count", "time_s", "qps", "max_latency_s"),
     *("queries_single", "queries_multi", "queries_offline", "samples_per_query"),
     *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
+    *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
     *("client_processes", "in_flight", "weights", "nms", "precision", "save_images", "output"),
     *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
 )
@@ -373,4 +406,6 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Header):
+        return str(value)
     return dict(vars(value)) if isinstance(value, UserConf) else value

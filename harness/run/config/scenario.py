@@ -19,6 +19,7 @@ from harness.run.mlperf.user_conf import (
     TARGET_LATENCY,
     TARGET_QPS,
 )
+from harness.triton.address import Address
 from harness.triton.client import is_on_this_host
 
 USER_CONF = "--user_conf"
@@ -134,30 +135,30 @@ class ScenarioPlan:
             target_qps=rate.value if rate else 1.0,
         )
 
-    def server(self, variant: Variant, urls: Sequence[str]) -> Fingerprint:
+    def server(self, variant: Variant, servers: Sequence[Address]) -> Fingerprint:
         """Which server is asked, as far as it tells; of several, which all get the same settings, the first.
 
         Args:
             variant: the model as it is served.
-            urls: of the servers; none for one of our own.
+            servers: none for one of our own.
         """
-        asked, local = self.config.server, sum(map(is_on_this_host, urls))
-        are_local = local == len(urls) and asked.device != "gpu"
+        asked, local = self.config.server, sum(map(is_on_this_host, servers))
+        are_local = local == len(servers) and asked.device != "gpu"
         # Servers on this machine share its cores.
         own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
         return fingerprint(
-            urls[0] if urls else None,
+            servers[0] if servers else None,
             asked.device,
             asked.threads or own_cpus,
             is_cpu_only=variant.platform.facts.is_cpu_only,
         )
 
-    def tuning(self, variant: Variant, urls: Sequence[str]) -> Tuning:
+    def tuning(self, variant: Variant, servers: Sequence[Address]) -> Tuning:
         """The settings of server and client.
 
         Args:
             variant: the model as it is served.
-            urls: of the servers; none for one of our own.
+            servers: none for one of our own.
 
         Raises:
             ConfigError: the user's table of measured settings is damaged.
@@ -167,7 +168,7 @@ class ScenarioPlan:
             self.config.spec,
             variant,
             self.scenario,
-            server=self.server(variant, urls),
+            server=self.server(variant, servers),
             samples_per_query=int(self.samples_per_query.value),
             max_batchsize=asked.max_batchsize,
             device=asked.device,
@@ -190,7 +191,7 @@ class ScenarioPlan:
         yield from self._changed_rules()
         if config.request.mode == RunMode.FIND_PEAK:
             yield "a search for the peak rate"
-        if not all(map(is_on_this_host, config.server.urls)):
+        if not all(map(is_on_this_host, config.server.servers)):
             yield (
                 "a server on another machine, or not seen to be on this one (it cannot map our memory): "
                 "MLPerf's Network division has other rules"

@@ -19,6 +19,7 @@ from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.triton.address import Header
 from harness.triton.client import is_on_this_host
 
 _IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
@@ -45,7 +46,7 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         config: the request.
         variant: the model as it is served; None for a file of the user's own that nobody has looked into.
     """
-    are_here = config.server.device != "gpu" and all(map(is_on_this_host, config.server.urls))
+    are_here = config.server.device != "gpu" and all(map(is_on_this_host, config.server.servers))
     found_out: dict[str, Any] = {"threads": cpu_count() if are_here else None}
     origins = dict(config.provenance)
     if not are_here and config.server.threads is None:
@@ -149,6 +150,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value] or None
+    if isinstance(value, Header):
+        return str(value)
     return None if value == "" else value
 
 
@@ -188,7 +191,7 @@ def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
     """
     variant = get_variant(config.spec, config.platform)
     for test in scenarios_of(config):
-        yield test.scenario, of_test(test, test.tuning(variant, config.server.urls))
+        yield test.scenario, of_test(test, test.tuning(variant, config.server.servers))
 
 
 def _setting_line(setting: Setting) -> str:

@@ -13,7 +13,8 @@ _Number = TypeVar("_Number", int, float)
 
 _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
-_URL = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_URL = re.compile(r"(?:grpcs://|dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_SOCKET = re.compile(r"unix:(/.+)")
 _THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -83,24 +84,30 @@ def urls(text: str | None) -> tuple[str, ...]:
     """A list of gRPC addresses.
 
     Raises:
-        ConfigError: one is not HOST:PORT, or named twice.
+        ConfigError: one is no address, or named twice.
     """
     if text is None:
         return ()
     found = tuple(part.strip() for part in text.split(","))
     servers: dict[tuple[str, int], str] = {}
     for url in found:
-        match = _URL.fullmatch(url)
-        if not match or not 0 < int(match[2]) < 65536:
-            raise ConfigError(
-                f"--url {url!r} is not HOST:PORT (the gRPC port, 8001 by default; without http://)"
-            )
-        host = "localhost" if match[1] in _THIS_HOST else match[1].lower()
-        server = host, int(match[2])
+        server = _place(url)
         if server in servers:
             raise ConfigError(f"--url names one server twice: {servers[server]} and {url}")
         servers[server] = url
     return found
+
+
+def _place(url: str) -> tuple[str, int]:
+    if match := _SOCKET.fullmatch(url):
+        return match[1], 0
+    match = _URL.fullmatch(url)
+    if not match or not 0 < int(match[2]) < 65536:
+        raise ConfigError(
+            f"--url {url!r} is not HOST:PORT (the gRPC port, 8001 by default; without http://), "
+            "nor grpcs://HOST:PORT, unix:/PATH or dns:///NAME:PORT"
+        )
+    return "localhost" if match[1] in _THIS_HOST else match[1].lower(), int(match[2])
 
 
 def path(value: Any) -> Path | None:

@@ -24,6 +24,7 @@ from harness.machine.environment import Environment
 from harness.machine.from_json import from_json
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
+from harness.triton.rpc import Rpc
 
 RESULTS_NAME = "results.json"
 ERROR = "ERROR"
@@ -102,6 +103,8 @@ class Server:
 
     version: str | None = None
     urls: tuple[str, ...] = ()
+    rpc: Rpc | None = None
+    """Who carried the requests (`harness.triton.rpc`)."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Triton's own, of the model, as it was served."""
     is_config_ours: bool = True

@@ -174,7 +174,7 @@ def _prepare(
     reporter.begin(Step.CALIBRATE)
     stopwatch = Stopwatch()
     calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
-    in_flight_samples = job.client_batch * job.in_flight * len(job.urls)
+    in_flight_samples = job.client_batch * job.in_flight * len(job.servers)
     calibrator.warm_up(min(in_flight_samples, count))
     if is_counted and needs_rate:
         rate = 0.5e9 / calibrator.query(1)

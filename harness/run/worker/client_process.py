@@ -34,10 +34,10 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.run.worker.qsl import MessageStore, Requests, Samples, SharedMemoryRequests
 from harness.run.worker.sut import ServerEndpoint, Slot
+from harness.triton.address import Address
 from harness.triton.channels import AnyChannel, open_channel
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Done
-from harness.triton.rpc import Rpc
 
 _HEAD = struct.Struct("<II")
 _LENGTH = struct.Struct("<I")
@@ -51,7 +51,7 @@ _ENDED = RequestFailed("a client process has ended", is_fatal=True)
 class Assignment:
     """What a client process must know."""
 
-    url: str
+    server: Address
     entry: str
     entry_dir: str
     samples: str
@@ -61,7 +61,6 @@ class Assignment:
     rows: int
     batch: int
     timeout_s: float
-    rpc: Rpc
 
 
 class Frames(asyncio.Protocol):
@@ -266,8 +265,8 @@ class _Client:
 
 
 async def _serve(assignment: Assignment, connection: socket.socket) -> None:
-    with TritonClient(assignment.url, assignment.rpc) as client:
-        channel = await open_channel(assignment.rpc, assignment.url, assignment.timeout_s)
+    with TritonClient(assignment.server) as client:
+        channel = await open_channel(assignment.server, assignment.timeout_s)
         served = _Client(assignment, client, channel)
         await asyncio.get_running_loop().create_connection(lambda: served.frames, sock=connection)
         await served.has_ended.wait()

@@ -129,7 +129,7 @@ def connected(job: Job) -> Iterator[Session]:
     # MultiStream repeats samples at the end, so that a query may start at any of them.
     rows = min(job.plan.performance_sample_count, len(samples)) + job.plan.samples_per_query - 1
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(TritonClient(url, job.rpc)) for url in job.urls]
+        clients = [stack.enter_context(TritonClient(server)) for server in job.servers]
         store = open_store(job, clients, variant, rows)
         stack.enter_context(contextlib.closing(store))
         loop = stack.enter_context(event_loop())
@@ -156,7 +156,7 @@ def _own_endpoints(
     store: SharedMemoryStore | MessageStore,
 ) -> Iterator[list[ServerEndpoint]]:
     async def connect() -> list[AnyChannel]:
-        return [await open_channel(job.rpc, client.url, job.timeout_s) for client in clients]
+        return [await open_channel(client.server, job.timeout_s) for client in clients]
 
     async def close() -> None:
         for channel in channels:
@@ -180,7 +180,7 @@ def _processes(
     try:
         for number in range(job.processes):
             assignment = Assignment(
-                url=job.urls[number % len(job.urls)],
+                server=job.servers[number % len(job.servers)],
                 entry=job.entry,
                 entry_dir=job.entry_dir,
                 samples=job.samples,
@@ -188,7 +188,6 @@ def _processes(
                 rows=rows,
                 batch=job.client_batch,
                 timeout_s=job.timeout_s,
-                rpc=job.rpc,
             )
             processes.append(ProcessEndpoint(loop, assignment))
         yield processes

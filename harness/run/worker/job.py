@@ -22,7 +22,7 @@ from harness.machine import files
 from harness.machine.from_json import loads
 from harness.run.mlperf.plan import Plan
 from harness.run.worker.books import Book
-from harness.triton.rpc import Rpc
+from harness.triton.address import Address
 from harness.triton.statistics import ServerStatistics
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,7 @@ _EVERY_S = 0.5
 class Job:
     """All that one test needs, passed as a file."""
 
-    urls: tuple[str, ...]
-    """gRPC addresses of the servers."""
+    servers: tuple[Address, ...]
     processes: int
     """Client processes; 1: this one."""
     entry: str
@@ -61,8 +60,6 @@ class Job:
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
-    rpc: Rpc = Rpc.OWN
-    """Who carries the requests."""
 
 
 @dataclass

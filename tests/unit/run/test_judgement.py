@@ -118,7 +118,7 @@ class Run:
             mode = Mode.FIND_PEAK if config.request.mode == RunMode.FIND_PEAK else Mode.PERFORMANCE
             self.ended(mode, OF_EACH[scenario])
         test = list(scenarios_of(config))[-1]
-        tuning = test.tuning(prepared.manifest.variant, config.server.urls)
+        tuning = test.tuning(prepared.manifest.variant, config.server.servers)
         ended = Ended(self.folder, self.outcomes, tuning, Server(), self.precision)
         return judge(prepared, Truths(prepared), test, ended)
 

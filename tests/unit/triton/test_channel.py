@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,10 +21,12 @@ import hyperframe.frame
 import pytest
 
 from harness.errors import InferenceError, RequestFailed
+from harness.triton.address import Address, Header, Tls
 from harness.triton.channel import BlockingChannel
 from harness.triton.channels import AnyChannel, blocking_channel, open_channel
 from harness.triton.http2 import message_prefix
 from harness.triton.rpc import Rpc
+from tests.certificates import make_authority, make_certificate
 
 SERVICE = "/inference.GRPCInferenceService/"
 ANY_SIZE = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -33,6 +36,8 @@ TIMEOUT_S = 30.0
 def echo(request: bytes, context: grpc.ServicerContext) -> bytes:
     if request.startswith(b"refuse "):
         context.abort(grpc.StatusCode.NOT_FOUND, request.decode())
+    if request == b"name key":
+        return str(dict(context.invocation_metadata()).get("key")).encode()
     if request.startswith(b"sleep "):
         time.sleep(float(request[6:]))
     return request
@@ -77,11 +82,11 @@ def framed(body: bytes) -> bytes:
 
 
 class Blocking:
-    def __init__(self, rpc: Rpc = Rpc.OWN) -> None:
-        self.rpc = rpc
+    def __init__(self, rpc: Rpc = Rpc.OWN, **access: Any) -> None:
+        self.rpc, self.access = rpc, access
 
     def ask(self, url: str, *bodies: bytes, timeout_s: float = TIMEOUT_S) -> list[bytes | InferenceError]:
-        channel = blocking_channel(self.rpc, url)
+        channel = blocking_channel(Address(url, self.rpc, **self.access))
         found: list[bytes | InferenceError] = []
         for body in bodies:
             try:
@@ -93,13 +98,13 @@ class Blocking:
 
 
 class OnAnEventLoop:
-    def __init__(self, rpc: Rpc = Rpc.OWN) -> None:
-        self.rpc = rpc
+    def __init__(self, rpc: Rpc = Rpc.OWN, **access: Any) -> None:
+        self.rpc, self.access = rpc, access
 
     def ask(self, url: str, *bodies: bytes, timeout_s: float = TIMEOUT_S) -> list[bytes | InferenceError]:
         async def all_at_once() -> list[Any]:
             try:
-                channel = await open_channel(self.rpc, url, timeout_s)
+                channel = await open_channel(Address(url, self.rpc, **self.access), timeout_s)
             except InferenceError as error:
                 return [error]
             found = await asyncio.gather(*(infer(channel, body) for body in bodies))
@@ -128,6 +133,41 @@ def test_messages_of_any_size_come_back(client: Any) -> None:
     bodies = [b"", b"a", bytes(16_380), bytes(16_384), bytes(range(256)) * 4096, b"long" * 5_000_000, b"z"]
     with server() as (url, _):
         assert client.ask(url, *bodies) == bodies
+
+
+def test_headers_go_with_every_call(way: Any, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "secret")
+    asking = way(rpc, headers=(Header("key", "my ", "$KEY"),))
+    with server() as (url, _):
+        assert asking.ask(url, *[b"name key"] * 4) == [b"my secret"] * 4
+        assert way(rpc).ask(url, b"name key") == [b"None"]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    make_authority(folder, "ca")
+    make_certificate(folder, "server", "ca")
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["grpcs://localhost", "unix:", "dns:///localhost"])
+def test_over_tls_a_socket_of_this_machine_and_a_name(
+    way: Any, scheme: str, certificates: Path, tmp_path: Path
+) -> None:
+    running = grpc.server(ThreadPoolExecutor(8), (Handler(),), options=ANY_SIZE)
+    if scheme == "unix:":
+        url = f"unix:{tmp_path}/socket"
+        running.add_insecure_port(url)
+    elif scheme.startswith("dns:"):
+        url = f"{scheme}:{running.add_insecure_port('localhost:0')}"
+    else:
+        pair = [(certificates / f"server.{kind}").read_bytes() for kind in ("key", "pem")]
+        url = f"{scheme}:{running.add_secure_port('localhost:0', grpc.ssl_server_credentials([pair]))}"
+    running.start()
+    bodies = [b"a", bytes(100_000), b"refuse", b"c"]
+    assert way(Rpc.GRPC, tls=Tls(f"{certificates}/ca.pem")).ask(url, *bodies) == bodies
+    running.stop(0).wait()
 
 
 def test_many_at_once(client: Any) -> None:
@@ -161,7 +201,7 @@ def test_a_call_that_the_server_ends_is_a_failure_and_the_next_one_opens_another
 
 def test_a_closed_channel_connects_anew_with_the_next_request(rpc: Rpc) -> None:
     with server() as (url, _):
-        channel = blocking_channel(rpc, url)
+        channel = blocking_channel(Address(url, rpc))
         for body in (b"a", b"b"):
             assert channel.infer(framed(body), TIMEOUT_S) == body
             channel.close()
@@ -248,7 +288,7 @@ AGED = (("grpc.max_connection_age_ms", 150), ("grpc.max_connection_age_grace_ms"
 
 def test_a_server_that_closes_old_connections_loses_nothing(rpc: Rpc) -> None:
     async def ask(url: str) -> int:
-        channel = await open_channel(rpc, url, TIMEOUT_S)
+        channel = await open_channel(Address(url, rpc), TIMEOUT_S)
         end, answered = time.monotonic() + 1.5, 0
 
         async def one_after_the_other() -> None:
@@ -268,7 +308,7 @@ def test_a_server_that_closes_old_connections_loses_nothing(rpc: Rpc) -> None:
 def test_a_call_on_an_old_connection_is_followed_by_another_on_a_new_one() -> None:
     # Ours alone: gRPC's library tells nobody that a call's connection is about to end.
     with server(*AGED) as (url, _):
-        channel = BlockingChannel(url)
+        channel = BlockingChannel(Address(url))
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
             assert channel.infer(framed(b"x"), TIMEOUT_S) == b"x"

@@ -13,9 +13,9 @@ import pytest
 
 from harness.errors import InferenceError
 from harness.machine.paths import PROJECT_ROOT
+from harness.triton.address import Address
 from harness.triton.channels import blocking_channel, open_channel
 from harness.triton.http2 import message_prefix
-from harness.triton.rpc import Rpc
 
 OURS, THEIRS, PORT = "198.51.100.1", "198.51.100.2", 8001  # RFC 5737: addresses for documentation
 NOTICED_S = 60
@@ -57,7 +57,7 @@ def namespace() -> Iterator[str]:
 
 
 def ask_blocking() -> InferenceError:
-    channel = blocking_channel(Rpc.OWN, f"{THEIRS}:{PORT}")
+    channel = blocking_channel(Address(f"{THEIRS}:{PORT}"))
     with pytest.raises(InferenceError) as lost:
         channel.infer(message_prefix(1) + b"x", 600.0)
     channel.close()
@@ -66,7 +66,7 @@ def ask_blocking() -> InferenceError:
 
 def ask_on_an_event_loop() -> InferenceError:
     async def ask() -> Any:
-        channel = await open_channel(Rpc.OWN, f"{THEIRS}:{PORT}", 600.0)
+        channel = await open_channel(Address(f"{THEIRS}:{PORT}"), 600.0)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         channel.infer(message_prefix(1) + b"x", answer.set_result)
         outcome = await answer

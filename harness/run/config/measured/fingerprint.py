@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.errors import ServerError
 from harness.machine import environment
 from harness.server.flags import EMBEDDED, parse_version
+from harness.triton.address import Address
 from harness.triton.client import TritonClient, is_on_this_host
 
 THIS_MACHINE = "this machine"
@@ -41,36 +42,38 @@ class _Told:
     gpus: str = ""
 
 
-def fingerprint(url: str | None, device: str, cores: int, *, is_cpu_only: bool) -> Fingerprint:
+def fingerprint(server: Address | None, device: str, cores: int, *, is_cpu_only: bool) -> Fingerprint:
     """Ask a server.
 
     Args:
-        url: host:port of its gRPC; None for one of our own that does not run yet.
+        server: None for one of our own that does not run yet.
         device: that it was asked to use: auto, cpu or gpu.
         cores: CPU threads that it may use; 0 where they are not ours to count.
         is_cpu_only: whether the model's framework has no use for GPUs.
     """
-    told = _told_by(url) if url else _Told(f"{EMBEDDED[0]}.{EMBEDDED[1]}")
-    is_here = url is None or is_on_this_host(url)
+    told = _told_by(server) if server else _Told(f"{EMBEDDED[0]}.{EMBEDDED[1]}")
+    is_here = server is None or is_on_this_host(server)
     gpus = "" if is_cpu_only or device == "cpu" else told.gpus
     if device == "gpu" and not gpus:
         gpus = "not told"
     cpu = environment.cpu_name() if is_here else ""
-    return Fingerprint(THIS_MACHINE if is_here or not url else url, gpus, cpu, cores, told.triton)
+    return Fingerprint(THIS_MACHINE if is_here or not server else server.url, gpus, cpu, cores, told.triton)
 
 
 @functools.cache
-def _told_by(url: str) -> _Told:
+def _told_by(server: Address) -> _Told:
     """Asked once; nothing where it does not answer."""
-    with contextlib.suppress(ServerError, ValueError), TritonClient(url) as client:
+    with contextlib.suppress(ServerError, ValueError), TritonClient(server) as client:
         major, minor = parse_version(str(client.check_is_triton().get("version", "")))
-        return _Told(f"{major}.{minor}", gpus_in(_metrics(url)))
+        return _Told(f"{major}.{minor}", gpus_in(_metrics(server)))
     return _Told()
 
 
-def _metrics(url: str) -> str:
+def _metrics(server: Address) -> str:
     """The metrics of the server, which are on the port after gRPC's unless it was told otherwise."""
-    host, _, port = url.rpartition(":")
+    host, port = server.host_and_port
+    if not port:
+        return ""
     connection = http.client.HTTPConnection(host.strip("[]"), int(port) + 1, timeout=_METRICS_TIMEOUT_S)
     try:
         connection.request("GET", "/metrics")

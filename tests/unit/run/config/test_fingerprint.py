@@ -7,6 +7,7 @@ import pytest
 
 from harness.machine import environment
 from harness.run.config.measured.fingerprint import THIS_MACHINE, Fingerprint, fingerprint, gpus_in
+from harness.triton.address import Address
 
 # As Triton writes them.
 METRICS = """# HELP nv_gpu_memory_total_bytes GPU total memory, in bytes
@@ -31,7 +32,7 @@ def test_a_server_that_does_not_answer_is_not_taken_for_one_that_was_measured() 
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         url = f"127.0.0.1:{nobody.getsockname()[1]}"
-        assert fingerprint(url, "auto", 2, is_cpu_only=False).triton == ""
+        assert fingerprint(Address(url), "auto", 2, is_cpu_only=False).triton == ""
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,23 @@ def test_a_file_can_switch_a_flag_off_and_name_paths_beside_itself(folder: Path)
     assert found["model"] == Setting("model", "resnet50", "name of the file", of="request")
 
 
+def test_a_file_can_have_headers_whose_values_are_in_files_beside_it(folder: Path) -> None:
+    (folder / "token").write_text("secret\n")
+    run = folder / "run.toml"
+    for text in ('header = "key: Bearer @token"', 'header = ["key: Bearer @token"]'):
+        run.write_text(text)
+        found = shown(asked_for(f"{MODEL} --config {run}"))
+        assert found["header"] == Setting(
+            "header", [f"key: Bearer @{folder}/token"], "run.toml", of="request"
+        )
+    run.write_text('header = ["key: secret", 1]')
+    with pytest.raises(
+        ConfigError, match=r"run.toml: header is of the wrong type: it takes a text, or"
+    ) as no:
+        asked_for(f"{MODEL} --config {run}")
+    assert "secret" not in str(no.value)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -8,6 +8,7 @@ from harness.run.config.resolution import resolve
 from harness.run.config.scenario import ScenarioPlan, Sourced, scenarios_of
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
+from harness.triton.address import Address
 
 MINIMAL = {"model": "resnet50", "platform": "onnxruntime"}
 ALL = {**MINIMAL, "scenario": "Offline,Server,SingleStream"}
@@ -88,7 +89,8 @@ def test_scenarios_that_wait_for_an_answer_have_no_rate(scenario: Scenario) -> N
 def test_cores_are_counted_only_where_they_are_ours() -> None:
     test = planned(Scenario.SINGLE_STREAM)
     variant = test.config.spec.variants[test.config.platform]
-    assert test.tuning(variant, ["192.0.2.1:8001"]).server.threads == 0
+    elsewhere = [Address("192.0.2.1:8001")]
+    assert test.tuning(variant, elsewhere).server.threads == 0
     assert test.tuning(variant, []).server.threads >= 1
-    asked = planned(Scenario.SINGLE_STREAM, threads="3", in_flight="7").tuning(variant, ["192.0.2.1:8001"])
+    asked = planned(Scenario.SINGLE_STREAM, threads="3", in_flight="7").tuning(variant, elsewhere)
     assert (asked.server.threads, asked.in_flight) == (3, 7)

@@ -27,6 +27,7 @@ from harness.run.results.result import (
 )
 from harness.run.worker.books import Book
 from harness.run.worker.job import Failures, Outcome
+from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
 LOG = DetailLog(
@@ -74,6 +75,7 @@ def measured(folder: Path) -> Result:
         server=Server(
             version="2.51.0",
             urls=("127.0.0.1:8001",),
+            rpc=Rpc.OWN,
             config={"name": "m", "instance_group": [{"count": 2}]},
             is_config_ours=True,
             is_on_this_machine=True,
@@ -258,6 +260,7 @@ MEASURED: dict[str, Any] = {
     "server": {
         "version": "2.51.0",
         "urls": ["127.0.0.1:8001"],
+        "rpc": "own",
         "config": {"name": "m", "instance_group": [{"count": 2}]},
         "is_config_ours": True,
         "is_on_this_machine": True,

@@ -16,6 +16,7 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.endpoints import Meter, Session, connected
 from harness.run.worker.job import Job
 from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary
+from harness.triton.address import Address
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 
@@ -23,7 +24,7 @@ VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 def job_of(entry_dir: Path, in_flight: int = 4) -> Job:
     return Job(
         # Nothing listens there.
-        urls=("127.0.0.1:1",),
+        servers=(Address("127.0.0.1:1"),),
         processes=1,
         entry="an_entry",
         entry_dir=str(entry_dir),

@@ -25,6 +25,8 @@ from harness.run.worker.job import (
     read_status,
     write_outcome,
 )
+from harness.triton.address import Address, Header, Tls
+from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
 STATISTICS = ServerStatistics(
@@ -60,7 +62,10 @@ def plan_of(scenario: Scenario, mode: Mode = Mode.PERFORMANCE) -> Plan:
 
 def job_of(plan: Plan, outcome: Path = Path("/results/outcome.json")) -> Job:
     return Job(
-        urls=("127.0.0.1:8001", "[::1]:9001"),
+        servers=(
+            Address("127.0.0.1:8001"),
+            Address("grpcs://[::1]:9001", Rpc.GRPC, Tls(ca="/ca.pem"), (Header("key", "", "$KEY"),)),
+        ),
         processes=3,
         entry="mobilenet_onnxruntime",
         entry_dir="/models/mobilenet_onnxruntime",

@@ -14,9 +14,10 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import watchdog
 from harness.run.worker.job import Failures, Job, read_outcome
 from harness.run.worker.watchdog import Watchdog
+from harness.triton.address import Address
 
 JOB = Job(
-    urls=("127.0.0.1:8001",),
+    servers=(Address("127.0.0.1:8001"),),
     processes=1,
     entry="mobilenet_onnxruntime",
     entry_dir="/models/mobilenet_onnxruntime",

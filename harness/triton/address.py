@@ -1,0 +1,207 @@
+"""How a server is reached: where it is, who speaks gRPC with it, whom to trust, what opens its doors."""
+
+import os
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from harness.errors import ConfigError
+from harness.machine import paths
+from harness.triton.rpc import Rpc
+
+_ENCRYPTED = "grpcs://"
+_UNIX, _DNS = "unix:", "dns:///"
+_NAME = re.compile(r"[a-z0-9_.-]+")
+_NOT_OURS_TO_SET = re.compile(r"grpc-.*|.*-bin|te|content-type|host|connection|user-agent")
+_VALUE = re.compile(r"[ -~]+")
+_REFERENCE = re.compile(r"((?:\S+ +)?)(\$\w+|@.+)")
+_KEPT = "$HARNESS_HEADER_"
+_LARGEST_HEADERS = 8192
+"""Bytes of all names and values: gRPC servers take no more, unless they are told to."""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Paths of files in PEM; empty for none."""
+
+    ca: str = ""
+    """Authorities to trust instead of this machine's."""
+    cert: str = ""
+    """Of the client, with its chain, and the key that belongs to it."""
+    key: str = ""
+
+    @property
+    def authorities(self) -> str:
+        """The authorities to trust; empty for gRPC's own list, on a machine that has none."""
+        return self.ca or ssl.get_default_verify_paths().cafile or ""
+
+
+@dataclass(frozen=True)
+class Header:
+    """One that goes with every call. It says where its value is, which may be a secret, and never has it.
+
+    So it can be written and printed. Who reads it must have the same environment: children inherit ours.
+    """
+
+    name: str
+    prefix: str
+    """Of the value, as `Bearer `."""
+    source: str
+    """`$NAME` for a variable of the environment, `@FILE` for a file."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `NAME: VALUE`, where VALUE, or what follows its first word, may be `$NAME` or `@FILE`.
+
+        Raises:
+            ConfigError: it is no header, or its value cannot be read; without what may be secret.
+        """
+        name, colon, value = text.partition(":")
+        name, value = name.strip().lower(), value.strip()
+        if not colon or not _NAME.fullmatch(name):
+            raise ConfigError("--header is not NAME: VALUE, as 'authorization: Bearer $TOKEN'")
+        if _NOT_OURS_TO_SET.fullmatch(name):
+            raise ConfigError(f"--header {name} cannot be set: it is gRPC's own, or binary")
+        if found := _REFERENCE.fullmatch(value):
+            prefix, source = found.groups()
+            is_file = source.startswith("@")
+            header = cls(name, prefix, f"@{paths.absolute(source[1:])}" if is_file else source)
+        else:
+            header = cls.kept(name, value)
+        header.value()
+        return header
+
+    @classmethod
+    def kept(cls, name: str, value: str) -> Self:
+        """Put a value where it can be found: into our own environment, which other users cannot read.
+
+        Raises:
+            ConfigError: no header can have it.
+        """
+        header = cls(name, "", f"{_KEPT}{name}")
+        os.environ[header.source[1:]] = header.checked(value)
+        return header
+
+    def value(self) -> str:
+        """The value.
+
+        Raises:
+            ConfigError: it is not there any more, or none that a header can have.
+        """
+        where = self.source[1:]
+        try:
+            found = os.environ.get(where) if self.source[0] == "$" else Path(where).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text"
+            raise ConfigError(f"--header {self.name}: cannot read {where}: {reason}") from error
+        if found is None:
+            raise ConfigError(f"--header {self.name}: ${where} is not set")
+        return self.checked(self.prefix + found.strip())
+
+    def checked(self, value: str) -> str:
+        """The same value.
+
+        Raises:
+            ConfigError: no header can have it.
+        """
+        if not _VALUE.fullmatch(value):
+            raise ConfigError(f"--header {self.name}: its value is empty, or not one line of ASCII")
+        return value
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'(hidden)' if self.source.startswith(_KEPT) else self.prefix + self.source}"
+
+
+def parse_headers(texts: Sequence[str]) -> tuple[Header, ...]:
+    """Read all headers of a command line; see `Header.parse`.
+
+    Raises:
+        ConfigError: one is none, two have one name, or all are too long together.
+    """
+    found = tuple(map(Header.parse, texts))
+    names = [header.name for header in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--header {twice[0]} is given twice")
+    if sum(len(header.name) + len(header.value()) for header in found) > _LARGEST_HEADERS:
+        raise ConfigError(f"--header: all headers together are longer than {_LARGEST_HEADERS} bytes")
+    return found
+
+
+def beside(text: str, folder: Path) -> str:
+    """A header of a configuration file: its @FILE is relative to `folder`."""
+    name, _, value = text.partition(":")
+    found = _REFERENCE.fullmatch(value.strip())
+    if not found or found[2].startswith("$"):
+        return text
+    return f"{name}: {found[1]}@{paths.absolute(found[2][1:], folder)}"
+
+
+def without_secrets(words: Sequence[str]) -> list[str]:
+    """A command line, with every header as it may be shown.
+
+    Raises:
+        ConfigError: one is no header.
+    """
+    found = list(words)
+    for number, word in enumerate(found):
+        if word == "--header":
+            found[number + 1] = str(Header.parse(found[number + 1]))
+        elif word.startswith("--header="):
+            found[number] = f"--header={Header.parse(word.partition('=')[2])}"
+    return found
+
+
+def with_hint(status: str, details: str) -> str:
+    """What a server said, by the name of gRPC's status, and the option that helps if it wants a header."""
+    # That is what Triton's restricted protocols say, and their status is UNAVAILABLE.
+    wants_header = "expecting header" in details or status in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+    return f"{details}; see --header" if wants_header else details
+
+
+@dataclass(frozen=True)
+class Address:
+    """One server."""
+
+    url: str
+    """host:port, grpcs://host:port, unix:/path, or dns:///name:port."""
+    rpc: Rpc = Rpc.OWN
+    """Who carries the inferences; only host:port can be ours."""
+    tls: Tls = Tls()
+    headers: tuple[Header, ...] = ()
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the server is asked over TLS."""
+        return self.url.startswith(_ENCRYPTED)
+
+    @property
+    def target(self) -> str:
+        """What gRPC's library connects to."""
+        return self.url.removeprefix(_ENCRYPTED)
+
+    @property
+    def path(self) -> str:
+        """Of a socket on this machine; empty for all others."""
+        return self.url.removeprefix(_UNIX) if self.url.startswith(_UNIX) else ""
+
+    @property
+    def host_and_port(self) -> tuple[str, str]:
+        """Host (an IPv6 address in brackets) and port; both empty for a socket on this machine."""
+        host, _, port = ("" if self.path else self.target.removeprefix(_DNS)).rpartition(":")
+        return host, port
+
+    @property
+    def needs_library(self) -> bool:
+        """Whether only gRPC's library can connect to it."""
+        return self.is_encrypted or self.url.startswith((_UNIX, _DNS))
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Names and values of the headers.
+
+        Raises:
+            ConfigError: a value is not where it was.
+        """
+        return tuple((header.name, header.value()) for header in self.headers)

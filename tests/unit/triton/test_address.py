@@ -1,0 +1,81 @@
+"""Addresses and headers: what is read, what is sent, and what is written of it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.triton.address import Address, Header, parse_headers, without_secrets
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOKEN", "of-the-environment")
+    (tmp_path / "token").write_text("of-the-file\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "shown"),
+    [
+        ("Authorization: Bearer $TOKEN", "Bearer of-the-environment", "authorization: Bearer $TOKEN"),
+        ("authorization:$TOKEN", "of-the-environment", "authorization: $TOKEN"),
+        ("authorization: Bearer @token", "Bearer of-the-file", "authorization: Bearer @{folder}/token"),
+        ("authorization: Bearer abc: $d e", "Bearer abc: $d e", "authorization: (hidden)"),
+        ("authorization: a$TOKEN", "a$TOKEN", "authorization: (hidden)"),
+    ],
+)
+def test_a_headers_value_is_sent_and_never_shown(text: str, sent: str, shown: str, folder: Path) -> None:
+    address = Address("host:1", headers=parse_headers([text]))
+    shown = shown.format(folder=folder)
+    assert address.metadata() == (("authorization", sent),)
+    assert [str(header) for header in address.headers] == [shown]
+    assert without_secrets(["bench", "--header", text, f"--header={text}", "--quick"]) == [
+        *("bench", "--header", shown, f"--header={shown}", "--quick")
+    ]
+    for written in (repr(address), json.dumps(dataclasses.asdict(address))):
+        assert sent.removeprefix("Bearer ") not in written
+
+
+@pytest.mark.parametrize(
+    "text", ["secret", "two words: secret", ": secret", "a: secré", "a: se\ncret", "a: se\0cret"]
+)
+def test_what_is_no_header_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        parse_headers([text])
+    assert "se" not in str(refusal.value).replace("its value is empty, or not one line", "")
+
+
+def test_a_value_that_is_gone_is_one_line(folder: Path) -> None:
+    header = Header.parse("key: @token")
+    (folder / "token").unlink()
+    with pytest.raises(ConfigError, match=r"--header key: cannot read .*/token: No such file"):
+        header.value()
+    (folder / "token").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"cannot read .*/token: not a text"):
+        header.value()
+
+
+def test_headers_that_a_server_would_not_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match="longer than 8192 bytes"):
+        parse_headers([f"a: {'x' * 5000}", f"b: {'x' * 5000}"])
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "host", "port", "path"),
+    [
+        ("a.b:1", "a.b:1", "a.b", "1", ""),
+        ("[::1]:1", "[::1]:1", "[::1]", "1", ""),
+        ("grpcs://a.b:1", "a.b:1", "a.b", "1", ""),
+        ("dns:///a.b:1", "dns:///a.b:1", "a.b", "1", ""),
+        ("unix:/run/triton", "unix:/run/triton", "", "", "/run/triton"),
+    ],
+)
+def test_parts_of_an_address(url: str, target: str, host: str, port: str, path: str) -> None:
+    address = Address(url)
+    assert (address.target, *address.host_and_port, address.path) == (target, host, port, path)
+    assert address.needs_library == (url not in ("a.b:1", "[::1]:1"))
+    assert address.is_encrypted == url.startswith("grpcs:")
