@@ -136,11 +136,7 @@ def _metric(run: RecordedRun) -> dict[str, str] | None:
     metric = run.result.metric
     if metric is None:
         return None
-    if run.mode == Mode.FIND_PEAK:
-        meaning = "The highest rate at which LoadGen's search found 99% of the queries within {bound} ms."
-    else:
-        meaning = _MEANING[run.scenario]
-    meaning = meaning.format(
+    meaning = _MEANING[run.scenario].format(
         samples_per_query=run.plan.samples_per_query if run.plan else 1, bound=f"{run.bound_ms or 0.0:.4g}"
     )
     note = run.result.rate_note
@@ -203,8 +199,8 @@ def _notes(run: RecordedRun) -> list[str]:
         return ["This run left no record of its requests (timeline.npz), so nothing can be drawn over time."]
     if run.mode == Mode.FIND_PEAK:
         return [
-            "The search tried many rates. Percentiles and queries above are of the test at the rate that it "
-            "found; what is drawn is of all its tests, one after the other."
+            "LoadGen's search tried many rates, and found none; what is drawn is of all its tests, one after "
+            "the other."
         ]
     return []
 

@@ -15,7 +15,7 @@ from harness.run.worker.job import Job, Outcome
 logger = logging.getLogger(__name__)
 
 _PROBE_SHARE = 0.1
-_SHORTEST_PROBE_MS = 6_000
+_SHORTEST_PROBE_MS = 5_000
 _LONGEST_PROBE_MS = 60_000
 _PROBE_QUERIES = 100
 """Fewest of a probe: of a slow model, more would take too long."""
