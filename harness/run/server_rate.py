@@ -14,8 +14,10 @@ from harness.run.worker.job import Job, Outcome
 
 logger = logging.getLogger(__name__)
 
-_PROBE_SHARE = 0.1
-_SHORTEST_PROBE_MS = 5_000
+_PROBE_SHARE = 1 / 3
+"""Of the duration. Shorter tests let rates pass at which the queue only begins to grow, and what then has to
+be made again is the test of full length: by simulation, that takes longer and ends at less equal rates."""
+_SHORTEST_PROBE_MS = 10_000
 _LONGEST_PROBE_MS = 60_000
 _PROBE_QUERIES = 100
 """Fewest of a probe: of a slow model, more would take too long."""

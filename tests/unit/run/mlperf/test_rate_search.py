@@ -105,7 +105,7 @@ def test_a_rate_of_the_ladder_is_its_own_nearest(rate: float) -> None:
 
 
 def test_confirming_begins_at_the_rate_itself_and_then_goes_down_faster_and_faster() -> None:
-    assert confirming_rates(72.05) == [72.05, 69.25, 63.98, 54.61, 39.78, 21.11]
+    assert confirming_rates(72.05) == [72.05, 69.25, 66.56, 61.49, 52.48, 38.23, 20.29]
 
 
 def test_only_a_confirmed_rate_is_found() -> None:
