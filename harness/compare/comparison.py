@@ -90,8 +90,8 @@ def _sentence(first: Row, other: Row) -> str:
         return f"{pair}: no performance figure in {' and '.join(without)}, so there is no ratio."
     if not may_be_ranked(first.run, other.run):
         return (
-            f"{pair}: not both have the same metric (an offered rate and one that was found are none), so "
-            "there is no ratio."
+            f"{pair}: not both have the same metric, as an offered rate and one that was found are two, "
+            "so there is no ratio."
         )
     ours, theirs = found_rate(first.run), found_rate(other.run)
     if ours and theirs:

@@ -24,11 +24,11 @@ _MAX_FAILED_REQUESTS = 64
 _LOST_GRACE_S = 10.0
 """A request's own deadline comes first and completes its samples; this is for when it does not."""
 _MORE_QUERIES = 1.05
-"""Than the rate makes in the time, by chance, that a schedule may have."""
+"""LoadGen's schedule is made by chance: it may have some more queries than the rate makes in the time."""
 
 
 class Bound:
-    """Counts the queries of a probe that are over the bound; fractions of what LoadGen will find, never more.
+    """Counts the queries of a probe that are over the bound: never more than LoadGen will.
 
     LoadGen counts from when a query was due, the timeline from when it was issued, which is later.
     """
@@ -99,11 +99,13 @@ class Watchdog(threading.Thread):
 
     def _cut(self, bound: Bound) -> None:
         """End a probe once no request is under way: no samples may be taken from a server that reads them."""
+        # What is given up is noted too, and took no time.
+        p99_ns = bound.tail_ns()
         self._sut.give_up()
         until_s = time.monotonic() + self._job.timeout_s
         while any(slot.response_ids for slot in self._sut.slots) and time.monotonic() < until_s:
             time.sleep(_INTERVAL_S / 10)
-        write_outcome(self._job, Outcome(plan=self._job.plan, cut_p99_ns=bound.tail_ns()))
+        write_outcome(self._job, Outcome(plan=self._job.plan, cut_p99_ns=p99_ns))
         os._exit(EXIT_INVALID)
 
     def _end(self, reason: str) -> None:
