@@ -155,8 +155,8 @@ def _search_reasons(search: Search | None) -> list[str]:
     if search is None or search.found is not None:
         return []
     rates = [probe.rate for probe in search.probes]
-    tried = f"between {min(rates):.4g} and {max(rates):.4g} queries/s, in {len(rates)} tests"
-    return [f"no rate was found that keeps the bound, {tried}: relax it with --max-latency, or set --qps"]
+    tried = f"between {min(rates):.4g} and {max(rates):.4g} queries/s"
+    return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency, or set --qps"]
 
 
 def _rate_origin(test: ScenarioPlan, ended: Ended) -> RateOrigin | None:

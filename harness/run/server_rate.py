@@ -10,6 +10,7 @@ from harness.run.mlperf import figures, logs, verdict
 from harness.run.mlperf.early_stopping import share_over
 from harness.run.mlperf.plan import Plan
 from harness.run.mlperf.rate_search import Probe, Search, bracket, confirming_rates, search
+from harness.run.mlperf.rounds import EARLY_STOPPING_MIN_QUERIES
 from harness.run.worker.job import Job, Outcome
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,13 @@ _SHORTEST_PROBE_MS = 10_000
 _LONGEST_PROBE_MS = 60_000
 _PROBE_QUERIES = 100
 """Fewest of a probe: of a slow model, more would take too long."""
+_WORDS = {
+    (False, True): "kept",
+    (False, False): "over the bound",
+    (True, True): "VALID",
+    (True, False): "not VALID",
+}
+"""What came of a test, by whether it is a confirming one and whether the bound was kept."""
 
 Run = Callable[[Job], Outcome]
 
@@ -57,6 +65,11 @@ class Searcher:
 
     def confirm(self, rates: Sequence[float]) -> Outcome:
         """Test in full length at one rate after the other until LoadGen says VALID; what that came to."""
+        plan = self.job.plan
+        queries = max(plan.min_query_count, rates[0] * plan.min_duration_ms / 1000)
+        if queries < EARLY_STOPPING_MIN_QUERIES[plan.scenario]:
+            # LoadGen calls so few INVALID at any rate.
+            rates = rates[:1]
         try:
             for rate in rates:
                 outcome = self._confirm(rate, is_last=rate == rates[-1])
@@ -116,7 +129,8 @@ class Searcher:
         probe = _probe_of(outcome, outcome.plan, self.job.plan, log_dir, is_confirming=is_confirming)
         logger.info(
             "Server: %.4g queries/s: p99 %.2f ms, %s%s",
-            *(probe.rate, probe.p99_ms, "kept" if probe.is_kept else "over the bound"),
+            *(probe.rate, probe.p99_ms),
+            _WORDS[is_confirming, probe.is_kept],
             " (cut short)" if probe.is_cut else "",
         )
         self.probes.append(probe)

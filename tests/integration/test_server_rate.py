@@ -72,7 +72,7 @@ def test_a_bound_that_no_rate_keeps_ends_the_search_at_once_and_that_is_said(
     )
     assert ended.returncode == 1, ended.stderr
     assert "Server, tried" in ended.stdout
-    assert "no rate was found that keeps the bound" in ended.stdout
+    assert "no rate was confirmed to keep the bound" in ended.stdout
     (folder,) = tmp_path.glob("*_Server")
     result = json.loads((folder / "results.json").read_text())
     assert [(probe["is_cut"], probe["is_confirming"]) for probe in result["search"]["probes"]] == [

@@ -236,7 +236,8 @@ class Result:
             return ""
         return f"{plan.target_qps:.4g} queries/s " + {
             RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
-            RateOrigin.FOUND: f"is the highest rate found that keeps the bound, in {tests} tests",
+            RateOrigin.FOUND: "is the highest rate found that keeps the bound, in "
+            f"{tests} test{'s' if tests > 1 else ''}",
             RateOrigin.TRIED: "were tried; the highest rate was not found"
             + ("" if tests else ", which takes --time"),
         }[self.rate_origin]

@@ -339,7 +339,7 @@ def test_a_peak_that_loadgen_calls_invalid_when_it_is_confirmed_is_invalid(run: 
     assert (result.verdict, result.rate_origin) == ("INVALID", "tried")
     assert result.reasons == (
         "just so",
-        "no rate was found that keeps the bound, between 110 and 123.5 queries/s, in 2 tests: relax it with "
+        "no rate was confirmed to keep the bound, between 110 and 123.5 queries/s: relax it with "
         "--max-latency, or set --qps",
     )
 

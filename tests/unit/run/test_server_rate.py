@@ -166,3 +166,11 @@ def test_a_probe_keeps_the_bound_where_loadgen_would_say_so_of_a_full_test(
     search.find()
     assert search.probes[0].is_kept == is_kept
     assert search.probes[0].p99_ms == 90 + over
+
+
+def test_a_test_with_too_few_queries_to_be_valid_is_not_made_again(tmp_path: Path) -> None:
+    search = searcher(tmp_path, lambda _: 5)
+    search.job = dataclasses.replace(search.job, plan=dataclasses.replace(PLAN, min_query_count=100))
+    search.confirm([40.0, 39.0])
+    assert [probe.rate for probe in search.probes] == [40.0]
+    assert (tmp_path / "performance" / "run_1").exists()
