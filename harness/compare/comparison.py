@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compare.differences import Difference, differences
-from harness.compare.noise import PARTS, Deciding, conclusion, deciding, may_be_ranked, speed
+from harness.compare.noise import PARTS, Deciding, conclusion, deciding, found_rate, may_be_ranked, speed
 from harness.errors import ConfigError
 from harness.report.charts.scale import number
 from harness.run.results.recorded_run import RecordedRun
@@ -70,9 +70,9 @@ def compare(runs: Sequence[RecordedRun]) -> Comparison:
 
 def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:
     metric, accuracy, ratio = run.result.metric, run.result.accuracy, speed(first, run)
-    percentiles = run.result.percentiles_ms
+    percentiles, origin = run.result.percentiles_ms, run.result.rate_origin
     return (
-        f"{number(metric.value)} {metric.unit}" if metric else "-",
+        f"{number(metric.value)} {metric.unit}{f', {origin}' if origin else ''}" if metric else "-",
         *(number(percentiles[level]) if level in percentiles else "-" for level in (50.0, 90.0, 99.0)),
         f"{accuracy.value:.2%}" if accuracy else "-",
         run.result.verdict.value,
@@ -89,14 +89,20 @@ def _sentence(first: Row, other: Row) -> str:
     if without := [row.label for row in (first, other) if not row.run.result.metric]:
         return f"{pair}: no performance figure in {' and '.join(without)}, so there is no ratio."
     if not may_be_ranked(first.run, other.run):
-        return f"{pair}: not both have the same metric, so there is no ratio."
+        return (
+            f"{pair}: not both have the same metric, as an offered rate and one that was found are two, "
+            "so there is no ratio."
+        )
+    ours, theirs = found_rate(first.run), found_rate(other.run)
+    if ours and theirs:
+        return f"{pair}: {conclusion(ours, theirs)}."
     if not (first.deciding and other.deciding):
         return ""
-    ours, theirs = first.run.offered_qps, other.run.offered_qps
-    if ours and theirs and not math.isclose(ours, theirs, rel_tol=_SAME_RATE):
+    rate, another = first.run.offered_qps, other.run.offered_qps
+    if rate and another and not math.isclose(rate, another, rel_tol=_SAME_RATE):
         return (
-            f"{pair}: asked at {number(theirs)} and {number(ours)} queries/s, on which both rate and latency "
-            "depend; which is faster is seen with the same --qps, or by --mode FindPeakPerformance."
+            f"{pair}: asked at {number(another)} and {number(rate)} queries/s, on which rate and latency "
+            "depend; which is faster is seen with the same --qps, or without."
         )
     return f"{pair}: {conclusion(first.deciding, other.deciding)}."
 

@@ -17,11 +17,14 @@ from harness.report.charts.latency import Latencies
 from harness.run.mlperf.plan import PERCENTILE, Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.recorded_run import RecordedRun
+from harness.run.results.result import RateOrigin
 from harness.run.worker import timeline
 
 PARTS = 8
 _STUDENT_T = 2.365
 """97.5 % quantile with PARTS - 1 degrees of freedom."""
+_SEARCH_NOISE = 0.035
+"""Of a rate that was found: two searches on a quiet machine end within 5 % of each other."""
 _REQUESTS_PER_PART = 10
 _MANY_TIMES = 3.0
 """A ratio from which on it is easier to read than a percentage."""
@@ -58,6 +61,14 @@ def deciding(run: RecordedRun) -> Deciding | None:
         return Deciding(name, value, share is not None, None, why)
     noise = _STUDENT_T * float(parts.std(ddof=1)) / math.sqrt(PARTS) / float(parts.mean())
     return Deciding(name, value, share is not None, noise)
+
+
+def found_rate(run: RecordedRun) -> Deciding | None:
+    """The rate that a search found and confirmed; None of a run without."""
+    metric = run.result.metric
+    if run.result.rate_origin != RateOrigin.FOUND or metric is None:
+        return None
+    return Deciding("rate found", metric.value, is_latency=False, noise=_SEARCH_NOISE)
 
 
 def _parts(run: RecordedRun, share: float | None) -> tuple[npt.NDArray[np.float64] | None, str]:
@@ -99,6 +110,8 @@ def may_be_ranked(first: RecordedRun, other: RecordedRun) -> bool:
     """Whether the metrics of two runs measure the same thing."""
     ours, theirs = first.result.metric, other.result.metric
     if not ours or not theirs or first.scenario != other.scenario:
+        return False
+    if len({first.result.rate_origin, other.result.rate_origin} - {None}) > 1:
         return False
     return (ours.name, ours.unit) == (theirs.name, theirs.unit)
 

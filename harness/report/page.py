@@ -13,7 +13,7 @@ from harness.answers import boxes
 from harness.answers.accuracy import Accuracy
 from harness.models import MODELS
 from harness.report import facts, pictures
-from harness.report.charts import activity, latency
+from harness.report.charts import activity, latency, rates
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
@@ -135,14 +135,13 @@ def _metric(run: RecordedRun) -> dict[str, str] | None:
     metric = run.result.metric
     if metric is None:
         return None
-    if run.mode == Mode.FIND_PEAK:
-        meaning = "The highest rate at which LoadGen's search found 99% of the queries within {bound} ms."
-    else:
-        meaning = _MEANING[run.scenario]
-    meaning = meaning.format(
+    meaning = _MEANING[run.scenario].format(
         samples_per_query=run.plan.samples_per_query if run.plan else 1, bound=f"{run.bound_ms or 0.0:.4g}"
     )
-    return {"value": number(metric.value), "unit": metric.unit, "meaning": meaning}
+    note = run.result.rate_note
+    meaning += f" {note}." if note else ""
+    unit = f"{metric.unit}, {run.result.rate_origin}" if run.result.rate_origin else metric.unit
+    return {"value": number(metric.value), "unit": unit, "meaning": meaning}
 
 
 def _metric_missing(run: RecordedRun) -> str:
@@ -199,17 +198,26 @@ def _notes(run: RecordedRun) -> list[str]:
         return ["This run left no record of its requests (timeline.npz), so nothing can be drawn over time."]
     if run.mode == Mode.FIND_PEAK:
         return [
-            "The search tried many rates. Percentiles and queries above are of the test at the rate that it "
-            "found; what is drawn is of all its tests, one after the other."
+            "LoadGen's search tried many rates, and found none; what is drawn is of all its tests, one after "
+            "the other."
         ]
     return []
 
 
 def _plots(run: RecordedRun) -> list[Plot]:
-    recorded = run.recorded
-    if recorded is None:
-        return []
+    recorded, search = run.recorded, run.result.search
     plots = []
+    if search and search.probes and run.bound_ms:
+        plots.append(
+            Plot(
+                "Search for the rate",
+                "p99 latency of each test at the rate that it offered, red where too many queries were over "
+                "the bound; the large ones are of full length.",
+                Markup(rates.probes(search.probes, run.bound_ms)),
+            )
+        )
+    if recorded is None:
+        return plots
     if run.mode == Mode.PERFORMANCE:
         latencies = Latencies.of(*timeline.query_latencies_us(recorded, run.scenario))
         marks = {
@@ -218,7 +226,7 @@ def _plots(run: RecordedRun) -> list[Plot]:
         what = "samples" if run.scenario == Scenario.OFFLINE else "queries"
         across = latency.axis([latencies], run.bound_ms)
         since = " since the start of the one query" if run.scenario == Scenario.OFFLINE else ""
-        plots = [
+        plots += [
             Plot(
                 "Latency",
                 f"Share of {what} by latency{since}; the dotted lines are LoadGen's percentiles.",

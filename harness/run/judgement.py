@@ -20,6 +20,7 @@ from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import loadgen, logs, verdict
 from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rate_search import Search
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
 from harness.run.preparation import Prepared
@@ -27,6 +28,7 @@ from harness.run.results.result import (
     DataSet,
     Figures,
     Kind,
+    RateOrigin,
     Result,
     Server,
     Setting,
@@ -55,6 +57,8 @@ class Ended:
     """Who answered."""
     precision: str | None = None
     """What the server calculated in (`harness.answers.precision`)."""
+    search: Search | None = None
+    """How Server's rate was looked for, if it was."""
 
 
 @dataclasses.dataclass
@@ -83,10 +87,14 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
     folder, outcomes, scenario = ended.folder, ended.outcomes, test.scenario
     found = _Found([failure for outcome in outcomes.values() if (failure := _failure(outcome))])
     for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
-        if mode == Mode.ACCURACY:
+        if mode == Mode.FIND_PEAK:
+            # Where it found a rate, the test that confirms it is what counts.
+            found.reasons += verdict.peak_reasons(logs.read_detail(test_folder(folder, mode)))
+        elif mode == Mode.ACCURACY:
             _judge_accuracy(prepared, truths, test_folder(folder, mode), ended.precision, found)
         else:
-            _judge_performance(test_folder(folder, mode), mode, scenario, outcomes[mode].test_s, found)
+            _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
+            found.reasons += _search_reasons(ended.search)
     config, deviations = prepared.config, (*_deviations(prepared), *test.deviations())
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
@@ -112,6 +120,8 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         cmdline=shlex.join(without_secrets(sys.argv)),
         time=int(time.time()),
         precision=ended.precision,
+        search=ended.search,
+        rate_origin=_rate_origin(test, ended),
     )
 
 
@@ -140,15 +150,28 @@ def _judge_accuracy(
     found.reasons += verdict.error_reasons(logs.read_detail(log_dir))
 
 
-def _judge_performance(log_dir: Path, mode: Mode, scenario: Scenario, test_s: float, found: _Found) -> None:
+def _judge_performance(log_dir: Path, scenario: Scenario, test_s: float, found: _Found) -> None:
     log = logs.read_detail(log_dir)
     found.figures = Figures.of(log, scenario, test_s)
-    if mode == Mode.FIND_PEAK:
-        found.metric = verdict.peak(log)
-        found.reasons += verdict.peak_reasons(log)
-    else:
-        found.metric = verdict.metric(log, scenario)
-        found.reasons += verdict.reasons(log, scenario)
+    found.metric = verdict.metric(log, scenario)
+    found.reasons += verdict.reasons(log, scenario)
+
+
+def _search_reasons(search: Search | None) -> list[str]:
+    """Why the rate that was measured is not one that was found."""
+    if search is None or search.found is not None:
+        return []
+    rates = [probe.rate for probe in search.probes]
+    tried = f"between {min(rates):.4g} and {max(rates):.4g} queries/s"
+    return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency, or set --qps"]
+
+
+def _rate_origin(test: ScenarioPlan, ended: Ended) -> RateOrigin | None:
+    if test.scenario != Scenario.SERVER or Mode.PERFORMANCE not in ended.outcomes:
+        return None
+    if ended.search is None:
+        return RateOrigin.OFFERED if test.rate else RateOrigin.TRIED
+    return RateOrigin.TRIED if ended.search.found is None else RateOrigin.FOUND
 
 
 def _settings(prepared: Prepared, test: ScenarioPlan, ended: Ended) -> tuple[Setting, ...]:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,20 @@ from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.judgement import Ended, judge
-from harness.run.mlperf import logs
+from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rate_search import Search, confirming_rates
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared, prepare
-from harness.run.results.result import Result, Server, Unmeasured, test_folder, write_result
+from harness.run.results.result import (
+    SEARCH_FOLDER,
+    Result,
+    Server,
+    Unmeasured,
+    test_folder,
+    write_result,
+)
+from harness.run.server_rate import Searcher
 from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
 from harness.run.truth import Truths
 from harness.run.worker import books
@@ -132,18 +141,13 @@ def _run_scenario(
     live = [check_served(client, entry, variant, tuning) for client in clients]
     precision = executed_precision(clients, entry, variant, config.choice.precision)
     folder = _new_folder(config, entry, scenario)
-    modes = _MODES[config.request.mode]
-    if (config.request.accuracy or config.output.save_images) and Mode.ACCURACY not in modes:
-        modes = (*modes, Mode.ACCURACY)
-    outcomes: dict[Mode, Outcome] = {}
-    for mode in modes:
+
+    def job(mode: Mode) -> Job:
         plan = test.plan(mode, len(prepared.dataset.samples))
-        log_dir = test_folder(folder, mode)
-        log_dir.mkdir(parents=True)
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        outcomes[mode] = run_test(job_of(prepared, clients, plan, tuning, log_dir, precision), clients)
-        if outcomes[mode].error:
-            break
+        return job_of(prepared, clients, plan, tuning, test_folder(folder, mode), precision)
+
+    outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, entry, live, outcomes)
     server = Server(
         version=versions[0],
@@ -155,12 +159,44 @@ def _run_scenario(
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
     )
-    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, server, precision))
+    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, server, precision, search))
     path = write_result(result)
     if result.accuracy and variant.detection:
         _save_images(prepared, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
+
+
+def _run_tests(
+    test: ScenarioPlan, job: Callable[[Mode], Job], clients: Sequence[TritonClient], folder: Path
+) -> tuple[dict[Mode, Outcome], Search | None]:
+    """One scenario's tests by mode, until one fails; and how Server's rate was found, where it was."""
+    request = test.config.request
+    modes = _MODES[request.mode]
+    if (request.accuracy or test.config.output.save_images) and Mode.ACCURACY not in modes:
+        modes = (*modes, Mode.ACCURACY)
+
+    def run(job: Job) -> Outcome:
+        Path(job.log_dir).mkdir(parents=True)
+        return run_test(job, clients)
+
+    outcomes: dict[Mode, Outcome] = {}
+    search: Search | None = None
+    for mode in modes:
+        if mode == Mode.PERFORMANCE and test.is_searched:
+            searcher = Searcher(job(mode), folder / SEARCH_FOLDER, run)
+            outcomes[mode] = searcher.find()
+            search = searcher.result()
+        else:
+            outcomes[mode] = run(job(mode))
+        if outcomes[mode].error:
+            break
+        if mode == Mode.FIND_PEAK and (peak := verdict.peak(logs.read_detail(test_folder(folder, mode)))):
+            searcher = Searcher(job(Mode.PERFORMANCE), folder / SEARCH_FOLDER, run)
+            # First, since it is the one that counts.
+            outcomes = {Mode.PERFORMANCE: searcher.confirm(confirming_rates(peak)), **outcomes}
+            search = searcher.result()
+    return outcomes, search
 
 
 def _checked_unchanged(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from harness.machine.processes import start_module
 from harness.models.spec import ModelSpec
@@ -25,7 +26,7 @@ def plan_of(spec: ModelSpec, scenario: Scenario, mode: Mode, **settings: object)
     )
 
 
-def start_worker(
+def job_of(
     info: lifecycle.ServerInfo,
     entry: Path,
     samples: Path,
@@ -35,9 +36,9 @@ def start_worker(
     transport: str = "auto",
     timeout_s: float = 60.0,
     processes: int = 1,
-) -> subprocess.Popen[str]:
-    """Start the test; `outcome_in` its existing `log_dir` reads how it ended."""
-    job = Job(
+) -> Job:
+    """A test at the rate of its plan, with 4 requests in flight."""
+    return Job(
         servers=(Address(info.grpc_url),),
         processes=processes,
         entry=entry.name,
@@ -54,6 +55,13 @@ def start_worker(
         plan=plan,
         has_hint=True,
     )
+
+
+def start_worker(
+    info: lifecycle.ServerInfo, entry: Path, samples: Path, plan: Plan, log_dir: Path, **settings: Any
+) -> subprocess.Popen[str]:
+    """Start the test; `outcome_in` its existing `log_dir` reads how it ended."""
+    job = job_of(info, entry, samples, plan, log_dir, **settings)
     job_file = log_dir / "job.json"
     job_file.write_text(json.dumps(dataclasses.asdict(job)))
     return start_module("harness.run.worker", str(job_file))

@@ -39,13 +39,15 @@ RUN: Arrows = {
     "worker": {"mlperf"},
     "results": {"mlperf", "worker"},
     "serving": {"config"},
+    "server_rate": {"mlperf", "worker"},
     "progress": {"mlperf", "worker"},
     "converter": set(),
     "preparation": {"config", "converter"},
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
-        *("mlperf", "config", "worker", "results", "serving", "progress", "preparation", "truth", "judgement")
+        *("mlperf", "config", "worker", "results", "serving", "server_rate", "progress"),
+        *("preparation", "truth", "judgement"),
     },
 }
 OUTSIDE_RUN: Arrows = {

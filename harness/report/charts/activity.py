@@ -86,7 +86,7 @@ def throughput(over_time: Rates, mean: float | None, offered: float | None) -> s
             svg.text((RIGHT, TOP - 6), words[-1], "value", anchor="end"),
         ]
     if offered:
-        words.append(f"offered {number(offered)}/s")
+        words.append(f"asked {number(offered)}/s")
         parts += [
             svg.line((LEFT, up(offered)), (RIGHT, up(offered)), "offer"),
             svg.line((LEFT, TOP - 10), (LEFT + 16, TOP - 10), "offer"),

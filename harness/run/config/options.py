@@ -184,7 +184,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option("queries_offline", "Offline: fewest samples in its one query", Kind.NUMBER, "N"),
             Option(
                 "qps",
-                "Server: offered rate; Offline: expected rate (default: calibrated)",
+                "Server: offered rate (default: the highest that keeps the bound is searched); Offline: "
+                "expected rate (default: calibrated)",
                 Kind.NUMBER,
                 "RATE",
             ),

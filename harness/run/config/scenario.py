@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.run.config.measured.fingerprint import Fingerprint, fingerprint
-from harness.run.config.run_config import RunConfig, RunMode
+from harness.run.config.run_config import RunConfig
 from harness.run.config.tuning import Tuning, tune
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
@@ -98,12 +98,17 @@ class ScenarioPlan:
 
     @property
     def rate(self) -> Sourced | None:
-        """Queries (Offline: samples) per second; None where it is calibrated, or there is none."""
+        """Queries (Offline: samples) per second; None where it is looked for, or there is none."""
         if self.scenario not in PACED:
             return None
         if self.config.changes.qps is not None:
             return self._asked(self.config.changes.qps, "qps")
         return self._listed(TARGET_QPS)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether Server's rate is searched: it was not given, and the test is more than some queries."""
+        return self.scenario == Scenario.SERVER and self.rate is None and self.duration.value > 0
 
     @property
     def bound(self) -> Sourced:
@@ -189,8 +194,6 @@ class ScenarioPlan:
         """What keeps this from being a test by MLPerf's rules, whatever the model's weights and the data."""
         config, rule = self.config, self.rule
         yield from self._changed_rules()
-        if config.request.mode == RunMode.FIND_PEAK:
-            yield "a search for the peak rate"
         if not all(map(is_on_this_host, config.server.servers)):
             yield (
                 "a server on another machine, or not seen to be on this one (it cannot map our memory): "

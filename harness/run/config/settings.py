@@ -119,7 +119,7 @@ def _plan_settings(test: ScenarioPlan, plan: Plan | None) -> Iterator[Setting]:
         yield Setting(
             "offered rate, queries/s" if scenario == Scenario.SERVER else "expected rate, samples/s",
             asked.target_qps if test.rate or plan else None,
-            test.rate.origin if test.rate else _CALIBRATED,
+            test.rate.origin if test.rate else "searched" if test.is_searched else _CALIBRATED,
         )
     elif plan:
         yield Setting("expected latency, ms", plan.expected_latency_ns / 1e6, _CALIBRATED)

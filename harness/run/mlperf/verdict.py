@@ -32,10 +32,10 @@ def metric(log: DetailLog, scenario: Scenario) -> Metric | None:
 _PEAK_FOUND = "FindPeakPerformance: Found peak performance field: "
 
 
-def peak(log: DetailLog) -> Metric | None:
-    """The rate that LoadGen's search found; None where it found none."""
+def peak(log: DetailLog) -> float | None:
+    """Queries per second that LoadGen's search found; None where it found none, or logged an error."""
     found = [text.removeprefix(_PEAK_FOUND) for text in log.messages if text.startswith(_PEAK_FOUND)]
-    return Metric("highest rate that keeps the bound", float(found[-1]), "queries/s") if found else None
+    return float(found[-1]) if found and not log.errors else None
 
 
 def error_reasons(log: DetailLog) -> list[str]:
@@ -44,8 +44,11 @@ def error_reasons(log: DetailLog) -> list[str]:
 
 
 def peak_reasons(log: DetailLog) -> list[str]:
-    """Why a search failed. LoadGen calls it INVALID even where it succeeds: it leaves early stopping out."""
-    if peak(log) and not log.errors:
+    """Why a search failed; empty for one that did not, which a test at its rate has to confirm.
+
+    LoadGen calls it INVALID even where it succeeds: it leaves early stopping out.
+    """
+    if peak(log):
         return []
     rate = log.number("effective_target_qps") or 0
     found = [f"the search found no rate that keeps the bound; start it lower than --qps {rate:.4g}"]

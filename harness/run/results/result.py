@@ -19,6 +19,7 @@ from harness.run.worker.job import Outcome
 from harness.run.mlperf import figures
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.rate_search import Search
 from harness.machine import files
 from harness.machine.environment import Environment
 from harness.machine.from_json import from_json
@@ -27,6 +28,8 @@ from harness.run.mlperf.verdict import Metric
 from harness.triton.rpc import Rpc
 
 RESULTS_NAME = "results.json"
+SEARCH_FOLDER = "search"
+"""For LoadGen's logs of the tests in which Server's rate was looked for, by their number."""
 ERROR = "ERROR"
 """Instead of a verdict, where there is no result."""
 
@@ -42,6 +45,17 @@ class Verdict(StrEnum):
     """A limit was not met."""
     FAILED = "FAILED"
     """The server or an inference failed."""
+
+
+class RateOrigin(StrEnum):
+    """Where Server's rate comes from."""
+
+    OFFERED = "offered"
+    """Given; a higher one may keep the bound too."""
+    FOUND = "found"
+    """The highest that keeps the bound, by a search and a test of full length."""
+    TRIED = "tried"
+    """Neither given nor confirmed."""
 
 
 class Kind(StrEnum):
@@ -177,6 +191,10 @@ class Result:
     """Seconds since the epoch."""
     figures: Figures | None = None
     """None where no performance test came to its end."""
+    search: Search | None = None
+    """How Server's rate was looked for; None where it was not."""
+    rate_origin: RateOrigin | None = None
+    """Of a performance test of Server; results of earlier versions do not tell."""
     folder: Path = Path()
     """Where it is."""
 
@@ -219,6 +237,20 @@ class Result:
         return f"{self.scenario}-{plan.server_target_latency_ns / 1e9:g}"
 
     @property
+    def rate_note(self) -> str:
+        """Where Server's rate comes from, in a sentence without its end; empty where there is none to tell of."""
+        plan, tests = self.test.plan, len(self.search.probes) if self.search else 0
+        if self.rate_origin is None or plan is None:
+            return ""
+        return f"{plan.target_qps:.4g} queries/s " + {
+            RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
+            RateOrigin.FOUND: "is the highest rate found that keeps the bound, in "
+            f"{tests} test{'s' if tests > 1 else ''}",
+            RateOrigin.TRIED: "were tried; the highest rate was not found"
+            + ("" if tests else ", which takes --time"),
+        }[self.rate_origin]
+
+    @property
     def exit_code(self) -> int:
         """What the process should end with, were this its only result."""
         if self.is_quick and self.verdict != Verdict.FAILED:
@@ -259,8 +291,13 @@ def reference_entry(result: Result) -> dict[str, Any]:
 
 
 def test_folder(folder: Path, mode: Mode) -> Path:
-    """Where LoadGen's logs of a test are: the submission checker's own sub-folders."""
-    return folder / ("accuracy" if mode == Mode.ACCURACY else "performance/run_1")
+    """Where LoadGen's logs of a test are: the submission checker's own sub-folders, and one for searches."""
+    of = {
+        Mode.ACCURACY: "accuracy",
+        Mode.PERFORMANCE: "performance/run_1",
+        Mode.FIND_PEAK: f"{SEARCH_FOLDER}/peak",
+    }
+    return folder / of[mode]
 
 
 def write_result(result: Result) -> Path:

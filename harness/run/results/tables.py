@@ -84,7 +84,7 @@ def _table(*columns: str) -> Table:
 def _cells(result: Result, *percentiles: float) -> tuple[str, ...]:
     """Scenario, metric, latency percentiles, accuracy and verdict."""
     return (
-        result.label,
+        result.label + (f", {result.rate_origin}" if result.rate_origin else ""),
         f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
         *(_cell(result.percentiles_ms.get(level)) for level in percentiles),
         f"{result.accuracy.value:.2%}" if result.accuracy else "-",
@@ -102,6 +102,11 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         if result.exit_code or not result.is_quick
         for why in result.reasons
+    ]
+    rates = [
+        f"{result.label}: {result.rate_note}."
+        for result in collected
+        if result.rate_note and not (is_sweep or result.is_quick)
     ]
     accuracies = dict.fromkeys(
         f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
@@ -122,6 +127,7 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
             "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
         )
     return [
+        *rates,
         *precisions,
         *accuracies,
         *notes,

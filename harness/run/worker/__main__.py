@@ -16,6 +16,7 @@ from harness.errors import EXIT_SERVER, HarnessError
 from harness.machine.command import log_to_stderr
 from harness.models import manifest
 from harness.run.mlperf import loadgen
+from harness.run.mlperf.early_stopping import share_over
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import timeline
@@ -36,7 +37,7 @@ from harness.run.worker.job import (
 from harness.run.worker.self_test import self_test
 from harness.run.worker.sut import Complete, Sut
 from harness.run.worker.timeline import Timeline
-from harness.run.worker.watchdog import Watchdog
+from harness.run.worker.watchdog import Bound, Watchdog
 from harness.triton import statistics
 from harness.triton.statistics import ServerStatistics
 
@@ -71,8 +72,10 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
             logger.info("%d samples at %.1f per second take %.0f s", total, plan.target_qps, seconds)
         recorder = Timeline()
         sut = session.sut(loadgen.complete, recorder.record)
+        job = dataclasses.replace(job, plan=plan)
+        watchdog = Watchdog(job, sut, _bound(job, recorder))
         meter = Meter(session.cpu_seconds)
-        _test(job, plan, meter.leaving_out(load), sut, total, reporter)
+        _test(job, meter.leaving_out(load), sut, total, reporter, watchdog)
         test_s, cpu_s = meter.read()
         error, books, counted = _closed(ledgers, session.answered(sut), sut.failures)
         peak_rss = session.peak_rss_bytes()
@@ -119,18 +122,22 @@ def _rehearse(
 
 
 def _test(
-    job: Job, plan: Plan, load: Callable[[list[int]], None], sut: Sut, total: int, reporter: Reporter
+    job: Job,
+    load: Callable[[list[int]], None],
+    sut: Sut,
+    total: int,
+    reporter: Reporter,
+    watchdog: Watchdog,
 ) -> None:
     """Run LoadGen under the watchdog."""
 
     def load_and_test(indices: list[int]) -> None:
         load(indices)
-        reporter.begin(Step.TEST, lambda: _counts(plan, sut, total))
+        reporter.begin(Step.TEST, lambda: _counts(job.plan, sut, total))
 
-    watchdog = Watchdog(job, sut)
     watchdog.start()
     loadgen.run(
-        plan,
+        job.plan,
         Path(job.log_dir),
         total_sample_count=total,
         load=load_and_test,
@@ -140,6 +147,14 @@ def _test(
         flush=sut.flush,
     )
     watchdog.stop()
+
+
+def _bound(job: Job, recorder: Timeline) -> Bound | None:
+    """Of a probe, what ends it early."""
+    if job.probe_of is None:
+        return None
+    probed = dataclasses.replace(job.probe_of, target_qps=job.plan.target_qps)
+    return Bound(job.plan, share_over(probed), recorder)
 
 
 def _counts(plan: Plan, sut: Sut, total: int) -> Counts:
@@ -175,7 +190,9 @@ def _prepare(
     stopwatch = Stopwatch()
     calibrator = Calibrator(new_sut(stopwatch.complete), stopwatch, indices)
     in_flight_samples = job.client_batch * job.in_flight * len(job.servers)
-    calibrator.warm_up(min(in_flight_samples, count))
+    # The tests before this one have warmed all up.
+    is_warm = job.probe_of is not None and job.has_hint
+    calibrator.warm_up(1 if is_warm else min(in_flight_samples, count))
     if is_counted and needs_rate:
         rate = 0.5e9 / calibrator.query(1)
         return dataclasses.replace(plan, target_qps=rate), Hints(rate)

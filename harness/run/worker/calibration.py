@@ -1,8 +1,8 @@
 """Short measurements before a test, from which LoadGen's hints come: expected latency and throughput.
 
 They go through the same SUT as the test, with a stopwatch in LoadGen's place. LoadGen needs them right:
-a SingleStream hint over twice the truth runs it out of queries, an Offline hint under the truth makes
-the run too short, and the Server rate decides whether the latency bound can be met at all.
+a SingleStream hint over twice the truth runs it out of queries, and an Offline hint under the truth makes
+the run too short. In Server it is where the search for the rate begins.
 """
 
 import logging
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.errors import InferenceError
+from harness.run.mlperf import rate_search
 from harness.run.mlperf.plan import PERCENTILE
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.sut import Sut
@@ -31,15 +32,9 @@ _LATENCY_MARGIN = 0.7
 """Hint = this share of a fast query: too low only costs memory, too high makes the run INVALID."""
 _OFFLINE_MARGIN = 1.2
 """Over LoadGen's own 10 %: too high only makes the run longer, too low makes it INVALID."""
-_SERVER_SHARES = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1)
-"""Of the throughput in the closed loop; tried in turn until one keeps the bound."""
-_HOPELESS_SHARE = 0.5
-"""Where no rate keeps the bound: far from overload, and not so slow that the test takes for ever."""
-_SERVER_BOUND_MARGIN = 0.5
-"""Share of the latency bound that a short probe may use: a long run meets more bad luck."""
-_SERVER_RATE_MARGIN = 0.8
-"""Of the probed rate: a default run should be VALID; FindPeakPerformance looks for the highest one."""
-_PROBE_SECONDS = 4.0
+_SERVER_IN_FLIGHT = 16
+_SERVER_SHARE = 0.6
+"""Of the throughput in the closed loop: in the middle of the rates that keep usual bounds."""
 
 
 class Stopwatch:
@@ -178,7 +173,7 @@ def calibrate(
     in_flight_samples: int,
     bound_ns: int,
 ) -> Hints:
-    """Measure what this scenario's hint needs; takes 2 s, for Server up to half a minute.
+    """Measure what this scenario's hint needs; takes some 2 s, for Server 5.
 
     Raises:
         InferenceError: a request failed.
@@ -196,38 +191,18 @@ def calibrate(
 
 
 def _server_rate(calibrator: Calibrator, bound_ns: int) -> Hints:
-    """The highest of a few rates whose tail latency keeps well within the bound, else just within it."""
+    """Where the search for the highest rate that keeps the bound should begin."""
     alone = calibrator.latencies(1)
     median = alone[len(alone) // 2]
+    capacity, note = 1e9 / median, f"calibration: one sample alone takes {median / 1e6:.2f} ms"
     if median > bound_ns:
-        return _hopeless(median, bound_ns, 1e9 / median)
-    capacity = max(1e9 / median, calibrator.throughput(16))
-    kept: tuple[float, int] | None = None
-    for share in _SERVER_SHARES:
-        rate = capacity * share
-        tail = calibrator.tail_latency_ns(rate, _PROBE_SECONDS)
-        logger.info("at %.1f queries/s p99 is %.2f ms", rate, tail / 1e6)
-        if tail <= bound_ns * _SERVER_BOUND_MARGIN:
-            return _probed(rate, tail)
-        if tail <= bound_ns and kept is None:
-            kept = rate, tail
-    # Without the margin, yet a better guess than a share of the throughput.
-    return _probed(*kept) if kept else _hopeless(median, bound_ns, capacity)
-
-
-def _probed(rate: float, tail: int) -> Hints:
-    """Somewhat less than a rate that kept the bound in a short probe."""
-    note = f"calibration: p99 {tail / 1e6:.2f} ms at {rate:.1f} queries/s"
-    return Hints(target_qps=rate * _SERVER_RATE_MARGIN, note=note)
-
-
-def _hopeless(median: int, bound_ns: int, capacity: float) -> Hints:
-    """A rate for a run that will miss its bound, and a word about it."""
-    logger.warning(
-        "one sample alone takes %.2f ms here and the bound is %.2f ms: no rate was found that keeps it; "
-        "set --qps, or relax the bound with --max-latency SECONDS (not an official run)",
-        median / 1e6,
-        bound_ns / 1e6,
-    )
-    note = f"calibration: no rate keeps the bound; one sample alone takes {median / 1e6:.2f} ms"
-    return Hints(target_qps=capacity * _HOPELESS_SHARE, note=note)
+        logger.warning(
+            "one sample alone takes %.2f ms here and the bound is %.2f ms: hardly any rate will keep it; "
+            "relax it with --max-latency SECONDS (not an official run)",
+            median / 1e6,
+            bound_ns / 1e6,
+        )
+    else:
+        capacity = max(capacity, calibrator.throughput(_SERVER_IN_FLIGHT))
+        note = f"calibration: {capacity:.1f} samples/s in flight of {_SERVER_IN_FLIGHT}"
+    return Hints(target_qps=rate_search.nearest(capacity * _SERVER_SHARE), note=note)

@@ -58,6 +58,8 @@ class Job:
     plan: Plan
     has_hint: bool
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
+    probe_of: Plan | None = None
+    """Server: the test whose rate is looked for with this one, which ends as soon as its own is too high."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
 
@@ -94,6 +96,8 @@ class Outcome:
     client_cpu_s: float = 0.0
     """Of all client processes in that time."""
     peak_rss_bytes: int = 0
+    cut_p99_ns: int = 0
+    """Of a probe that was cut short: the 99th percentile latency until then. 0 of one that was not."""
 
 
 def read_job(path: Path) -> Job:

@@ -44,7 +44,7 @@ Failed samples have 0 bytes, and so have images without a detection.
 """
 Record = Callable[[int, int, int], None]
 """(when the query was issued, in ns; when the request was answered; samples in it)."""
-_GONE = RequestFailed("not sent, since the server is gone", is_fatal=True)
+_GONE = RequestFailed("not sent, since the server is gone or the test given up", is_fatal=True)
 
 
 class Slot:
@@ -202,6 +202,10 @@ class Sut:
 
     def flush(self) -> None:
         """Nothing is held back: requests are sent as soon as slots are free."""
+
+    def give_up(self) -> None:
+        """Send nothing more: what is asked from now on fails at once."""
+        self.failures.is_fatal = True
 
     def _accept(self, query: tuple[list[int], list[int], int]) -> None:
         """Give a query to free slots; what is left waits until one of them has its answer."""

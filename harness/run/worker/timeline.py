@@ -38,12 +38,26 @@ class Timeline:
         if self._end == len(self._chunk):
             self._grow()
 
+    def latencies_ns(self, start: int = 0) -> npt.NDArray[np.uint64]:
+        """How long the requests took that were noted so far, from the `start`-th on; from any thread."""
+        parts = []
+        while start < (count := self._count()):
+            chunk, first = divmod(start, _CHUNK_RECORDS)
+            records = np.frombuffer(self._chunks[chunk], _FIELDS)[first : first + count - start]
+            parts.append(records["completed_ns"] - records["issued_ns"])
+            start += len(records)
+        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+    def _count(self) -> int:
+        return (len(self._chunks) - 1) * _CHUNK_RECORDS + self._end // _RECORD.size
+
     def _grow(self) -> None:
         # The kernel clears a page when it is first written, so that growing costs microseconds; and nothing
         # that was written is ever copied.
         self._chunk = mmap.mmap(-1, _CHUNK_RECORDS * _RECORD.size)
-        self._chunks.append(self._chunk)
+        # First, so that another thread never counts a chunk that has nothing in it yet as full.
         self._end = 0
+        self._chunks.append(self._chunk)
 
     def save(self, path: Path) -> None:
         """Write what `load` reads: `issued_us`, `completed_us`, `samples`.

@@ -1,12 +1,20 @@
-"""Ends a test that cannot end by itself: a dead server, a lost request, failure upon failure."""
+"""Ends a test that cannot end by itself: a dead server, a lost request, failure upon failure.
+
+And a probe of Server's rate once it cannot keep the bound any more: LoadGen itself goes on to the last query,
+however late, and waits for its answer.
+"""
 
 import os
 import threading
 import time
 
-from harness.errors import EXIT_SERVER
+import numpy as np
+
+from harness.errors import EXIT_INVALID, EXIT_SERVER
+from harness.run.mlperf.plan import PERCENTILE, Plan
 from harness.run.worker.job import Job, Outcome, write_outcome
 from harness.run.worker.sut import Sut
+from harness.run.worker.timeline import Timeline
 
 _INTERVAL_S = 0.25
 _FATAL_GRACE_S = 2.0
@@ -15,14 +23,42 @@ _MAX_FAILED_REQUESTS = 64
 """One failure already makes the run invalid; so many make the rest of it a waste of time."""
 _LOST_GRACE_S = 10.0
 """A request's own deadline comes first and completes its samples; this is for when it does not."""
+_MORE_QUERIES = 1.05
+"""LoadGen's schedule is made by chance: it may have some more queries than the rate makes in the time."""
+
+
+class Bound:
+    """Counts the queries of a probe that are over the bound: never more than LoadGen will.
+
+    LoadGen counts from when a query was due, the timeline from when it was issued, which is later.
+    """
+
+    def __init__(self, plan: Plan, share_over: float, timeline: Timeline) -> None:
+        """`share_over`: how many of the queries that the plan makes may be, 0 to 1."""
+        queries = max(plan.min_query_count, plan.target_qps * plan.min_duration_ms / 1000 * _MORE_QUERIES)
+        self._most, self._bound_ns = share_over * queries, plan.server_target_latency_ns
+        self._scenario, self._timeline = plan.scenario, timeline
+        self._seen = self._over = 0
+
+    def is_lost(self) -> bool:
+        """Look once: whether more are over the bound already than may be in the end."""
+        latencies_ns = self._timeline.latencies_ns(self._seen)
+        self._seen += len(latencies_ns)
+        self._over += int((latencies_ns > self._bound_ns).sum())
+        return self._over > self._most
+
+    def tail_ns(self) -> int:
+        """The latency that the bound is of, until now."""
+        return int(np.quantile(self._timeline.latencies_ns(), PERCENTILE[self._scenario], method="higher"))
 
 
 class Watchdog(threading.Thread):
     """Looks at a SUT a few times a second, and ends the process where the test cannot go on."""
 
-    def __init__(self, job: Job, sut: Sut) -> None:
+    def __init__(self, job: Job, sut: Sut, bound: Bound | None = None) -> None:
+        """`bound`: where the test is to be cut short once that is lost."""
         super().__init__(name="watchdog", daemon=True)
-        self._job, self._sut = job, sut
+        self._job, self._sut, self._bound = job, sut, bound
         self._over = threading.Event()
         self._fatal_since_s: float | None = None
         self._seen: dict[int, tuple[int, float]] = {}
@@ -33,10 +69,13 @@ class Watchdog(threading.Thread):
         while not self._over.wait(_INTERVAL_S):
             if reason := self.reason_to_end(time.monotonic()):
                 self._end(reason)
+            if self._bound and not self._sut.failures.requests and self._bound.is_lost():
+                self._cut(self._bound)
 
     def stop(self) -> None:
-        """The test is over."""
+        """The test is over, unless it is being cut short: then this does not return."""
         self._over.set()
+        self.join()
 
     def reason_to_end(self, now_s: float) -> str | None:
         """Look once: why the test cannot go on, or None; what was seen is kept for the next look."""
@@ -57,6 +96,17 @@ class Watchdog(threading.Thread):
             elif now_s - since_s > self._job.timeout_s + _LOST_GRACE_S:
                 return f"a request was lost: no answer in {now_s - since_s:.0f} s"
         return None
+
+    def _cut(self, bound: Bound) -> None:
+        """End a probe once no request is under way: no samples may be taken from a server that reads them."""
+        # What is given up is noted too, and took no time.
+        p99_ns = bound.tail_ns()
+        self._sut.give_up()
+        until_s = time.monotonic() + self._job.timeout_s
+        while any(slot.response_ids for slot in self._sut.slots) and time.monotonic() < until_s:
+            time.sleep(_INTERVAL_S / 10)
+        write_outcome(self._job, Outcome(plan=self._job.plan, cut_p99_ns=p99_ns))
+        os._exit(EXIT_INVALID)
 
     def _end(self, reason: str) -> None:
         failures = self._sut.failures

@@ -31,6 +31,39 @@ def test_speed_is_above_1_where_latency_is_lower(write_run) -> None:
     assert [row.cells[-1] for row in compare(runs).rows] == ["1.000", "2.000"]
 
 
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(41.0, "2.5% higher: within the noise"), (50.0, "25.0% higher: better, beyond")]
+)
+def test_rates_that_were_found_are_compared_as_the_rates_they_are(
+    write_run, rate: float, expected: str
+) -> None:
+    runs = [
+        recorded_run.read(
+            write_run(name, verdict="VALID", rate_origin="found", metric={"value": value}, tests=asked(value))
+        )
+        for name, value in (("a", 40.0), ("b", rate))
+    ]
+    found = compare(runs)
+    assert f"B against A: rate found {expected}" in found.conclusions[-1]
+    assert found.rows[1].cells[1].endswith(" samples/s, found")
+    assert found.rows[1].cells[-1] == f"{rate / 40:.3f}"
+
+
+def asked(rate: float) -> dict[str, object]:
+    return {"PerformanceOnly": {"plan": {"target_qps": rate}}}
+
+
+def test_a_rate_that_was_offered_has_no_ratio_to_one_that_was_found(write_run) -> None:
+    runs = [
+        recorded_run.read(write_run(origin, verdict="VALID", rate_origin=origin))
+        for origin in ("offered", "found")
+    ]
+    found = compare(runs)
+    assert [row.cells[-1] for row in found.rows] == ["1.000", "-"]
+    assert [row.cells[1] for row in found.rows] == ["40.00 samples/s, offered", "40.00 samples/s, found"]
+    assert "an offered rate and one that was found" in found.conclusions[-1]
+
+
 def test_other_scenarios_have_no_ratio_and_the_reason_is_said(write_run) -> None:
     runs = [recorded_run.read(single_stream(write_run, "a", 20.0)), recorded_run.read(write_run("b"))]
     found = compare(runs)

@@ -101,6 +101,30 @@ def test_a_test_that_never_ran_has_no_duration(write_run) -> None:
     assert "<dt>Duration</dt>" not in page_of(write_run("b", tests={"PerformanceOnly": {"test_s": 0.0}}))
 
 
+PROBES = [
+    {"rate": rate, "p99_ms": p99_ms, "is_kept": p99_ms < 100, "is_confirming": p99_ms == 95.0}
+    for rate, p99_ms in ((30.0, 50.0), (50.0, 900.0), (40.0, 90.0), (40.0, 95.0))
+]
+
+
+def test_a_search_is_drawn_with_each_rate_and_the_bound_and_the_rate_is_called_found(write_run) -> None:
+    page = page_of(write_run("a", search={"probes": PROBES}, rate_origin="found"))
+    assert "40.00<small>samples/s, found" in page
+    assert "39.5 queries/s is the highest rate found that keeps the bound, in 4 tests." in page
+    (picture,) = [part for part in page.split("<svg ")[1:] if part.startswith('id="probes"')]
+    picture = picture.partition("</svg>")[0]
+    assert "50.00/s 900.0 ms not kept" in picture
+    assert (picture.count('class="dot"'), picture.count('class="dot alarm"')) == (3, 1)
+    assert picture.count('r="5"') == 1
+    assert picture.count('class="limit"') == 1
+
+
+def test_a_rate_that_was_given_is_called_offered(write_run) -> None:
+    page = page_of(write_run("a", rate_origin="offered"))
+    assert "40.00<small>samples/s, offered" in page
+    assert 'id="probes"' not in page
+
+
 def test_the_words_of_the_command_stay_whole_and_can_be_copied(write_run) -> None:
     page = page_of(write_run("a"))
     assert '<span class="word">--model</span> <span class="word">mobilenet</span> ' in page

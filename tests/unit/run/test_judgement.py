@@ -13,11 +13,11 @@ from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.data.dataset import Dataset, Sample
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, Parity
 from harness.run.config.resolution import resolve
-from harness.run.config.run_config import RunMode
 from harness.run.config.scenario import scenarios_of
 from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rate_search import Probe, Search
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.run.results.result import DataSet, Result, Server
@@ -62,6 +62,7 @@ class Run:
         self.outcomes: dict[Mode, Outcome] = {}
         self.given: Mapping[str, Any] = MINIMAL
         self.precision: str | None = None
+        self.search: Search | None = None
 
     def ended(
         self, mode: Mode, log: Mapping[str, Any], answers: Sequence[bytes] = (), *, errors: Sequence[str] = ()
@@ -115,11 +116,10 @@ class Run:
         config = prepared.config
         (scenario,) = config.request.scenarios
         if not self.outcomes:
-            mode = Mode.FIND_PEAK if config.request.mode == RunMode.FIND_PEAK else Mode.PERFORMANCE
-            self.ended(mode, OF_EACH[scenario])
+            self.ended(Mode.PERFORMANCE, OF_EACH[scenario])
         test = list(scenarios_of(config))[-1]
         tuning = test.tuning(prepared.manifest.variant, config.server.servers)
-        ended = Ended(self.folder, self.outcomes, tuning, Server(), self.precision)
+        ended = Ended(self.folder, self.outcomes, tuning, Server(), self.precision, self.search)
         return judge(prepared, Truths(prepared), test, ended)
 
 
@@ -183,10 +183,7 @@ def test_every_scenario_has_its_own_figure(run: Run, scenario: Scenario, value: 
         ({"performance_sample_count": "4096"}, []),
         ({"qps": "9", "scenario": "Server"}, []),
         ({"threads": "1", "in_flight": "3", "max_batchsize": "2", "transport": "grpc"}, []),
-        (
-            {"mode": "FindPeakPerformance", "scenario": "Server"},
-            ["a search for the peak rate"],
-        ),
+        ({"mode": "FindPeakPerformance", "scenario": "Server"}, []),
         (
             # A tunnel's end is at this address too; nothing answers there that maps our memory.
             {"url": "localhost:1"},
@@ -338,16 +335,53 @@ def test_an_error_that_loadgen_logged_makes_any_test_invalid(run: Run, mode: Mod
     assert result.reasons == ("LoadGen logged an error: error_runtime: disk full",)
 
 
-def test_a_search_is_valid_with_a_rate_whatever_loadgen_calls_it(run: Run) -> None:
-    log = {
-        "result_validity": "INVALID",
-        "generic_message": "FindPeakPerformance: Found peak performance field: 123.5",
-    }
-    run.ended(Mode.FIND_PEAK, log)
+PEAK = {
+    "result_validity": "INVALID",
+    "generic_message": "FindPeakPerformance: Found peak performance field: 123.5",
+}
+CONFIRMED = Search((Probe(123.5, 9.0, is_kept=True, is_confirming=True),))
+NOT_CONFIRMED = Search(tuple(Probe(rate, 12.0, is_kept=False, is_confirming=True) for rate in (123.5, 110.0)))
+
+
+def test_a_peak_counts_by_the_test_that_confirms_it(run: Run) -> None:
+    run.ended(Mode.PERFORMANCE, OF_EACH[Scenario.SERVER])
+    run.ended(Mode.FIND_PEAK, PEAK)
+    run.search = CONFIRMED
     result = run.judged(mode="FindPeakPerformance", scenario="Server")
-    assert result.verdict == "VALID"
+    assert (result.verdict, result.rate_origin, result.search) == ("VALID", "found", CONFIRMED)
     assert result.metric is not None
-    assert (result.metric.value, result.metric.unit) == (123.5, "queries/s")
+    assert (result.metric.value, result.metric.unit) == (250.5, "samples/s")
+
+
+def test_a_peak_that_loadgen_calls_invalid_when_it_is_confirmed_is_invalid(run: Run) -> None:
+    run.ended(Mode.PERFORMANCE, {"result_validity": "INVALID", "result_invalid_reason": "just so"})
+    run.ended(Mode.FIND_PEAK, PEAK)
+    run.search = NOT_CONFIRMED
+    result = run.judged(mode="FindPeakPerformance", scenario="Server")
+    assert (result.verdict, result.rate_origin) == ("INVALID", "tried")
+    assert result.reasons == (
+        "just so",
+        "no rate was confirmed to keep the bound, between 110 and 123.5 queries/s: relax it with "
+        "--max-latency, or set --qps",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "search", "origin"),
+    [
+        ({"qps": "9"}, None, "offered"),
+        ({"time": "5"}, CONFIRMED, "found"),
+        ({"time": "5"}, NOT_CONFIRMED, "tried"),
+        ({"count": "9"}, None, "tried"),
+    ],
+)
+def test_where_servers_rate_comes_from_is_told(run: Run, given, search: Search | None, origin: str) -> None:
+    run.search = search
+    assert run.judged(scenario="Server", **given).rate_origin == origin
+
+
+def test_other_scenarios_have_no_rate_to_tell_of(run: Run) -> None:
+    assert run.judged(scenario="Offline").rate_origin is None
 
 
 def test_a_search_that_found_no_rate_is_invalid(run: Run) -> None:
@@ -500,7 +534,7 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
         "fewest queries": (838, "fewest that LoadGen can judge"),
         "samples to draw from": (4, "size of the data set"),
         "latency bound, ms": (200.0, "command line"),
-        "offered rate, queries/s": (38.5, "calibrated"),
+        "offered rate, queries/s": (38.5, "searched"),
         "server: threads of each": (1, "command line"),
     }
     assert {name: found[name] for name in expected} == expected

@@ -146,9 +146,9 @@ def test_a_search_that_ends_has_the_rate_that_it_found(tmp_path: Path) -> None:
         server_target_latency_ns=300_000_000,
     )
     assert verdict.peak_reasons(log) == []
-    metric = verdict.peak(log)
-    assert metric is not None
-    assert metric.value >= 10.0
+    rate = verdict.peak(log)
+    assert rate is not None
+    assert rate >= 10.0
 
 
 def test_a_search_that_starts_too_high_says_where_to_start(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 from harness.answers.accuracy import Accuracy
 from harness.errors import ConversionError
 from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rate_search import Probe, Search
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
-from harness.run.results.result import Figures, Kind, Result, Server, Unmeasured, Verdict
+from harness.run.results.result import Figures, Kind, RateOrigin, Result, Server, Unmeasured, Verdict
 from harness.run.results.tables import print_sweep, print_table, reference_line
 from harness.run.worker.job import Outcome
 
@@ -107,6 +108,37 @@ def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_referenc
     assert f"Server-0.1 INVALID: {TOO_FEW}" in lines
     one = dataclasses.replace(rows[0], args={"max_latency_s": [0.05]})
     assert reference_line(one).startswith("TestScenario.Server ")
+
+
+@pytest.mark.parametrize(
+    ("origin", "search", "note"),
+    [
+        (
+            RateOrigin.FOUND,
+            Search((Probe(40.0, 9.0, is_kept=True), Probe(40.0, 9.5, is_kept=True, is_confirming=True))),
+            "is the highest rate found that keeps the bound, in 2 tests",
+        ),
+        (RateOrigin.OFFERED, None, "were offered as asked for; more may keep the bound too"),
+        (RateOrigin.TRIED, None, "were tried; the highest rate was not found, which takes --time"),
+        (
+            RateOrigin.TRIED,
+            Search((Probe(40.0, 9.5, is_kept=False),)),
+            "were tried; the highest rate was not found",
+        ),
+    ],
+)
+def test_where_servers_rate_comes_from_is_in_the_table_and_below_it(
+    capsys: pytest.CaptureFixture[str], origin: RateOrigin, search: Search | None, note: str
+) -> None:
+    tests = {Mode.PERFORMANCE: Outcome(plan=dataclasses.replace(plan(50_000_000), target_qps=40.0))}
+    row = dataclasses.replace(
+        result("tflite", Scenario.SERVER, is_quick=False), tests=tests, search=search, rate_origin=origin
+    )
+    print_table([row])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith(f"Server, {origin} ") for line in lines)
+    assert f"Server: 40 queries/s {note}." in lines
+    assert max(map(len, lines[:6])) <= 80
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from harness.answers.accuracy import Accuracy
 from harness.machine.environment import Environment
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode, Plan
+from harness.run.mlperf.rate_search import Probe, Search
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
 from harness.run.results.result import (
     DataSet,
     Figures,
     Kind,
-    Result,
+    RateOrigin, Result,
     Server,
     Setting,
     Verdict,
@@ -106,6 +107,13 @@ def measured(folder: Path) -> Result:
         cmdline="bench --model mobilenet",
         time=1795617037,
         figures=Figures.of(LOG, Scenario.SERVER, 20.25),
+        search=Search(
+            (
+                Probe(48.5, 190.5, is_kept=False, is_cut=True),
+                Probe(39.5, 180.0, is_kept=True, is_confirming=True),
+            )
+        ),
+        rate_origin=RateOrigin.FOUND,
         folder=folder,
     )
 
@@ -224,6 +232,7 @@ MEASURED: dict[str, Any] = {
             "test_s": 20.25,
             "client_cpu_s": 1.5,
             "peak_rss_bytes": 1000,
+            "cut_p99_ns": 0,
         },
         "AccuracyOnly": {
             "error": "",
@@ -255,6 +264,7 @@ MEASURED: dict[str, Any] = {
             "test_s": 0.0,
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
+            "cut_p99_ns": 0,
         },
     },
     "server": {
@@ -288,6 +298,13 @@ MEASURED: dict[str, Any] = {
         {"name": "time", "value": 8.0, "origin": "command line", "of": "request"},
         {"name": "server: instances", "value": 2, "origin": "rule", "of": "test"},
     ],
+    "search": {
+        "probes": [
+            {"rate": 48.5, "p99_ms": 190.5, "is_kept": False, "is_cut": True, "is_confirming": False},
+            {"rate": 39.5, "p99_ms": 180.0, "is_kept": True, "is_cut": False, "is_confirming": True},
+        ]
+    },
+    "rate_origin": "found",
 }
 FAILED: dict[str, Any] = {
     **MEASURED,
@@ -324,6 +341,7 @@ FAILED: dict[str, Any] = {
             "test_s": 0.0,
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
+            "cut_p99_ns": 0,
         }
     },
 }

@@ -167,27 +167,23 @@ def test_a_request_that_fails_ends_the_calibration(machine: Callable[..., Ready]
             hints(calibrator, scenario)
 
 
-class Rates:
-    """Stands for a calibrator: 100 samples per second, 8 ms for one alone, and a p99 by the rate."""
+class Capacity:
+    """Stands for a calibrator: 8 ms for one sample alone, and a throughput of many."""
 
-    def __init__(self, tails_ms: dict[int, int]) -> None:
-        self.tails_ms = tails_ms
+    def __init__(self, throughput: float) -> None:
+        self._throughput = throughput
 
     def latencies(self, samples: int) -> list[int]:
         return [8 * MS * samples] * 5
 
-    def throughput(self, _in_flight: int) -> float:
-        return 100.0
-
-    def tail_latency_ns(self, rate: float, _seconds: float) -> int:
-        # 125 a second: one sample after the other.
-        return MS * next(tail for share, tail in self.tails_ms.items() if rate >= 1.25 * share - 0.01)
+    def throughput(self, in_flight: int) -> float:
+        assert in_flight == 16
+        return self._throughput
 
 
-def rate(tails_ms: dict[int, int], bound_ms: int = 50) -> Hints:
-    rates = Rates(tails_ms)
+def rate(throughput: float, bound_ms: int = 50) -> Hints:
     return calibrate(
-        rates,  # type: ignore[arg-type]
+        Capacity(throughput),  # type: ignore[arg-type]
         Scenario.SERVER,
         samples_per_query=1,
         in_flight_samples=1,
@@ -195,28 +191,16 @@ def rate(tails_ms: dict[int, int], bound_ms: int = 50) -> Hints:
     )
 
 
-# 0.55 and 0.4 of 125 queries a second, less a fifth.
-@pytest.mark.parametrize(
-    ("tails_ms", "expected"),
-    [
-        ({70: 90, 55: 24, 0: 20}, 55.0),
-        ({70: 90, 55: 51, 40: 30, 30: 28, 0: 26}, 40.0),
-    ],
-    ids=["the highest that leaves half of the bound", "else the highest that keeps it"],
-)
-def test_server_is_offered_a_little_less_than_a_rate_that_was_tried(
-    tails_ms: dict[int, int], expected: float
+# 0.6 of it: of 200 samples a second, or of the 125 that one after the other would be.
+@pytest.mark.parametrize(("throughput", "expected"), [(200.0, 120.0), (100.0, 75.0)])
+def test_the_search_for_servers_rate_begins_well_below_the_throughput(
+    throughput: float, expected: float
 ) -> None:
-    assert rate(tails_ms).target_qps == pytest.approx(expected)
+    assert rate(throughput).target_qps == pytest.approx(expected, rel=0.011)
 
 
-def test_where_no_rate_keeps_the_bound_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    assert rate({0: 51}).target_qps == pytest.approx(62.5)
-    assert "no rate was found that keeps it" in caplog.text
-
-
-def test_where_one_sample_alone_breaks_the_bound_no_rate_is_tried(caplog: pytest.LogCaptureFixture) -> None:
-    found = rate({}, bound_ms=7)
-    assert found.target_qps == pytest.approx(62.5)
-    assert found.note == "calibration: no rate keeps the bound; one sample alone takes 8.00 ms"
+def test_where_one_sample_alone_breaks_the_bound_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    found = rate(1e9, bound_ms=7)
+    assert found.target_qps == pytest.approx(75.0, rel=0.011)
+    assert found.note == "calibration: one sample alone takes 8.00 ms"
     assert "one sample alone takes 8.00 ms here and the bound is 7.00 ms" in caplog.text

@@ -412,6 +412,21 @@ def test_what_is_beyond_the_slots_waits_and_goes_to_whoever_is_free() -> None:
         assert test.servers.asked[6:] == [(6,), (7,), (8,)]
 
 
+def test_a_test_that_is_given_up_sends_nothing_more_and_ends_with_what_is_under_way() -> None:
+    with staged(Servers(is_held=True), range(20), in_flight=2) as test:
+        for sample in range(5):
+            test.issue([sample])
+        test.settle()
+        test.sut.give_up()
+        test.issue([5])
+        test.settle()
+        test.release(endpoint=0)
+        test.release(endpoint=0)
+        test.loadgen.wait(6)
+        assert test.servers.asked == [(0,), (1,)]
+        assert test.sut.failures.samples == 4
+
+
 def test_a_request_goes_to_the_endpoint_with_the_fewest_under_way() -> None:
     with staged(Servers(is_held=True), range(20), in_flight=3, endpoints=2) as test:
         for sample in range(4):

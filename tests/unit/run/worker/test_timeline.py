@@ -35,6 +35,20 @@ def test_a_timeline_grows_and_loses_nothing(tmp_path, count):
     assert np.array_equal(recorded.samples, np.arange(count))
 
 
+@pytest.mark.parametrize("count", [0, 1, timeline._CHUNK_RECORDS, timeline._CHUNK_RECORDS + 2])
+def test_the_latencies_so_far_are_read_while_more_are_noted(count):
+    recorder = Timeline()
+    seen = []
+    for number in range(count):
+        recorder.record(0, number, 1)
+        if number % 1000 == 7:
+            seen += recorder.latencies_ns(len(seen)).tolist()
+            assert len(seen) == number + 1
+    seen += recorder.latencies_ns(len(seen)).tolist()
+    assert seen == recorder.latencies_ns().tolist() == list(range(count))
+    assert recorder.latencies_ns(count).tolist() == []
+
+
 def test_a_test_of_more_than_71_minutes_does_not_start_again_at_zero(tmp_path):
     recorder = Timeline()
     recorder.record(0, 1_000, 1)

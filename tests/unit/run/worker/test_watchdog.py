@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.machine.paths import PROJECT_ROOT
@@ -13,7 +14,7 @@ from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import watchdog
 from harness.run.worker.job import Failures, Job, read_outcome
-from harness.run.worker.watchdog import Watchdog
+from harness.run.worker.watchdog import Bound, Watchdog
 from harness.triton.address import Address
 
 JOB = Job(
@@ -109,6 +110,76 @@ def test_a_finished_test_ends_the_watchdog_and_nothing_else(
     dog.join(30)
     assert not dog.is_alive()
     assert list(tmp_path.iterdir()) == []
+
+
+class Latencies:
+    """Stands for the timeline of a test: what was noted so far, in ms."""
+
+    def __init__(self) -> None:
+        self.ms: list[int] = []
+
+    def latencies_ns(self, start: int = 0) -> np.ndarray:
+        return np.array(self.ms[start:], np.uint64) * np.uint64(10**6)
+
+
+# 1000 queries at 100 a second (and 5 % more, by chance), 2 % of which may be over 100 ms.
+PROBE = dataclasses.replace(JOB.plan, min_duration_ms=10_000, min_query_count=1, target_qps=100.0)
+
+
+def test_a_bound_is_lost_with_one_query_more_over_it_than_may_be_in_the_end() -> None:
+    timeline = Latencies()
+    bound = Bound(PROBE, 0.02, timeline)
+    assert not bound.is_lost()
+    timeline.ms += [100] * 500 + [101] * 20
+    assert not bound.is_lost()
+    timeline.ms += [5, 300]
+    assert not bound.is_lost()
+    timeline.ms += [101]
+    assert bound.is_lost()
+    assert bound.is_lost()
+    assert bound.tail_ns() == 101 * 10**6
+
+
+def test_without_a_share_the_first_query_over_it_loses_a_bound() -> None:
+    timeline = Latencies()
+    bound = Bound(PROBE, 0.0, timeline)
+    timeline.ms += [99, 100]
+    assert not bound.is_lost()
+    timeline.ms += [101]
+    assert bound.is_lost()
+
+
+LOST = """
+import dataclasses, sys, threading, time
+from tests.unit.run.worker.test_watchdog import JOB, Bound, FakeSlot, FakeSut, Latencies, Watchdog
+sut, timeline = FakeSut(), Latencies()
+sut.slots[0] = FakeSlot((7,), uses=1)
+sut.give_up = lambda: threading.Timer(0.5, sut.slots.clear).start() or print("given up", flush=True)
+dog = Watchdog(dataclasses.replace(JOB, outcome=sys.argv[1]), sut, Bound(JOB.plan, 0.0, timeline))
+timeline.ms += [101, 300]
+dog.start()
+time.sleep(0.3)
+dog.stop()
+print("the test went on", flush=True)
+"""
+
+
+def test_a_probe_that_has_lost_its_bound_ends_when_no_request_is_under_way(tmp_path: Path) -> None:
+    file = tmp_path / "outcome.json"
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST, str(file)],
+        cwd=PROJECT_ROOT,
+        timeout=60,
+        check=False,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    # Not even where LoadGen ended meanwhile: what it heard of queries that were given up is no result.
+    assert ended.stdout == "given up\n"
+    assert ended.returncode == 1
+    outcome = read_outcome(file)
+    assert (outcome.error, outcome.failures.requests, outcome.cut_p99_ns) == ("", 0, 300 * 10**6)
+    assert outcome.plan == JOB.plan
 
 
 STUCK = """

@@ -1,0 +1,49 @@
+"""The rates that a search tried: p99 latency against offered rate, and the bound."""
+
+from collections.abc import Sequence
+
+from harness.report.charts import axes, svg
+from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from harness.report.charts.scale import Scale, nice_end, number
+from harness.run.mlperf.rate_search import Probe
+
+_MOST_OVER = 3.0
+"""Of the bound: what is far over it is drawn at the upper end, or the rest would be flat."""
+
+
+def probes(tried: Sequence[Probe], bound_ms: float) -> str:
+    """Draw each test of a search.
+
+    Args:
+        tried: in the order in which they were made.
+        bound_ms: of the latency.
+    """
+    rates = [one.rate for one in tried]
+    margin = 0.08 * (max(rates) - min(rates)) or 0.1 * max(rates)
+    across = Scale(max(0.0, min(rates) - margin), max(rates) + margin, LEFT, RIGHT)
+    high = min(max(bound_ms, *(one.p99_ms for one in tried)), _MOST_OVER * bound_ms)
+    up = Scale(0.0, nice_end(high * 1.05, 3), BOTTOM, TOP)
+    y, words = up(bound_ms), f"bound {number(bound_ms)} ms"
+    parts = [
+        *axes.below(across, "offered rate, queries/s"),
+        *axes.beside(up),
+        svg.text((LEFT - 6, TOP - 10), "ms", anchor="end"),
+        svg.line((LEFT, y), (RIGHT, y), "limit"),
+    ]
+    parts += [
+        svg.circle(
+            (across(one.rate), up(one.p99_ms)),
+            5.0 if one.is_confirming else 3.6,
+            "dot" if one.is_kept else "dot alarm",
+        )
+        for one in tried
+    ]
+    # There, above the line and to the left, are no tests but those of a bound that no rate keeps.
+    parts.append(svg.text((LEFT + 4, y - 5), words, "value alarm-text halo"))
+    described = ", ".join(
+        f"{number(one.rate)}/s {number(one.p99_ms)} ms {'kept' if one.is_kept else 'not kept'}"
+        for one in tried
+    )
+    return svg.figure(
+        "probes", WIDTH, HEIGHT, "p99 latency of each rate that was tried", f"{words}; {described}.", parts
+    )
