@@ -18,18 +18,21 @@ from harness.machine import files, paths
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
-from harness.models.model_config import model_config, to_json
+from harness.models.live_config import settings_of
 from harness.run import progress
+from harness.run.borrowing import borrowed, segment_prefix
+from harness.run.config import settings
+from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
-from harness.run.config.tuning import Tuning
+from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
 from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared, prepare
 from harness.run.results.result import Result, Server, Unmeasured, test_folder, write_result
-from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
+from harness.run.serving import ModelLoader, check_served, executed_precision
 from harness.run.truth import Truths
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
 from harness.server import lifecycle
@@ -59,11 +62,14 @@ def run(config: RunConfig) -> Iterator[Result]:
     prepared = prepare(config)
     with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
+        loaders = []
         for client in clients:
             client.check_is_triton()
-            if not are_own:
-                stack.enter_context(borrowed(client, prepared.manifest.entry))
-        yield from _run_scenarios(prepared, clients)
+            loan = None if are_own else stack.enter_context(borrowed(client, prepared.served))
+            loaders.append(ModelLoader(client, prepared.served, loan))
+        truths = Truths(prepared)
+        for test in scenarios_of(config):
+            yield _run_scenario(prepared, truths, loaders, test)
 
 
 def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
@@ -81,13 +87,6 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
-
-
-def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:
-    truths = Truths(prepared)
-    loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
-    for test in scenarios_of(prepared.config):
-        yield _run_scenario(prepared, truths, loaders, test)
 
 
 @contextlib.contextmanager
@@ -120,16 +119,13 @@ def _run_scenario(
     prepared: Prepared, truths: Truths, loaders: Sequence[ModelLoader], test: ScenarioPlan
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
-    config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
+    config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
     clients = [loader.client for loader in loaders]
-    scenario, tuning = test.scenario, test.tuning(variant, [client.url for client in clients])
     versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
-    settings = to_json(model_config(entry, variant, tuning.server))
-    are_ours = [loader.load(settings) for loader in loaders]
-    live = [check_served(client, entry, variant, tuning) for client in clients]
-    precision = executed_precision(clients, entry, variant, config.choice.precision)
-    folder = _new_folder(config, entry, scenario)
+    live, tuning = _set_up(prepared, loaders, test)
+    precision = executed_precision(clients, prepared.served, variant, config.choice.precision)
+    folder = _new_folder(config, prepared.manifest.entry, scenario)
     modes = _MODES[config.request.mode]
     if (config.request.accuracy or config.output.save_images) and Mode.ACCURACY not in modes:
         modes = (*modes, Mode.ACCURACY)
@@ -142,12 +138,14 @@ def _run_scenario(
         outcomes[mode] = run_test(job_of(prepared, clients, plan, tuning, log_dir, precision), clients)
         if outcomes[mode].error:
             break
-    outcomes = _checked_unchanged(clients, entry, live, outcomes)
+    outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
     server = Server(
         version=versions[0],
         urls=tuple(client.url for client in clients),
+        entry=prepared.served,
         config=live[0],
-        is_config_ours=all(are_ours),
+        is_config_ours=tuning.server_origin != SERVERS_OWN,
+        not_applied=_not_applied(config, tuning),
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
     )
@@ -157,6 +155,45 @@ def _run_scenario(
         _save_images(prepared, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
+
+
+def _set_up(
+    prepared: Prepared, loaders: Sequence[ModelLoader], test: ScenarioPlan
+) -> tuple[list[dict[str, Any]], Tuning]:
+    """Have the model served for the scenario: its live configuration at each server, and what follows."""
+    config, facts = prepared.config, prepared.manifest
+    wish = test.tuning(facts.variant, [loader.client.url for loader in loaders])
+    is_own = config.server.served_name in (None, facts.entry)
+    origins = [
+        loader.set_up(config.server.server_config, facts.variant, wish.server, is_own=is_own)
+        for loader in loaders
+    ]
+    live = [check_served(loader.client, prepared.served, facts.variant) for loader in loaders]
+    tuning = as_served(
+        wish,
+        [settings_of(one, facts.variant.platform.facts) for one in live],
+        test.scenario,
+        samples_per_query=int(test.samples_per_query.value),
+        # Where one server does not follow, what is reported is not what was asked for.
+        server_origin=max(origins, key=lambda origin: origin == SERVERS_OWN),
+        in_flight=config.server.in_flight,
+    )
+    if tuning.server_origin:
+        own = tuning.server
+        logger.info(
+            "%s is measured with %s: %d instances, batches of up to %d, queue delay %d us",
+            *(prepared.served, tuning.server_origin, own.instances, max(1, own.max_batch_size)),
+            own.max_queue_delay_us,
+        )
+    if left_out := _not_applied(config, tuning):
+        logger.warning("not applied by %s: %s", tuning.server_origin, ", ".join(left_out))
+    return live, tuning
+
+
+def _not_applied(config: RunConfig, tuning: Tuning) -> tuple[str, ...]:
+    """What was asked of a server that has other settings, as it was typed."""
+    fields = config.fields()
+    return tuple(f"{OPTIONS[name].flags[0]} {fields[name]}" for name in settings.not_applied(config, tuning))
 
 
 def _checked_unchanged(
@@ -217,20 +254,21 @@ def job_of(
     return Job(
         urls=tuple(client.url for client in clients),
         processes=config.server.client_processes,
-        entry=prepared.manifest.entry,
+        entry=prepared.served,
         entry_dir=str(prepared.entry_dir),
         graph_sha256=prepared.manifest.graph_sha256,
         samples=str(prepared.samples),
         log_dir=str(log_dir),
         outcome=str(log_dir / "outcome.json"),
         transport=config.server.transport,
-        segment=f"mlperf-samples-{os.getpid()}-{time.monotonic_ns()}",
+        segment=f"{segment_prefix()}{time.monotonic_ns()}",
         client_batch=tuning.client_batch,
         in_flight=tuning.in_flight,
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
         has_hint=ScenarioPlan(config, plan.scenario).rate is not None,
         precision=precision,
+        tolerance=config.choice.tolerance,
         rpc=rpc,
     )
 

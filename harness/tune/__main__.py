@@ -12,12 +12,12 @@ from harness.machine import command, paths
 from harness.machine.command import OneLineParser
 from harness.machine.environment import cpu_count
 from harness.run import runner
+from harness.run.borrowing import borrowed
 from harness.run.config import tuning
 from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import prepare
-from harness.run.serving import borrowed
 from harness.triton.client import TritonClient
 from harness.tune.search import find_best, short
 
@@ -71,9 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with runner.servers(configs[0]) as (urls, are_own), TritonClient(urls[0]) as client:
             for config in configs:
                 prepared = prepare(config)
-                with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
+                with (
+                    contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry) as loan
+                ):
                     for scenario in config.request.scenarios:
-                        found = find_best(prepared, client, scenario, config.server.threads or cpu_count())
+                        threads = config.server.threads or cpu_count()
+                        found = find_best(prepared, client, scenario, threads, loan)
                         tuning.add(table, found)
                         what = f"{config.model} {config.platform} {scenario}"
                         sys.stdout.write(f"{what}: {short(found.choice)} {found.figure}\n")

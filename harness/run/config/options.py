@@ -14,7 +14,7 @@ from harness.models import MODELS
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.spec import Layout, Nms, Precision
-from harness.run.config.run_config import DATASETS, TRANSPORTS, RunMode
+from harness.run.config.run_config import DATASETS, KEEP, OURS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario
 
@@ -118,6 +118,13 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "precision",
                 f"{_words(Precision)}: openvino; auto (default) is bf16 on CPUs that have it",
                 metavar="WORD",
+            ),
+            Option(
+                "tolerance",
+                "how far scores and boxes may be from the source framework's on a few stored inputs, where "
+                "the server has the model in fp16 or int8 (default 0.01, and the same winner)",
+                Kind.NUMBER,
+                "X",
             ),
             Option(
                 "inputs",
@@ -241,6 +248,23 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "client_processes",
                 "processes that send the requests (default: this one)",
+                Kind.NUMBER,
+                "N",
+            ),
+            Option(
+                "server_config",
+                f"{KEEP}: measure the model as the server has it set up; {OURS}: with this run's settings; "
+                "or with those of a config.pbtxt, which may be a part of one (default: keep what others have "
+                "loaded, else ours). What is changed is put back",
+                Kind.FILE_OR_WORD,
+                "WORD|FILE",
+            ),
+            Option(
+                "served_name", "what the server calls the model (default: <model>_<platform>)", metavar="NAME"
+            ),
+            Option(
+                "served_version",
+                "which of its versions to ask (default: the server's choice)",
                 Kind.NUMBER,
                 "N",
             ),

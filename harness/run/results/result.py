@@ -99,13 +99,17 @@ class Server:
 
     version: str | None = None
     urls: tuple[str, ...] = ()
+    entry: str = ""
+    """What the model is called there, and its version if one was asked for: `name/version`."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Triton's own, of the model, as it was served."""
     is_config_ours: bool = True
-    """Whether the server let us choose it."""
+    """Whether it was chosen for this run; else it is the server's own."""
+    not_applied: tuple[str, ...] = ()
+    """Options that a server's own configuration left without effect, as they were typed."""
     client_processes: int = 1
     tuning: Mapping[str, Any] = field(default_factory=dict)
-    """`run.config.tuning.Tuning`."""
+    """`run.config.tuning.Tuning`, with the server's settings as they were live."""
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,12 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         if result.precision
     )
+    notes += dict.fromkeys(
+        f"{result.server.entry} was measured with the server's own settings"
+        + (f"; not applied: {', '.join(result.server.not_applied)}." if result.server.not_applied else ".")
+        for result in collected
+        if not result.server.is_config_ours
+    )
     deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:
         notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")

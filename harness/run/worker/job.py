@@ -60,6 +60,8 @@ class Job:
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
+    tolerance: float | None = None
+    """How far its answers may be from the source framework's (`--tolerance`)."""
     rpc: Rpc = Rpc.OWN
     """Who carries the requests."""
 
@@ -77,6 +79,16 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class SelfTest:
+    """How near the server's answers to a few stored inputs are to the source framework's."""
+
+    agreement: float
+    """Share of the classes, or of the boxes, that are the same."""
+    difference: float | None = None
+    """Of the score that is farthest; None of a model that answers no scores of classes."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a test, beside LoadGen's own logs."""
 
@@ -86,6 +98,8 @@ class Outcome:
     plan: Plan | None = None
     """As run: with the calibrated hints."""
     calibration: str = ""
+    self_test: SelfTest | None = None
+    """Of the server that was farthest off; None where it was not asked."""
     transport: str = ""
     statistics: ServerStatistics | None = None
     """Of all servers together."""

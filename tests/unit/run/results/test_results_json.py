@@ -25,7 +25,7 @@ from harness.run.results.result import (
     write_all,
     write_result,
 )
-from harness.run.worker.job import Failures, Outcome
+from harness.run.worker.job import Failures, Outcome, SelfTest
 from harness.triton.statistics import ServerStatistics
 
 LOG = DetailLog(
@@ -59,6 +59,7 @@ def measured(folder: Path) -> Result:
             Mode.PERFORMANCE: Outcome(
                 plan=PLAN,
                 calibration="calibration: 39.5 queries/s",
+                self_test=SelfTest(agreement=1.0, difference=0.25),
                 transport="shm",
                 statistics=ServerStatistics(
                     800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
@@ -73,8 +74,10 @@ def measured(folder: Path) -> Result:
         server=Server(
             version="2.51.0",
             urls=("127.0.0.1:8001",),
+            entry="prod/3",
             config={"name": "m", "instance_group": [{"count": 2}]},
-            is_config_ours=True,
+            is_config_ours=False,
+            not_applied=("--threads 1",),
             client_processes=1,
             tuning={
                 "server": {"instances": 2, "parameters": [["spin", "0"]]},
@@ -189,6 +192,7 @@ MEASURED: dict[str, Any] = {
                 "expected_latency_ns": 1000000,
             },
             "calibration": "calibration: 39.5 queries/s",
+            "self_test": {"agreement": 1.0, "difference": 0.25},
             "transport": "shm",
             "statistics": {
                 "requests": 800,
@@ -232,6 +236,7 @@ MEASURED: dict[str, Any] = {
                 "expected_latency_ns": 1000000,
             },
             "calibration": "",
+            "self_test": None,
             "transport": "",
             "statistics": None,
             "samples_by_server": [],
@@ -243,8 +248,10 @@ MEASURED: dict[str, Any] = {
     "server": {
         "version": "2.51.0",
         "urls": ["127.0.0.1:8001"],
+        "entry": "prod/3",
         "config": {"name": "m", "instance_group": [{"count": 2}]},
-        "is_config_ours": True,
+        "is_config_ours": False,
+        "not_applied": ["--threads 1"],
         "client_processes": 1,
         "tuning": {
             "server": {"instances": 2, "parameters": [["spin", "0"]]},
@@ -299,6 +306,7 @@ FAILED: dict[str, Any] = {
             },
             "plan": None,
             "calibration": "",
+            "self_test": None,
             "transport": "",
             "statistics": None,
             "samples_by_server": [],
