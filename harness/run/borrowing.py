@@ -98,7 +98,7 @@ def borrowed(client: TritonClient, entry: str) -> Iterator[Loan]:
     """Leave a model as it was found; other runs of this machine at that server wait until this one is over.
 
     Raises:
-        ServerError: the server does not answer.
+        ServerError: the server does not answer, or does not let us put right what a killed run has left.
         ConfigError: the state folder cannot be written.
     """
     name, _ = name_and_version(entry)
@@ -108,7 +108,13 @@ def borrowed(client: TritonClient, entry: str) -> Iterator[Loan]:
         for file in folder.glob(f"*@{place}.json"):
             # Of a run that was killed: we hold the lock.
             _repair(client, file)
-        loan = Loan(client, name, folder / f"{urllib.parse.quote(name, safe='')}@{place}.json")
+        journal = folder / f"{urllib.parse.quote(name, safe='')}@{place}.json"
+        if journal.exists():
+            raise ServerError(
+                f"{name} on {client.url} is as a run that was killed has left it, and cannot be put back; "
+                f"{journal} has how it was found: remove that to have it measured as it is now"
+            )
+        loan = Loan(client, name, journal)
         try:
             yield loan
         finally:
@@ -130,15 +136,16 @@ def _repair(client: TritonClient, file: Path) -> None:
         logger.warning("%s is damaged (%s): left out", file, error)
         file.unlink()
         return
+    # A server that lets no client map memory has none.
+    with contextlib.suppress(ServerError):
+        for name in client.shared_memory_regions():
+            if name.startswith(journal.segments):
+                logger.warning("unmapping the samples that a killed run has left in %s", client.url)
+                client.unregister_shared_memory(name)
     try:
-        left = [name for name in client.shared_memory_regions() if name.startswith(journal.segments)]
-        for name in left:
-            client.unregister_shared_memory(name)
-        if left:
-            logger.warning("a run that was killed left its samples in the server at %s: unmapped", client.url)
         _repair_model(client, journal)
     except ServerError as error:
-        logger.warning("what a run that was killed has left at %s stays: %s", client.url, error)
+        logger.warning("%s", error)
     else:
         file.unlink()
 

@@ -62,11 +62,13 @@ def run(config: RunConfig) -> Iterator[Result]:
     prepared = prepare(config)
     with servers(config) as (urls, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(url)) for url in urls]
-        loaders = []
         for client in clients:
             client.check_is_triton()
-            loan = None if are_own else stack.enter_context(borrowed(client, prepared.served))
-            loaders.append(ModelLoader(client, prepared.served, loan))
+        loans = {}
+        # Always in one order: another run may borrow the same ones.
+        for client in sorted(clients, key=lambda client: client.url):
+            loans[client] = None if are_own else stack.enter_context(borrowed(client, prepared.served))
+        loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
         truths = Truths(prepared)
         for test in scenarios_of(config):
             yield _run_scenario(prepared, truths, loaders, test)
@@ -169,9 +171,12 @@ def _set_up(
         for loader in loaders
     ]
     live = [check_served(loader.client, prepared.served, facts.variant) for loader in loaders]
+    served = [settings_of(one, facts.variant.platform.facts) for one in live]
+    if len(set(served)) > 1:
+        logger.warning("the servers have different settings: results tell those of %s", loaders[0].client.url)
     tuning = as_served(
         wish,
-        [settings_of(one, facts.variant.platform.facts) for one in live],
+        served,
         test.scenario,
         samples_per_query=int(test.samples_per_query.value),
         # Where one server does not follow, what is reported is not what was asked for.

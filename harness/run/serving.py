@@ -184,8 +184,13 @@ def _check_tensors(
         tensor = served[spec.name]
         have = (tensor["data_type"].removeprefix("TYPE_"), [int(dim) for dim in tensor["dims"]])
         want = (spec.dtype.triton, list(dims(spec, has_batch_axis)))
-        if have != want:
+        if have[0] != want[0] or not _is_fitting(have[1], want[1]):
             raise ServerError(
                 f"another model is served as {entry} on {client.url}: {kind} {spec.name!r} is "
                 f"{have[0]} {have[1]}, expected {want[0]} {want[1]}"
             )
+
+
+def _is_fitting(have: Sequence[int], want: Sequence[int]) -> bool:
+    """Whether a tensor of one shape may have the other's; -1 is any size."""
+    return len(have) == len(want) and all(mine in (-1, other) for mine, other in zip(have, want, strict=True))

@@ -246,7 +246,8 @@ def test_another_model_under_the_name_is_found_out(triton, name: str, change, co
 
 
 def test_the_models_own_configuration_passes(triton) -> None:
-    serve_python_model(triton, "sound", lambda config: None)
+    # Any height will do, and so will ours.
+    serve_python_model(triton, "sound", lambda config: config.input[0].dims.__setitem__(1, -1))
     with TritonClient(triton.grpc_url) as client:
         assert check_served(client, "sound", VARIANT)["max_batch_size"] == 32
 

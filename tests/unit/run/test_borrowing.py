@@ -159,6 +159,20 @@ def test_what_others_have_done_since_is_left_to_them(
         assert client.config == now
 
 
+def test_what_cannot_be_put_right_is_not_measured_as_if_it_were_the_servers_own(state: Path) -> None:
+    client = FakeClient(FOUND)
+    killed(client, state)
+    client.is_open = False
+    with (
+        pytest.raises(ServerError, match=r"prod on .* is as a run that was killed has left it"),
+        borrowed(client, "prod"),
+    ):
+        pass
+    client.is_open = True
+    with borrowed(client, "prod") as loan:
+        assert loan.before == FOUND
+
+
 @pytest.mark.usefixtures("journals")
 def test_a_damaged_journal_is_left_out(state: Path, caplog: pytest.LogCaptureFixture) -> None:
     client = FakeClient(FOUND)
