@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run.results.recorded_run import RecordedRun
-from harness.run.results.result import Result, Server, Setting
+from harness.run.results.result import Result, Setting
 
 COMMAND_LINE = "command line"
 
@@ -53,7 +53,7 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         ("System", environment.os or "-"),
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
         ("Served as", server.entry or "-"),
-        ("Settings of the model", _whose_settings(server)),
+        ("Settings of the model", server.whose_settings),
         ("Self-test", _self_test(result)),
         ("Transport", result.test.transport or "-"),
         ("Precision", result.precision or "the file's own"),
@@ -67,21 +67,13 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
     return rows + [(name, version) for name, version in environment.packages.items() if version]
 
 
-def _whose_settings(server: Server) -> str:
-    """Who decided on instances, batches and the like."""
-    if server.is_config_ours:
-        return "of this run"
-    left_out = ", ".join(server.not_applied)
-    return "the server's own" + (f"; not applied: {left_out}" if left_out else "")
-
-
 def _self_test(result: Result) -> str:
     """How near the answers to the stored inputs were."""
     found = next((test.self_test for test in result.tests.values() if test.self_test), None)
     if found is None:
         return "-"
     what = "classes or boxes" if found.difference is None else "winners"
-    scores = "" if found.difference is None else f", scores to {found.difference:.2g}"
+    scores = "" if found.difference is None else f", scores within {found.difference:.2g}"
     tolerance = result.args.get("tolerance")
     given = f" (--tolerance {tolerance:g})" if tolerance else ""
     return f"{found.agreement:.1%} of the {what} are the source framework's{scores}{given}"

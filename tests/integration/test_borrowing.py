@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from harness.errors import ServerError
 from harness.machine import paths
 from harness.models import MODELS
 from harness.models.model_config import ServerSettings, model_config, to_text
 from harness.models.platforms import Platform
+from harness.run.serving import ModelLoader
 from harness.server import launch, lifecycle
 from harness.triton.client import TritonClient
 
@@ -194,6 +196,6 @@ def test_where_the_server_lets_nobody_load_models_what_is_reported_is_what_is_li
         assert settings_of(result) == (2, 1, 16, 3000)
         assert result["server"]["not_applied"] == ["--threads 1", "--server-config ours"]
         assert client.model_config(ENTRY) == result["server"]["config"]
-        ended = run_harness(*SHORT, "--url", client.url, "--served-name", "other", "--output", tmp_path)
-        assert ended.returncode == 3
-        assert "--served-name says what it is called there" in ended.stderr
+        loader = ModelLoader(client, "another_name")
+        with pytest.raises(ServerError, match=r"cannot load another_name.*--served-name says what it is"):
+            loader.set_up(None, VARIANT, THEIRS, is_own=True)

@@ -106,10 +106,16 @@ class Server:
     is_config_ours: bool = True
     """Whether it was chosen for this run; else it is the server's own."""
     not_applied: tuple[str, ...] = ()
-    """Options that a server's own configuration left without effect, as they were typed."""
+    """Options that another configuration than that of this run left without effect, as they were typed."""
     client_processes: int = 1
     tuning: Mapping[str, Any] = field(default_factory=dict)
     """`run.config.tuning.Tuning`, with the server's settings as they were live."""
+
+    @property
+    def whose_settings(self) -> str:
+        """Who decided on instances, batches and the like, and what was asked for in vain."""
+        whose = "this run's" if self.is_config_ours else "the server's own"
+        return whose + (f"; not applied: {', '.join(self.not_applied)}" if self.not_applied else "")
 
 
 @dataclass(frozen=True)

@@ -121,10 +121,9 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         if result.precision
     )
     notes += dict.fromkeys(
-        f"{result.server.entry} was measured with the server's own settings"
-        + (f"; not applied: {', '.join(result.server.not_applied)}." if result.server.not_applied else ".")
+        f"Settings of {result.server.entry}: {result.server.whose_settings}."
         for result in collected
-        if not result.server.is_config_ours
+        if result.server.not_applied or not result.server.is_config_ours
     )
     deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:

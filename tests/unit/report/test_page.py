@@ -84,6 +84,22 @@ def test_only_a_short_run_is_called_quick(write_run) -> None:
     assert f"<h3>Not {heading}" in page_of(write_run("b", args={"time_s": None}))
 
 
+def test_a_server_with_settings_of_its_own_and_its_self_test_are_told(write_run) -> None:
+    folder = write_run("a")
+    document = json.loads((folder / "results.json").read_text())
+    document["server"] |= {"entry": "prod/3", "is_config_ours": False, "not_applied": ["--threads 1"]}
+    document["tests"]["PerformanceOnly"]["self_test"] = {"agreement": 0.75, "difference": 0.031}
+    document["args"]["tolerance"] = 0.05
+    (folder / "results.json").write_text(json.dumps(document))
+    page = page_of(folder)
+    for words in (
+        "prod/3",
+        "the server&#39;s own; not applied: --threads 1",
+        "75.0% of the winners are the source framework&#39;s, scores within 0.031 (--tolerance 0.05)",
+    ):
+        assert words in page, words
+
+
 def test_a_test_that_never_ran_has_no_duration(write_run) -> None:
     assert "<dt>Duration</dt>" in page_of(write_run("a"))
     assert "<dt>Duration</dt>" not in page_of(write_run("b", tests={"PerformanceOnly": {"test_s": 0.0}}))
