@@ -72,11 +72,10 @@ def _self_test(result: Result) -> str:
     found = next((test.self_test for test in result.tests.values() if test.self_test), None)
     if found is None:
         return "-"
-    what = "classes or boxes" if found.difference is None else "winners"
-    scores = "" if found.difference is None else f", scores within {found.difference:.2g}"
+    others = f", others score up to {found.shortfall:.2g} deviations less there" if found.shortfall else ""
     tolerance = result.args.get("tolerance")
     given = f" (--tolerance {tolerance:g})" if tolerance else ""
-    return f"{found.agreement:.1%} of the {what} are the source framework's{scores}{given}"
+    return f"{found.agreement:.1%} of the answers are the source framework's{others}{given}"
 
 
 def _plain(value: Any) -> str:

@@ -121,8 +121,9 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             ),
             Option(
                 "tolerance",
-                "how far scores and boxes may be from the source framework's on a few stored inputs, where "
-                "the server has the model in fp16 or int8 (default 0.01, and the same winner)",
+                "of a model that the server has in fp16 or int8: how far below the source framework's best "
+                "score the winning class may be, in standard deviations of its scores, or how far off scores "
+                "and corners of boxes (in bf16: 0.5, 0.1)",
                 Kind.NUMBER,
                 "X",
             ),

@@ -98,8 +98,8 @@ class ModelChoice:
     nms: Nms | None
     precision: Precision
     tolerance: float | None
-    """How far a score, or a corner of a box, may be from the source framework's in the self-test; None: as
-    far as rounding goes."""
+    """How far answers may be from the source framework's: `MARGIN` of `harness.answers.precision`, or its
+    `BOX_TOLERANCE`; None: as far as rounding goes, or the precision that the server tells."""
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]

@@ -79,7 +79,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
         failures=sut.failures,
         plan=plan,
         calibration=hints.note,
-        self_test=min(tested, key=lambda found: (found.agreement, -(found.difference or 0.0))),
+        self_test=min(tested, key=lambda found: (found.agreement, -(found.shortfall or 0.0))),
         transport=session.library.store.transport,
         statistics=statistics.total(counted) if counted else None,
         samples_by_server=[part.samples for part in counted],

@@ -61,7 +61,7 @@ class Job:
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
     tolerance: float | None = None
-    """How far its answers may be from the source framework's (`--tolerance`)."""
+    """How far its answers may be from the source framework's: `ModelChoice.tolerance`."""
     rpc: Rpc = Rpc.OWN
     """Who carries the requests."""
 
@@ -84,8 +84,9 @@ class SelfTest:
 
     agreement: float
     """Share of the classes, or of the boxes, that are the same."""
-    difference: float | None = None
-    """Of the score that is farthest; None of a model that answers no scores of classes."""
+    shortfall: float | None = None
+    """How far below its best the source framework has the worst of the classes that won, in standard
+    deviations of its scores; None of a model that answers no scores of classes."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,14 @@ import numpy as np
 
 from harness.answers.agreement import compare
 from harness.answers.payloads import Tensors, decode, split
-from harness.answers.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_near_best
+from harness.answers.precision import (
+    BOX_TOLERANCE,
+    GOLDEN_BOXES,
+    GOLDEN_SHARE,
+    MARGIN,
+    is_near_best,
+    shortfall,
+)
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant
@@ -34,9 +41,8 @@ def self_test(
 ) -> SelfTest:
     """Compare the live server with what the source framework answered to a few fixed inputs.
 
-    Where `is_exact`, answers must be equal but for rounding; else as `harness.answers.precision` says. With a
-    `tolerance`, scores and boxes may be so far off; how many boxes must be there all the same, and how many
-    classes that come without scores, is as where answers are not exact.
+    Where `is_exact` and there is no `tolerance`, answers must be equal but for rounding; else as
+    `harness.answers.precision` says, with the tolerance instead of its margin and its tolerance of boxes.
 
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
@@ -52,13 +58,10 @@ def self_test(
         found, difference = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:
         found = _compare_classes(variant, answers, expected)
-        if tolerance is not None and found.difference is not None:
-            is_far = found.difference > tolerance
-            difference = f"scores differ by up to {found.difference:.3g}" if is_far else ""
-        elif is_exact and tolerance is None:
+        if is_exact and tolerance is None:
             difference = _outputs_differ(variant, answers, expected)
         else:
-            difference = _winners_differ(variant, answers, expected)
+            difference = _winners_differ(variant, answers, expected, tolerance or MARGIN)
     if difference:
         raise InferenceError(
             f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
@@ -69,15 +72,15 @@ def self_test(
 
 def _compare_classes(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> SelfTest:
     """How near a classifier's answers are."""
-    shares, differences = [], []
+    shares, shortfalls = [], []
     for position, spec in enumerate(variant.requested_outputs):
         wanted = expected[f"output:{spec.name}"].reshape(len(answers), -1)
         found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
-        if np.issubdtype(wanted.dtype, np.floating):
-            differences.append(float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()))
         is_same = found.argmax(axis=1) == wanted.argmax(axis=1) if spec.shape else found == wanted
         shares.append(float(is_same.mean()))
-    return SelfTest(min(shares), max(differences, default=None))
+        if spec.shape:
+            shortfalls.append(float(shortfall(wanted)[np.arange(len(wanted)), found.argmax(axis=1)].max()))
+    return SelfTest(min(shares), max(shortfalls, default=None))
 
 
 def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
@@ -93,13 +96,15 @@ def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict
     return ""
 
 
-def _winners_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+def _winners_differ(
+    variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any], margin: float
+) -> str:
     """What is wrong with the answers of a classifier that calculates in fewer bits, or nothing."""
     for position, spec in enumerate(variant.requested_outputs):
         wanted = expected[f"output:{spec.name}"]
         found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
         if spec.shape:
-            is_same = is_near_best(wanted)[np.arange(len(wanted)), found.argmax(axis=1)]
+            is_same = is_near_best(wanted, margin)[np.arange(len(wanted)), found.argmax(axis=1)]
             needed = 1.0
         else:
             is_same, needed = found[:, 0] == wanted, GOLDEN_SHARE

@@ -88,14 +88,15 @@ def test_a_server_with_settings_of_its_own_and_its_self_test_are_told(write_run)
     folder = write_run("a")
     document = json.loads((folder / "results.json").read_text())
     document["server"] |= {"entry": "prod/3", "is_config_ours": False, "not_applied": ["--threads 1"]}
-    document["tests"]["PerformanceOnly"]["self_test"] = {"agreement": 0.75, "difference": 0.031}
+    document["tests"]["PerformanceOnly"]["self_test"] = {"agreement": 0.75, "shortfall": 0.031}
     document["args"]["tolerance"] = 0.05
     (folder / "results.json").write_text(json.dumps(document))
     page = page_of(folder)
     for words in (
         "prod/3",
         "the server&#39;s own; not applied: --threads 1",
-        "75.0% of the winners are the source framework&#39;s, scores within 0.031 (--tolerance 0.05)",
+        "75.0% of the answers are the source framework&#39;s, others score up to 0.031 deviations less there "
+        "(--tolerance 0.05)",
     ):
         assert words in page, words
 

@@ -59,7 +59,7 @@ def measured(folder: Path) -> Result:
             Mode.PERFORMANCE: Outcome(
                 plan=PLAN,
                 calibration="calibration: 39.5 queries/s",
-                self_test=SelfTest(agreement=1.0, difference=0.25),
+                self_test=SelfTest(agreement=1.0, shortfall=0.25),
                 transport="shm",
                 statistics=ServerStatistics(
                     800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
@@ -192,7 +192,7 @@ MEASURED: dict[str, Any] = {
                 "expected_latency_ns": 1000000,
             },
             "calibration": "calibration: 39.5 queries/s",
-            "self_test": {"agreement": 1.0, "difference": 0.25},
+            "self_test": {"agreement": 1.0, "shortfall": 0.25},
             "transport": "shm",
             "statistics": {
                 "requests": 800,
