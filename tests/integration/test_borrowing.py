@@ -69,7 +69,9 @@ def round_weights(file: Path) -> None:
     for tensor in model.graph.initializer:
         weights = numpy_helper.to_array(tensor)
         if weights.dtype == np.float32:
-            cut = (weights.view(np.uint32) & 0xFFFF0000).view(np.float32)
+            cut = (
+                (np.atleast_1d(weights).view(np.uint32) & 0xFFFF0000).view(np.float32).reshape(weights.shape)
+            )
             tensor.CopyFrom(numpy_helper.from_array(cut, tensor.name))
     onnx.save(model, file)
 
