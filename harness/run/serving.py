@@ -95,10 +95,10 @@ class ModelLoader:
         except ServerError as error:
             if "explicit model load" not in str(error):
                 raise
-            if not self.client.is_model_ready(self._entry):
-                raise ServerError(f"{error}; --served-name says what it is called there") from error
             if self._loan:
                 self._loan.stays()
+            if not self.client.is_model_ready(self._entry):
+                raise ServerError(f"{error}; --served-name says what it is called there") from error
             logger.warning("the server at %s does not let clients load models", self.client.url)
             return False
         return True

@@ -99,6 +99,18 @@ def test_a_model_that_nobody_changed_is_left_alone() -> None:
 
 
 @pytest.mark.usefixtures("journals")
+def test_a_model_that_is_not_there_and_cannot_be_loaded_leaves_nothing_to_put_back() -> None:
+    client = FakeClient(None)
+    client.is_open = False
+    with (
+        pytest.raises(ServerError, match="--served-name says what it is called there"),
+        borrowed(client, "prod") as loan,
+    ):
+        ModelLoader(client, "prod", loan).load(OURS)
+    assert client.told == []
+
+
+@pytest.mark.usefixtures("journals")
 def test_a_model_that_was_not_loaded_is_unloaded() -> None:
     client = FakeClient(None)
     with borrowed(client, "prod") as loan:
