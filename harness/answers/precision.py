@@ -58,11 +58,24 @@ def scores_of(variant: Variant) -> TensorSpec | None:
     return found[0] if found else None
 
 
-def is_near_best(scores: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def is_near_best(scores: npt.NDArray[Any], margin: float = MARGIN) -> npt.NDArray[np.bool_]:
     """Which classes may win where errors are those of fewer bits.
 
     Args:
         scores: (n, classes), of the source framework; probabilities, or what they are made from.
+        margin: see `MARGIN`.
+
+    Returns:
+        (n, classes)
+    """
+    return shortfall(scores) <= margin
+
+
+def shortfall(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """How far each class is below the sample's best one, in standard deviations of the sample's scores.
+
+    Args:
+        scores: as `is_near_best` has them.
 
     Returns:
         (n, classes)
@@ -71,4 +84,6 @@ def is_near_best(scores: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
         values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     deficit = values.max(axis=1, keepdims=True) - values
-    return np.asarray(deficit <= MARGIN * values.std(axis=1, keepdims=True))
+    spread = values.std(axis=1, keepdims=True)
+    # Where all score alike, any may win.
+    return np.asarray(np.divide(deficit, spread, out=np.zeros_like(deficit), where=spread > 0))

@@ -91,7 +91,7 @@ class Session:
         variant = self._prepared.manifest.variant
         config = to_json(model_config(self._entry, variant, tuning.server)) if is_override else None
         self._client.load(self._entry, config)
-        check_served(self._client, self._entry, variant, tuning)
+        check_served(self._client, self._entry, variant)
         wanted = self._prepared.config.choice.precision
         self._precision = executed_precision([self._client], self._entry, variant, wanted)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.run.results.recorded_run import RecordedRun
-from harness.run.results.result import Setting
+from harness.run.results.result import Result, Setting
 from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
@@ -62,6 +62,9 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
     rows = [
         *machine,
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
+        ("Served as", server.entry or "-"),
+        ("Settings of the model", server.whose_settings),
+        ("Self-test", _self_test(result)),
         ("Transport", result.test.transport or "-"),
         ("Client's gRPC", _RPC[server.rpc] if server.rpc else "-"),
         ("Precision", result.precision or "the file's own"),
@@ -73,6 +76,17 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         ("Python", environment.python or "-"),
     ]
     return rows + [(name, version) for name, version in environment.packages.items() if version]
+
+
+def _self_test(result: Result) -> str:
+    """How near the answers to the stored inputs were."""
+    found = next((test.self_test for test in result.tests.values() if test.self_test), None)
+    if found is None:
+        return "-"
+    others = f", others score up to {found.shortfall:.2g} deviations less there" if found.shortfall else ""
+    tolerance = result.args.get("tolerance")
+    given = f" (--tolerance {tolerance:g})" if tolerance else ""
+    return f"{found.agreement:.1%} of the answers are the source framework's{others}{given}"
 
 
 def _plain(value: Any) -> str:

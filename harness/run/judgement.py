@@ -91,7 +91,8 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
             # Where it found a rate, the test that confirms it is what counts.
             found.reasons += verdict.peak_reasons(logs.read_detail(test_folder(folder, mode)))
         elif mode == Mode.ACCURACY:
-            _judge_accuracy(prepared, truths, test_folder(folder, mode), ended.precision, found)
+            is_exact = is_full(ended.precision) and prepared.config.choice.tolerance is None
+            _judge_accuracy(prepared, truths, test_folder(folder, mode), is_exact, found)
         else:
             _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
             found.reasons += _search_reasons(ended.search)
@@ -137,11 +138,9 @@ def _verdict(found: _Found) -> Verdict:
     return Verdict.INVALID if found.reasons else Verdict.VALID
 
 
-def _judge_accuracy(
-    prepared: Prepared, truths: Truths, log_dir: Path, precision: str | None, found: _Found
-) -> None:
+def _judge_accuracy(prepared: Prepared, truths: Truths, log_dir: Path, is_exact: bool, found: _Found) -> None:
     try:
-        found.accuracy = _score(prepared, truths, log_dir, is_full(precision))
+        found.accuracy = _score(prepared, truths, log_dir, is_exact)
     except InferenceError as error:
         # What was measured before is not lost for it.
         found.failures.append(str(error))
@@ -178,7 +177,7 @@ def _settings(prepared: Prepared, test: ScenarioPlan, ended: Ended) -> tuple[Set
     """Every setting of the request and of its first test as it was run."""
     plan = next((outcome.plan for outcome in ended.outcomes.values() if outcome.plan), None)
     found = [
-        *settings.of_request(test.config, prepared.manifest.variant),
+        *settings.of_request(test.config, prepared.manifest.variant, ended.tuning),
         *settings.of_test(test, ended.tuning, plan),
     ]
     return tuple(Setting(one.name, one.value, one.origin, one.of) for one in found)

@@ -31,6 +31,11 @@ class Prepared:
     samples: Path
     """The preprocessed samples, a .npy array in the order of the data set."""
 
+    @property
+    def served(self) -> str:
+        """What the entry is called on the server, with its version where one is wanted."""
+        return self.config.server.entry_there(self.manifest.entry)
+
 
 def prepare(config: RunConfig) -> Prepared:
     """Export the model and preprocess the data, unless that was done before.

@@ -18,11 +18,14 @@ from harness.machine import files, paths
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
-from harness.models.model_config import model_config, to_json
+from harness.models.live_config import settings_of
 from harness.run import progress
+from harness.run.borrowing import borrowed, segment_prefix
+from harness.run.config import settings
+from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
-from harness.run.config.tuning import Tuning
+from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
 from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
@@ -38,7 +41,7 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.server_rate import Searcher
-from harness.run.serving import ModelLoader, borrowed, check_served, executed_precision
+from harness.run.serving import ModelLoader, check_served, executed_precision
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -71,9 +74,14 @@ def run(config: RunConfig) -> Iterator[Result]:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]
         for client in clients:
             client.check_is_triton()
-            if not are_own:
-                stack.enter_context(borrowed(client, prepared.manifest.entry))
-        yield from _run_scenarios(prepared, clients)
+        loans = {}
+        # Always in one order: another run may borrow the same ones.
+        for client in sorted(clients, key=lambda client: client.url):
+            loans[client] = None if are_own else stack.enter_context(borrowed(client, prepared.served))
+        loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
+        truths = Truths(prepared)
+        for test in scenarios_of(config):
+            yield _run_scenario(prepared, truths, loaders, test)
 
 
 def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
@@ -92,13 +100,6 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
-
-
-def _run_scenarios(prepared: Prepared, clients: Sequence[TritonClient]) -> Iterator[Result]:
-    truths = Truths(prepared)
-    loaders = [ModelLoader(client, prepared.manifest.entry) for client in clients]
-    for test in scenarios_of(prepared.config):
-        yield _run_scenario(prepared, truths, loaders, test)
 
 
 @contextlib.contextmanager
@@ -131,16 +132,13 @@ def _run_scenario(
     prepared: Prepared, truths: Truths, loaders: Sequence[ModelLoader], test: ScenarioPlan
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
-    config, entry, variant = prepared.config, prepared.manifest.entry, prepared.manifest.variant
+    config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
     clients = [loader.client for loader in loaders]
-    scenario, tuning = test.scenario, test.tuning(variant, [client.server for client in clients])
     versions = [client.check_is_triton().get("version") for client in clients]
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
-    settings = to_json(model_config(entry, variant, tuning.server))
-    are_ours = [loader.load(settings) for loader in loaders]
-    live = [check_served(client, entry, variant, tuning) for client in clients]
-    precision = executed_precision(clients, entry, variant, config.choice.precision)
-    folder = _new_folder(config, entry, scenario)
+    live, tuning = _set_up(prepared, loaders, test)
+    precision = executed_precision(clients, prepared.served, variant, config.choice.precision)
+    folder = _new_folder(config, prepared.manifest.entry, scenario)
 
     def job(mode: Mode) -> Job:
         plan = test.plan(mode, len(prepared.dataset.samples))
@@ -148,13 +146,15 @@ def _run_scenario(
         return job_of(prepared, clients, plan, tuning, test_folder(folder, mode), precision)
 
     outcomes, search = _run_tests(test, job, clients, folder)
-    outcomes = _checked_unchanged(clients, entry, live, outcomes)
+    outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
     server = Server(
         version=versions[0],
         urls=tuple(client.url for client in clients),
         rpc=clients[0].server.rpc,
+        entry=prepared.served,
         config=live[0],
-        is_config_ours=all(are_ours),
+        is_config_ours=tuning.server_origin != SERVERS_OWN,
+        not_applied=_not_applied(config, tuning),
         is_on_this_machine=all(is_on_this_host(client.server) for client in clients),
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
@@ -197,6 +197,48 @@ def _run_tests(
             outcomes = {Mode.PERFORMANCE: searcher.confirm(confirming_rates(peak)), **outcomes}
             search = searcher.result()
     return outcomes, search
+
+
+def _set_up(
+    prepared: Prepared, loaders: Sequence[ModelLoader], test: ScenarioPlan
+) -> tuple[list[dict[str, Any]], Tuning]:
+    """Have the model served for the scenario: its live configuration at each server, and what follows."""
+    config, facts = prepared.config, prepared.manifest
+    wish = test.tuning(facts.variant, [loader.client.server for loader in loaders])
+    is_own = config.server.served_name in (None, facts.entry)
+    origins = [
+        loader.set_up(config.server.server_config, facts.variant, wish.server, is_own=is_own)
+        for loader in loaders
+    ]
+    live = [check_served(loader.client, prepared.served, facts.variant) for loader in loaders]
+    served = [settings_of(one, facts.variant.platform.facts) for one in live]
+    if len(set(served)) > 1:
+        logger.warning("the servers have different settings: results tell those of %s", loaders[0].client.url)
+    tuning = as_served(
+        wish,
+        served,
+        test.scenario,
+        samples_per_query=int(test.samples_per_query.value),
+        # Where one server does not follow, what is reported is not what was asked for.
+        server_origin=max(origins, key=lambda origin: origin == SERVERS_OWN),
+        in_flight=config.server.in_flight,
+    )
+    if tuning.server_origin:
+        own = tuning.server
+        logger.info(
+            "%s is measured with %s: %d instances, batches of up to %d, queue delay %d us",
+            *(prepared.served, tuning.server_origin, own.instances, max(1, own.max_batch_size)),
+            own.max_queue_delay_us,
+        )
+    if left_out := _not_applied(config, tuning):
+        logger.warning("not applied by %s: %s", tuning.server_origin, ", ".join(left_out))
+    return live, tuning
+
+
+def _not_applied(config: RunConfig, tuning: Tuning) -> tuple[str, ...]:
+    """What was asked of a server that has other settings, as it was typed."""
+    fields = config.fields()
+    return tuple(f"{OPTIONS[name].flags[0]} {fields[name]}" for name in settings.not_applied(config, tuning))
 
 
 def _checked_unchanged(
@@ -256,20 +298,21 @@ def job_of(
     return Job(
         servers=tuple(client.server for client in clients),
         processes=config.server.client_processes,
-        entry=prepared.manifest.entry,
+        entry=prepared.served,
         entry_dir=str(prepared.entry_dir),
         graph_sha256=prepared.manifest.graph_sha256,
         samples=str(prepared.samples),
         log_dir=str(log_dir),
         outcome=str(log_dir / "outcome.json"),
         transport=config.server.transport,
-        segment=f"mlperf-samples-{os.getpid()}-{time.monotonic_ns()}",
+        segment=f"{segment_prefix()}{time.monotonic_ns()}",
         client_batch=tuning.client_batch,
         in_flight=tuning.in_flight,
         timeout_s=_REQUEST_TIMEOUT_S + plan.min_duration_ms / 1000,
         plan=plan,
         has_hint=ScenarioPlan(config, plan.scenario).rate is not None,
         precision=precision,
+        tolerance=config.choice.tolerance,
     )
 
 

@@ -1,60 +1,82 @@
 """The model under test on the server: loaded with the scenario's settings, and proven to be the right one."""
 
-import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.answers.precision import REDUCED, UNKNOWN
 from harness.errors import RequestFailed, ServerError
-from harness.machine import file_lock, paths, progress
-from harness.models.model_config import dims
+from harness.machine import progress
+from harness.models import live_config
+from harness.models.model_config import ServerSettings, dims, model_config, to_json
 from harness.models.spec import Precision, TensorSpec, Variant
-from harness.run.config.tuning import Tuning
-from harness.triton.client import TritonClient, is_on_this_host
-from harness.triton.messages import description_request
+from harness.run.borrowing import Loan
+from harness.run.config.run_config import KEEP, OURS
+from harness.run.config.tuning import SERVERS_OWN
+from harness.triton.client import TritonClient
+from harness.triton.messages import description_request, name_and_version
 
 logger = logging.getLogger(__name__)
 
 _DESCRIPTION = re.compile(r"execution: (\{.*\})")
 
 
-@contextlib.contextmanager
-def borrowed(client: TritonClient, entry: str) -> Iterator[None]:
-    """Leave somebody else's server as it was found: the model with its own settings, or not loaded.
-
-    On this machine another run waits until this one is over: it would change what this one measures.
-    """
-    with contextlib.ExitStack() as stack:
-        if is_on_this_host(client.server):
-            paths.STATE_DIR.mkdir(parents=True, exist_ok=True)
-            _, port = client.server.host_and_port
-            door = f"port-{port}" if port else f"socket-{client.server.path.replace('/', '-')}"
-            stack.enter_context(file_lock.hold(paths.STATE_DIR / f"measuring-{door}.lock"))
-        was_ready = client.is_model_ready(entry)
-        try:
-            yield
-        finally:
-            # A server that died or that does not let us has nothing to be put back.
-            with contextlib.suppress(ServerError):
-                if was_ready:
-                    client.load(entry, None)
-                else:
-                    client.unload(entry)
-
-
 class ModelLoader:
     """Loads one model, again only when its settings change: that may take a framework many seconds."""
 
-    def __init__(self, client: TritonClient, entry: str) -> None:
-        self.client, self._entry = client, entry
-        self._loaded = ""
+    def __init__(self, client: TritonClient, entry: str, loan: Loan | None = None) -> None:
+        """`loan`: of a server that is not ours."""
+        self.client, self._entry, self._loan = client, entry, loan
+        self._found = loan.before if loan else None
+        self._is_found = bool(self._found)
+        self._loaded: str | None = ""
         self._is_ours = True
 
-    def load(self, config_json: str) -> bool:
+    def set_up(self, wanted: str | None, variant: Variant, settings: ServerSettings, *, is_own: bool) -> str:
+        """Have the model served for a run.
+
+        Args:
+            wanted: `ServerChoice.server_config`.
+            variant: the model.
+            settings: of this run, for where they are wanted.
+            is_own: whether it is an entry that was converted here.
+
+        Returns:
+            Where its settings come from: `SERVERS_OWN`, the file, or nothing where they are of this run.
+
+        Raises:
+            ServerError: the server has no such model, or cannot load it so.
+            ConfigError: the file that is wanted is no config.pbtxt.
+        """
+        wanted = wanted or (KEEP if self._is_found else OURS)
+        name, _ = name_and_version(self._entry)
+        ours = model_config(name, variant, settings)
+        if wanted == OURS and is_own and not self._is_found:
+            return "" if self.load(to_json(ours)) else SERVERS_OWN
+        found = self._as_found()
+        if wanted == KEEP:
+            return SERVERS_OWN
+        if wanted == OURS:
+            config = live_config.with_settings(found, ours, is_any_device=settings.device == "auto")
+            return "" if self.load(config) else SERVERS_OWN
+        config = live_config.laid_over(found, live_config.read(Path(wanted)))
+        return wanted if self.load(config) else SERVERS_OWN
+
+    def _as_found(self) -> live_config.Live:
+        """The configuration that is the server's own."""
+        if self._found is None:
+            self.load(None)
+            self._found = self.client.model_config(self._entry)
+        return self._found
+
+    def load(self, config_json: str | None) -> bool:
         """Have the model served with these settings; False where the server lets no client load models.
+
+        Args:
+            config_json: None: as its file says.
 
         Raises:
             ServerError: the server cannot load it.
@@ -64,26 +86,30 @@ class ModelLoader:
             self._loaded = config_json
         return self._is_ours
 
-    def _try(self, config_json: str) -> bool:
+    def _try(self, config_json: str | None) -> bool:
+        if self._loan:
+            self._loan.changes_to(config_json)
         try:
             with progress.waiting(f"loading {self._entry} into the server"):
                 self.client.load(self._entry, config_json)
         except ServerError as error:
-            if "explicit model load" not in str(error) or not self.client.is_model_ready(self._entry):
+            if "explicit model load" not in str(error):
                 raise
-            logger.warning(
-                "the server does not let clients load models: %s is measured as it is set up", self._entry
-            )
+            if self._loan:
+                self._loan.stays()
+            if not self.client.is_model_ready(self._entry):
+                raise ServerError(f"{error}; --served-name says what it is called there") from error
+            logger.warning("the server at %s does not let clients load models", self.client.url)
             return False
         return True
 
 
-def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tuning) -> dict[str, Any]:
+def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str, Any]:
     """Compare the live configuration with the declaration, and return it.
 
     Raises:
-        ServerError: another model under that name, a batch limit that is too low, or a response cache,
-            which would answer repeated samples without computing them.
+        ServerError: another model under that name, or a response cache, which would answer repeated samples
+            without computing them.
     """
     if not client.is_model_ready(entry):
         raise ServerError(f"{entry} is not ready on {client.url}; see the server's log")
@@ -91,12 +117,6 @@ def check_served(client: TritonClient, entry: str, variant: Variant, tuning: Tun
     has_batch_axis = variant.max_batch_size > 0
     _check_tensors(client, entry, "input", (variant.input,), has_batch_axis, live)
     _check_tensors(client, entry, "output", variant.requested_outputs, has_batch_axis, live)
-    limit = int(live.get("max_batch_size", 0)) if has_batch_axis else 1
-    if limit < tuning.client_batch:
-        raise ServerError(
-            f"{entry} on {client.url} takes at most {limit} samples at once, {tuning.client_batch} are "
-            f"wanted; run with --max-batchsize {max(limit, 1)}"
-        )
     if live.get("response_cache", {}).get("enable"):
         raise ServerError(
             f"{entry} on {client.url} has its response cache switched on, which MLPerf forbids; "
@@ -164,8 +184,13 @@ def _check_tensors(
         tensor = served[spec.name]
         have = (tensor["data_type"].removeprefix("TYPE_"), [int(dim) for dim in tensor["dims"]])
         want = (spec.dtype.triton, list(dims(spec, has_batch_axis)))
-        if have != want:
+        if have[0] != want[0] or not _is_fitting(have[1], want[1]):
             raise ServerError(
                 f"another model is served as {entry} on {client.url}: {kind} {spec.name!r} is "
                 f"{have[0]} {have[1]}, expected {want[0]} {want[1]}"
             )
+
+
+def _is_fitting(have: Sequence[int], want: Sequence[int]) -> bool:
+    """Whether a tensor of one shape may have the other's; -1 is any size."""
+    return len(have) == len(want) and all(mine in (-1, other) for mine, other in zip(have, want, strict=True))

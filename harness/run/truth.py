@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.answers.boxes import with_detections_as_truth
 from harness.answers.payloads import split, strongest
-from harness.answers.precision import is_near_best, scores_of
+from harness.answers.precision import MARGIN, is_near_best, scores_of
 from harness.data.annotations import Annotations, write_annotations
 from harness.models import manifest
 from harness.models.manifest import SEEDED
@@ -82,7 +82,8 @@ def _find(prepared: Prepared, *, is_exact: bool) -> Truth:
             SOURCE_FRAMEWORK,
             tuple((scores.argmax(axis=1) + offset).tolist()),
             near_labels=tuple(
-                frozenset((np.flatnonzero(near) + offset).tolist()) for near in is_near_best(scores)
+                frozenset((np.flatnonzero(near) + offset).tolist())
+                for near in is_near_best(scores, prepared.config.choice.tolerance or MARGIN)
             ),
         )
     answers = _source_answers(prepared)

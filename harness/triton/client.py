@@ -24,7 +24,7 @@ from harness.triton.address import Address, with_hint
 from harness.triton.channels import blocking_channel
 from harness.triton.grpc_channel import CHANNEL_OPTIONS, credentials
 from harness.triton.http2 import Message
-from harness.triton.messages import streamed_response
+from harness.triton.messages import name_and_version, streamed_response
 from harness.triton.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def is_on_this_host(server: Address) -> bool:
 
 
 class TritonClient:
-    """One server."""
+    """One server; its entries are named as `messages.name_and_version` reads them."""
 
     def __init__(self, server: Address | str) -> None:
         """Connect with the first call.
@@ -152,8 +152,9 @@ class TritonClient:
         Raises:
             ServerError: the server cannot load it; carries the server's reason.
         """
-        with self._asking(f"cannot load {entry}"):
-            self._control.load_model(entry, config=config_json, client_timeout=_LOAD_TIMEOUT_S)
+        name, _ = name_and_version(entry)
+        with self._asking(f"cannot load {name}"):
+            self._control.load_model(name, config=config_json, client_timeout=_LOAD_TIMEOUT_S)
 
     def unload(self, entry: str) -> None:
         """Have a model unloaded; the server may still be at it when this returns.
@@ -161,13 +162,16 @@ class TritonClient:
         Raises:
             ServerError: the server refuses.
         """
-        with self._asking(f"cannot unload {entry}"):
-            self._control.unload_model(entry, client_timeout=_CONTROL_TIMEOUT_S)
+        name, _ = name_and_version(entry)
+        with self._asking(f"cannot unload {name}"):
+            self._control.unload_model(name, client_timeout=_CONTROL_TIMEOUT_S)
 
     def is_model_ready(self, entry: str) -> bool:
         """Whether the model can be inferred with."""
         with self._asking("does not answer"):
-            return bool(self._control.is_model_ready(entry, client_timeout=_CONTROL_TIMEOUT_S))
+            return bool(
+                self._control.is_model_ready(*name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S)
+            )
 
     def model_config(self, entry: str) -> dict[str, Any]:
         """The live ModelConfig, with the schema's own field names.
@@ -176,7 +180,9 @@ class TritonClient:
             ServerError: no such model there.
         """
         with self._asking(f"has no model {entry}"):
-            answer = self._control.get_model_config(entry, client_timeout=_CONTROL_TIMEOUT_S)
+            answer = self._control.get_model_config(
+                *name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S
+            )
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
 
     def statistics(self, entry: str, samples: int = 0) -> dict[str, Any]:
@@ -201,8 +207,10 @@ class TritonClient:
 
     def _statistics_now(self, entry: str) -> dict[str, Any]:
         with self._asking("gives no statistics"):
-            answer = self._control.get_inference_statistics(entry, client_timeout=_CONTROL_TIMEOUT_S)
-        # Of several versions a request that names none goes to the latest.
+            answer = self._control.get_inference_statistics(
+                *name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S
+            )
+        # Of all versions, unless one was named; a request that names none is answered by the latest.
         latest = max(answer.model_stats, key=lambda stats: int(stats.version))
         return dict(json_format.MessageToDict(latest, preserving_proto_field_name=True))
 
@@ -222,6 +230,16 @@ class TritonClient:
         except InferenceServerException as error:
             return _reason(error)
         return ""
+
+    def shared_memory_regions(self) -> list[str]:
+        """Names of the regions that the server has mapped.
+
+        Raises:
+            ServerError: it does not tell.
+        """
+        with self._asking("does not tell its shared memory"):
+            answer = self._control.get_system_shared_memory_status(client_timeout=_CONTROL_TIMEOUT_S)
+        return list(answer.regions)
 
     def unregister_shared_memory(self, name: str) -> None:
         """Have the server unmap a region; a server that is gone has done so already."""

@@ -25,10 +25,17 @@ _DESCRIBE = "describe_execution"
 """`DESCRIBE` of backends/batching.py."""
 
 
+def name_and_version(entry: str) -> tuple[str, str]:
+    """What Triton calls an entry, and its version: `resnet_prod/3`; or without one, for Triton to choose."""
+    name, _, version = entry.partition("/")
+    return name, version
+
+
 def _request(
     entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
 ) -> service_pb2.ModelInferRequest:
-    request = service_pb2.ModelInferRequest(model_name=entry)
+    name, version = name_and_version(entry)
+    request = service_pb2.ModelInferRequest(model_name=name, model_version=version)
     request.inputs.add(name=source.name, datatype=source.dtype.triton, shape=source.batch_shape(batch))
     for output in outputs:
         request.outputs.add(name=output.name)

@@ -12,6 +12,7 @@ from harness.machine import command, paths
 from harness.machine.command import OneLineParser
 from harness.models.model_config import DEVICES
 from harness.run import runner
+from harness.run.borrowing import borrowed
 from harness.run.config.command_line import add_option
 from harness.run.config.measured import table
 from harness.run.config.options import OPTIONS
@@ -19,7 +20,6 @@ from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import prepare
-from harness.run.serving import borrowed
 from harness.triton.client import TritonClient
 from harness.tune.search import find_best, short
 
@@ -78,9 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with runner.servers(configs[0]) as (servers, are_own), TritonClient(servers[0]) as client:
             for config in configs:
                 prepared = prepare(config)
-                with contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry):
+                with (
+                    contextlib.nullcontext() if are_own else borrowed(client, prepared.manifest.entry) as loan
+                ):
                     for scenario in config.request.scenarios:
-                        found = find_best(prepared, client, scenario)
+                        found = find_best(prepared, client, scenario, loan)
                         table.add(file, found)
                         what = f"{config.model} {config.platform} {scenario}"
                         sys.stdout.write(f"{what}: {short(found.choice)} {found.figure}\n")

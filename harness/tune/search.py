@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import InferenceError
+from harness.errors import InferenceError, ServerError
 from harness.machine import progress
 from harness.machine.processes import start_module
 from harness.models.model_config import RUN_BATCH, model_config, to_json
 from harness.models.spec import Variant
 from harness.run import runner
+from harness.run.borrowing import Loan
 from harness.run.config import tuning
 from harness.run.config.measured.fingerprint import Fingerprint
 from harness.run.config.measured.table import Choice, Measured
@@ -141,14 +142,16 @@ def search(choices: Sequence[Choice], measure: Measure, title: str) -> Found:
     return Found(choices, figures, best if medians[best] <= medians[0] * _CLEAR else 0)
 
 
-def find_best(prepared: Prepared, client: TritonClient, scenario: Scenario) -> Measured:
-    """Try all candidates of one scenario on a server.
+def find_best(
+    prepared: Prepared, client: TritonClient, scenario: Scenario, loan: Loan | None = None
+) -> Measured:
+    """Try all candidates of one scenario on a server; `loan` where that is not ours.
 
     Raises:
         HarnessError: the server cannot load a candidate, or a request fails.
     """
     config, variant = prepared.config, prepared.manifest.variant
-    loader = ModelLoader(client, prepared.manifest.entry)
+    loader = ModelLoader(client, prepared.manifest.entry, loan)
     test = ScenarioPlan(config, scenario)
     server = test.server(variant, [client.server])
     choices = candidates(variant, scenario, server.cores, test.rule.samples_per_query)
@@ -210,8 +213,9 @@ def _measure(
         device=config.server.device,
         choice=choice,
     )
-    loader.load(to_json(model_config(facts.entry, facts.variant, trial.server)))
-    check_served(loader.client, facts.entry, facts.variant, trial)
+    if not loader.load(to_json(model_config(facts.entry, facts.variant, trial.server))):
+        raise ServerError(f"{loader.client.url} lets nobody choose the settings of {facts.entry}")
+    check_served(loader.client, facts.entry, facts.variant)
     plan = test.plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
     with tempfile.TemporaryDirectory() as folder:
         plan = dataclasses.replace(plan, target_qps=rate)

@@ -38,15 +38,16 @@ RUN: Arrows = {
     "config": {"mlperf"},
     "worker": {"mlperf"},
     "results": {"mlperf", "worker"},
-    "serving": {"config"},
     "server_rate": {"mlperf", "worker"},
+    "borrowing": set(),
+    "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
     "converter": set(),
     "preparation": {"config", "converter"},
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
-        *("mlperf", "config", "worker", "results", "serving", "server_rate", "progress"),
+        *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
         *("preparation", "truth", "judgement"),
     },
 }
@@ -78,8 +79,8 @@ DOORS = {
     # Each library, and the only modules that may import it.
     "mlperf_loadgen": {"harness.run.mlperf.loadgen"},
     "tritonclient": {
-        *("harness.triton.client", "harness.triton.messages", "harness.models.model_config"),
-        "harness.bench.plain",
+        *("harness.triton.client", "harness.triton.messages", "harness.bench.plain"),
+        *("harness.models.model_config", "harness.models.live_config"),
     },
     "grpc": {"harness.triton.grpc_channel"},
     "hpack": {"harness.triton.http2"},

@@ -1,13 +1,22 @@
 """Options that exclude each other or do not fit the model, and those that have no effect on a run."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.models import get_variant
+from harness.models import get_variant, live_config
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
 from harness.models.spec import Layout, Precision, Task, Variant
-from harness.run.config.run_config import COCO, SYNTHETIC, RunConfig, RunMode, ServerChoice
+from harness.run.config.run_config import (
+    COCO,
+    KEEP,
+    OURS,
+    SYNTHETIC,
+    RunConfig,
+    RunMode,
+    ServerChoice,
+)
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.user_conf import MIN_DURATION, TARGET_LATENCY, TARGET_QPS
 from harness.triton import tls
@@ -31,6 +40,7 @@ def check(config: RunConfig) -> None:
             f"--client-processes {server.client_processes} is impossible with {len(server.urls)} servers: "
             "each process asks one"
         )
+    _check_server_config(config)
     _check_model_options(config)
 
 
@@ -45,6 +55,20 @@ def _check_access(server: ServerChoice) -> None:
     if bool(server.tls_cert) != bool(server.tls_key):
         raise ConfigError("--tls-cert and --tls-key are a pair: give both, or none")
     tls.check_files(server.tls)
+
+
+def _check_server_config(config: RunConfig) -> None:
+    """See that a file of settings is not of another model."""
+    chosen, name = config.server.server_config, config.server.served_name
+    name = name or config.spec.entry_name(config.platform)
+    if chosen in (None, KEEP, OURS):
+        return
+    named = live_config.name_in(live_config.read(Path(chosen)))
+    if named not in ("", name):
+        raise ConfigError(
+            f"--server-config {chosen} is of {named}, and the model is called {name} on the server: take the "
+            "name out, or give --served-name"
+        )
 
 
 def _check_quick(config: RunConfig) -> None:

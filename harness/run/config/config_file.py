@@ -12,6 +12,7 @@ from harness.errors import ConfigError, nearest
 from harness.machine import paths
 from harness.models.manifest import is_user_file
 from harness.run.config.options import OPTIONS, Kind
+from harness.run.config.run_config import KEEP, OURS
 from harness.run.mlperf.reference import is_model_file
 from harness.triton.address import beside
 
@@ -71,8 +72,7 @@ def _text(path: Path, key: str, kind: Kind, value: Any) -> Any:
 
 
 def _located(folder: Path, key: str, kind: Kind, value: str) -> str:
-    is_file = kind == Kind.PATH
-    if kind == Kind.FILE_OR_WORD:
-        is_file = is_model_file(value) if key == "model" else is_user_file(value)
+    by_key = {"model": is_model_file(value), "server_config": value.lower() not in (KEEP, OURS)}
+    is_file = kind == Kind.PATH or by_key.get(key.replace("-", "_"), is_user_file(value))
     # "" is refused where all empty options are.
     return str(paths.absolute(value, folder)) if is_file and value else value

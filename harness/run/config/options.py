@@ -14,7 +14,7 @@ from harness.models import MODELS
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.spec import Layout, Nms, Precision
-from harness.run.config.run_config import AUTO, DATASETS, TRANSPORTS, RunMode
+from harness.run.config.run_config import AUTO, DATASETS, KEEP, OURS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario
 from harness.triton.rpc import Rpc
@@ -120,6 +120,14 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "precision",
                 f"{_words(Precision)}: openvino; auto (default) is bf16 on CPUs that have it",
                 metavar="WORD",
+            ),
+            Option(
+                "tolerance",
+                "of a model that the server has in fp16 or int8: how far below the source framework's best "
+                "score the winning class may be, in standard deviations of its scores, or how far off scores "
+                "and corners of boxes (in bf16: 0.5, 0.1)",
+                Kind.NUMBER,
+                "X",
             ),
             Option(
                 "inputs",
@@ -266,6 +274,23 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "client_processes",
                 "processes that send the requests (default: this one)",
+                Kind.NUMBER,
+                "N",
+            ),
+            Option(
+                "server_config",
+                f"{KEEP}: measure the model as the server has it set up; {OURS}: with this run's settings; "
+                "or with those of a config.pbtxt, which may be a part of one (default: keep what others have "
+                "loaded, else ours). What is changed is put back",
+                Kind.FILE_OR_WORD,
+                "WORD|FILE",
+            ),
+            Option(
+                "served_name", "what the server calls the model (default: <model>_<platform>)", metavar="NAME"
+            ),
+            Option(
+                "served_version",
+                "which of its versions to ask (default: the server's choice)",
                 Kind.NUMBER,
                 "N",
             ),

@@ -109,7 +109,7 @@ def _given(given: Mapping[str, Any]) -> Layers:
 
 def _check_sweep(layers: Layers, *, is_one_model: bool) -> None:
     """Refuse what fits only one model, or only one kind of model."""
-    of_one = ("profile", "model_name", "inputs", "outputs", "data_format")
+    of_one = ("profile", "model_name", "inputs", "outputs", "data_format", "served_name", "served_version")
     of_a_kind = ("dataset", "dataset_path", "dataset_list", "nms", "save_images")
     used = [name for name in of_one if layers.find(name) is not None]
     if str(layers.find("output")).endswith(".json"):

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from harness.errors import ConfigError
 from harness.machine import paths
-from harness.models import get_model
+from harness.models import get_model, live_config
 from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
@@ -35,6 +35,8 @@ COCO = "coco"
 """In whatever size the model takes."""
 DATASETS = (AUTO, *RECIPES, COCO, SYNTHETIC)
 TRANSPORTS = (AUTO, "shm", "grpc")
+KEEP, OURS = "keep", "ours"
+"""Whose settings a model is measured with: those that the server has, or those of the run."""
 _MOST_PROCESSES = 64
 _MOST_IN_FLIGHT = 65536
 
@@ -98,6 +100,9 @@ class ModelChoice:
     """A `WeightsWord`, or the path of a user's own file."""
     nms: Nms | None
     precision: Precision
+    tolerance: float | None
+    """How far answers may be from the source framework's: `MARGIN` of `harness.answers.precision`, or its
+    `BOX_TOLERANCE`; None: as far as rounding goes, or the precision that the server tells."""
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]
@@ -117,6 +122,7 @@ class ModelChoice:
             weights=_weights(layers, target),
             nms=None if nms is None else Nms(one_of("nms", nms, Nms)),
             precision=Precision(one_of("precision", precision, Precision)),
+            tolerance=positive("tolerance", layers.take("tolerance", None, "precision"), float),
             inputs=values.names(layers.take("inputs", None, "model")),
             outputs=values.names(layers.take("outputs", None, "model")),
             data_format=None if layout is None else Layout(one_of("data-format", layout, Layout)),
@@ -255,6 +261,13 @@ class ServerChoice:
     tls_cert: Path | None
     tls_key: Path | None
     headers: tuple[Header, ...]
+    server_config: str | None
+    """`KEEP`, `OURS`, or the path of a config.pbtxt to lay over the server's; None: what others have loaded
+    is kept."""
+    served_name: str | None
+    """What the entry is called on the server, where that is not `<model>_<platform>`."""
+    served_version: int | None
+    """Which of its versions is asked; None: the one that the server chooses."""
 
     @property
     def tls(self) -> Tls:
@@ -299,7 +312,34 @@ class ServerChoice:
             tls_cert=values.path(layers.take("tls_cert")),
             tls_key=values.path(layers.take("tls_key")),
             headers=parse_headers(layers.take("header", ())),
+            server_config=_server_config(
+                layers.take("server_config", None, "keep what others have loaded, else ours")
+            ),
+            served_name=values.entry_name(layers.take("served_name", None, "model and platform")),
+            served_version=positive(
+                "served-version", layers.take("served_version", None, "the server's choice"), int
+            ),
         )
+
+    def entry_there(self, entry: str) -> str:
+        """What an entry of ours is called on the server, with its version where one is wanted."""
+        version = f"/{self.served_version}" if self.served_version else ""
+        return (self.served_name or entry) + version
+
+
+def _server_config(word: str | None) -> str | None:
+    """A word, or a file that is one.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if word is None or word.lower() in (KEEP, OURS):
+        return word and word.lower()
+    file = paths.absolute(word)
+    if not file.is_file():
+        raise ConfigError(f"--server-config {word}: no such file (nor one of {KEEP}, {OURS})")
+    live_config.read(file)
+    return str(file)
 
 
 @dataclass(frozen=True)
@@ -342,7 +382,8 @@ _ARGS = (
     *("queries_single", "queries_multi", "queries_offline", "samples_per_query"),
     *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
     *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
-    *("client_processes", "in_flight", "weights", "nms", "precision", "save_images", "output"),
+    *("client_processes", "in_flight", "server_config", "served_name", "served_version"),
+    *("weights", "nms", "precision", "tolerance", "save_images", "output"),
     *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
 )
 """Every field of the request, in the order of `args` in results.json."""

@@ -14,7 +14,7 @@ from harness.machine.environment import cpu_count
 from harness.models import get_variant
 from harness.models.spec import Variant
 from harness.run.config.options import OPTIONS, Kind
-from harness.run.config.run_config import SYNTHETIC, RunConfig
+from harness.run.config.run_config import AUTO, KEEP, SYNTHETIC, RunConfig
 from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.plan import Mode, Plan
@@ -39,12 +39,13 @@ class Setting:
     """`request`: an option; `test`: what the request came to."""
 
 
-def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
+def of_request(config: RunConfig, variant: Variant | None, served: Tuning | None = None) -> list[Setting]:
     """Every option's value, by the option's name.
 
     Args:
         config: the request.
         variant: the model as it is served; None for a file of the user's own that nobody has looked into.
+        served: how server and client were set up; None before a run.
     """
     are_here = config.server.device != "gpu" and all(map(is_on_this_host, config.server.servers))
     found_out: dict[str, Any] = {"threads": cpu_count() if are_here else None}
@@ -53,6 +54,12 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         origins["threads"] = "the framework's"
     if variant:
         found_out |= _of_model(variant)
+    if served and served.server_origin:
+        own = served.server
+        of_server = {"threads": own.threads or None, "max_batchsize": own.max_batch_size}
+        found_out |= of_server
+        origins |= {name: served.server_origin for name in of_server if config.fields()[name] is None}
+        origins |= {name: f"{origins[name]}: not applied" for name in not_applied(config, served)}
     fields = config.fields()
     fields["user_conf"] = config.changes.user_conf.path
     fields["output"] = config.output.output_file or config.output.output
@@ -65,6 +72,20 @@ def of_request(config: RunConfig, variant: Variant | None) -> list[Setting]:
         origin = origins.get(name, "default")
         found.append(Setting(name.replace("_", "-"), value, origin, "request"))
     return [*found, *_found_by(config, variant)]
+
+
+def not_applied(config: RunConfig, served: Tuning) -> tuple[str, ...]:
+    """Options that were given and that a server with other settings does not follow, by their names."""
+    asked, own = config.server, served.server
+    if not served.server_origin:
+        return ()
+    given = {
+        "threads": asked.threads is not None,
+        "max_batchsize": asked.max_batchsize is not None and own.max_batch_size > asked.max_batchsize,
+        "device": asked.device not in (AUTO, own.device),
+        "server_config": asked.server_config not in (None, KEEP, served.server_origin),
+    }
+    return tuple(name for name, is_given in given.items() if is_given)
 
 
 def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
@@ -130,16 +151,17 @@ def _plan_settings(test: ScenarioPlan, plan: Plan | None) -> Iterator[Setting]:
 
 
 def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
-    server = tuning.server
+    server, own = tuning.server, tuning.server_origin
     is_limit = server.max_batch_size == config.server.max_batchsize
-    limit = config.provenance["max_batchsize"] if is_limit else tuning.origin
-    yield Setting("server: instances", server.instances, tuning.origin)
-    threads = "the framework's" if not server.threads else config.provenance["threads"]
+    limit = own or (config.provenance["max_batchsize"] if is_limit else tuning.origin)
+    origin = own or tuning.origin
+    yield Setting("server: instances", server.instances, origin)
+    threads = own or ("the framework's" if not server.threads else config.provenance["threads"])
     yield Setting("server: threads of each", server.threads or None, threads)
     yield Setting("server: largest batch", server.max_batch_size, limit)
-    yield Setting("server: queue delay, us", server.max_queue_delay_us, tuning.origin)
+    yield Setting("server: queue delay, us", server.max_queue_delay_us, origin)
     for name, value in server.parameters:
-        yield Setting(f"server: {name}", value, tuning.origin)
+        yield Setting(f"server: {name}", value, origin)
     yield Setting("client: samples per request", tuning.client_batch, tuning.origin)
     in_flight = config.provenance["in_flight"] if config.server.in_flight else tuning.origin
     yield Setting("client: requests in flight", tuning.in_flight, in_flight)

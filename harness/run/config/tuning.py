@@ -8,7 +8,7 @@ with that, under load, the shortest queues.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.models.model_config import RUN_BATCH, ServerSettings
@@ -17,6 +17,9 @@ from harness.run.config.measured import table
 from harness.run.config.measured.fingerprint import Fingerprint
 from harness.run.config.measured.table import Choice, Measured
 from harness.run.mlperf.rounds import Scenario
+
+SERVERS_OWN = "the server's configuration"
+"""An origin."""
 
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
@@ -47,6 +50,41 @@ class Tuning:
     """Most requests under way."""
     origin: str = "rule"
     """Where the choice comes from."""
+    server_origin: str = ""
+    """Where the server's settings come from, if it is from elsewhere."""
+
+
+def as_served(
+    wish: Tuning,
+    live: Sequence[ServerSettings],
+    scenario: Scenario,
+    *,
+    samples_per_query: int,
+    server_origin: str,
+    in_flight: int | None = None,
+) -> Tuning:
+    """The settings that hold, once the servers are known.
+
+    Args:
+        wish: what was chosen before.
+        live: of each server, as it serves the model; the first one's are told.
+        scenario: how the model is queried.
+        samples_per_query: of MultiStream.
+        server_origin: where the servers' settings come from, if they are not what was chosen.
+        in_flight: what the user asked for, if anything.
+    """
+    batch = min(wish.client_batch, *(max(1, one.max_batch_size) for one in live))
+    derived = {
+        Scenario.MULTI_STREAM: -(-samples_per_query // batch),
+        Scenario.OFFLINE: max(2 * max(one.instances for one in live), _MIN_OFFLINE_IN_FLIGHT),
+    }
+    return dataclasses.replace(
+        wish,
+        server=dataclasses.replace(live[0], precision=wish.server.precision),
+        client_batch=batch,
+        in_flight=in_flight or derived.get(scenario, wish.in_flight),
+        server_origin=server_origin,
+    )
 
 
 def tune(

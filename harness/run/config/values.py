@@ -80,6 +80,17 @@ def names(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def entry_name(name: str | None) -> str | None:
+    """What a server calls a model; None stays None.
+
+    Raises:
+        ConfigError: no model can be called so.
+    """
+    if name and "/" in name:
+        raise ConfigError(f"--served-name {name!r} is no name of a model: its version is --served-version")
+    return name
+
+
 def urls(text: str | None) -> tuple[str, ...]:
     """A list of gRPC addresses.
 

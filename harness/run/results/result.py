@@ -119,15 +119,25 @@ class Server:
     urls: tuple[str, ...] = ()
     rpc: Rpc | None = None
     """Who carried the requests (`harness.triton.rpc`)."""
+    entry: str = ""
+    """What the model is called there, and its version if one was asked for: `name/version`."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Triton's own, of the model, as it was served."""
     is_config_ours: bool = True
-    """Whether the server let us choose it."""
+    """Whether it was chosen for this run; else it is the server's own."""
+    not_applied: tuple[str, ...] = ()
+    """Options that another configuration than that of this run left without effect, as they were typed."""
     is_on_this_machine: bool | None = None
     """Whether every one was seen to be where the client was; None in results that do not tell."""
     client_processes: int = 1
     tuning: Mapping[str, Any] = field(default_factory=dict)
-    """`run.config.tuning.Tuning`."""
+    """`run.config.tuning.Tuning`, with the server's settings as they were live."""
+
+    @property
+    def whose_settings(self) -> str:
+        """Who decided on instances, batches and the like, and what was asked for in vain."""
+        whose = "this run's" if self.is_config_ours else "the server's own"
+        return whose + (f"; not applied: {', '.join(self.not_applied)}" if self.not_applied else "")
 
 
 @dataclass(frozen=True)

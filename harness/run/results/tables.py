@@ -119,6 +119,11 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         if result.precision
     )
+    notes += dict.fromkeys(
+        f"Settings of {result.server.entry}: {result.server.whose_settings}."
+        for result in collected
+        if result.server.not_applied or not result.server.is_config_ours
+    )
     deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
     if deviations:
         notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")

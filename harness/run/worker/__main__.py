@@ -30,6 +30,7 @@ from harness.run.worker.job import (
     Job,
     Outcome,
     Reporter,
+    SelfTest,
     Step,
     read_job,
     write_outcome,
@@ -65,7 +66,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
             reporter.begin(Step.LOAD, lambda: Counts(len(indices), completed=samples.read - read))
             session.library.load(indices)
 
-        plan, hints = _rehearse(session, ledgers, load, reporter)
+        plan, hints, tested = _rehearse(session, ledgers, load, reporter)
         if plan.mode == Mode.ACCURACY and plan.scenario == Scenario.SERVER:
             # LoadGen paces this one too.
             seconds = total / plan.target_qps
@@ -85,6 +86,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
         failures=sut.failures,
         plan=plan,
         calibration=hints.note,
+        self_test=tested,
         transport=session.library.store.transport,
         statistics=statistics.total(counted) if counted else None,
         books=books,
@@ -96,12 +98,20 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
 
 def _rehearse(
     session: Session, ledgers: Sequence[Ledger], load: Callable[[list[int]], None], reporter: Reporter
-) -> tuple[Plan, Hints]:
-    """Check the model on each server, calibrate, and see whether Triton has counted as much as we have."""
+) -> tuple[Plan, Hints, SelfTest]:
+    """Check the model on each server, calibrate, and see whether Triton has counted as much as we have.
+
+    Returns:
+        The test as LoadGen is told, what it was calibrated by, and the check that came out worst.
+    """
     job = session.job
     golden = Path(job.entry_dir) / manifest.GOLDEN_NAME
     tested = [
-        self_test(client, job.entry, session.variant, golden, is_full(job.precision))
+        self_test(
+            *(client, job.entry, session.variant, golden),
+            is_exact=is_full(job.precision),
+            tolerance=job.tolerance,
+        )
         for client in session.clients
     ]
     rehearsals: list[Sut] = []
@@ -114,11 +124,11 @@ def _rehearse(
     answered = zip(tested, session.answered(*rehearsals), strict=True)
     check_rehearsed(
         [
-            ledger.close(Answered(count, count) + more)[0]
-            for ledger, (count, more) in zip(ledgers, answered, strict=True)
+            ledger.close(Answered(test.samples, test.samples) + more)[0]
+            for ledger, (test, more) in zip(ledgers, answered, strict=True)
         ]
     )
-    return plan, hints
+    return plan, hints, min(tested, key=lambda test: (test.agreement, -(test.shortfall or 0.0)))
 
 
 def _test(

@@ -62,6 +62,8 @@ class Job:
     """Server: the test whose rate is looked for with this one, which ends as soon as its own is too high."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
+    tolerance: float | None = None
+    """How far its answers may be from the source framework's: `ModelChoice.tolerance`."""
 
 
 @dataclass
@@ -77,6 +79,19 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class SelfTest:
+    """How near the server's answers to a few stored inputs are to the source framework's."""
+
+    samples: int
+    """How many inputs."""
+    agreement: float
+    """Share of the classes, or of the boxes, that are the same."""
+    shortfall: float | None = None
+    """How far below its best the source framework has the worst of the classes that won, in standard
+    deviations of its scores; None of a model that answers no scores of classes."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a test, beside LoadGen's own logs."""
 
@@ -86,6 +101,8 @@ class Outcome:
     plan: Plan | None = None
     """As run: with the calibrated hints."""
     calibration: str = ""
+    self_test: SelfTest | None = None
+    """Of the server that was farthest off; None where it was not asked."""
     transport: str = ""
     statistics: ServerStatistics | None = None
     """Of all servers together."""

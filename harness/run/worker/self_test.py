@@ -8,10 +8,18 @@ import numpy as np
 
 from harness.answers.agreement import compare
 from harness.answers.payloads import Tensors, decode, split
-from harness.answers.precision import BOX_TOLERANCE, GOLDEN_BOXES, GOLDEN_SHARE, is_near_best
+from harness.answers.precision import (
+    BOX_TOLERANCE,
+    GOLDEN_BOXES,
+    GOLDEN_SHARE,
+    MARGIN,
+    is_near_best,
+    shortfall,
+)
 from harness.errors import InferenceError
 from harness.models import manifest
 from harness.models.spec import Variant
+from harness.run.worker.job import SelfTest
 from harness.run.worker.qsl import MessageStore
 from harness.triton.client import TritonClient
 from harness.triton.messages import ResponseReader
@@ -22,13 +30,19 @@ _GOLDEN_AGREEMENT = 0.9
 """Share of detections that the server and the source must both find; generous for the same reason."""
 
 
-def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, is_exact: bool) -> int:
+def self_test(
+    client: TritonClient,
+    entry: str,
+    variant: Variant,
+    golden: Path,
+    *,
+    is_exact: bool,
+    tolerance: float | None = None,
+) -> SelfTest:
     """Compare the live server with what the source framework answered to a few fixed inputs.
 
-    Where `is_exact`, answers must be equal but for rounding; else as `harness.answers.precision` says.
-
-    Returns:
-        How many samples it answered.
+    Where `is_exact` and there is no `tolerance`, answers must be equal but for rounding; else as
+    `harness.answers.precision` says, with the tolerance instead of its margin and its tolerance of boxes.
 
     Raises:
         InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
@@ -41,15 +55,32 @@ def self_test(client: TritonClient, entry: str, variant: Variant, golden: Path, 
     reader = ResponseReader(variant.requested_outputs)
     answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
     if variant.detection:
-        difference = _detections_differ(variant, answers, expected, is_exact)
+        found, difference = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:
-        difference = (_outputs_differ if is_exact else _winners_differ)(variant, answers, expected)
+        found = _compare_classes(variant, answers, expected)
+        if is_exact and tolerance is None:
+            difference = _outputs_differ(variant, answers, expected)
+        else:
+            difference = _winners_differ(variant, answers, expected, tolerance or MARGIN)
     if difference:
         raise InferenceError(
             f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
-            "it again, or check the server's model repository"
+            "it again, or check the server's model repository (a model in fp16 or int8 needs --tolerance)"
         )
-    return len(inputs)
+    return found
+
+
+def _compare_classes(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> SelfTest:
+    """How near a classifier's answers are."""
+    shares, shortfalls = [], []
+    for position, spec in enumerate(variant.requested_outputs):
+        wanted = expected[f"output:{spec.name}"].reshape(len(answers), -1)
+        found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
+        is_same = found.argmax(axis=1) == wanted.argmax(axis=1) if spec.shape else found == wanted
+        shares.append(float(is_same.mean()))
+        if spec.shape:
+            shortfalls.append(float(shortfall(wanted)[np.arange(len(wanted)), found.argmax(axis=1)].max()))
+    return SelfTest(len(answers), min(shares), max(shortfalls, default=None))
 
 
 def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
@@ -65,13 +96,15 @@ def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict
     return ""
 
 
-def _winners_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
+def _winners_differ(
+    variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any], margin: float
+) -> str:
     """What is wrong with the answers of a classifier that calculates in fewer bits, or nothing."""
     for position, spec in enumerate(variant.requested_outputs):
         wanted = expected[f"output:{spec.name}"]
         found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
         if spec.shape:
-            is_same = is_near_best(wanted)[np.arange(len(wanted)), found.argmax(axis=1)]
+            is_same = is_near_best(wanted, margin)[np.arange(len(wanted)), found.argmax(axis=1)]
             needed = 1.0
         else:
             is_same, needed = found[:, 0] == wanted, GOLDEN_SHARE
@@ -82,13 +115,18 @@ def _winners_differ(variant: Variant, answers: Sequence[Tensors], expected: dict
     return ""
 
 
-def _detections_differ(
-    variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any], is_exact: bool
-) -> str:
-    """What is wrong with a detector's answers, or nothing."""
+def _compare_detections(
+    variant: Variant,
+    answers: Sequence[Tensors],
+    expected: dict[str, Any],
+    is_exact: bool,
+    tolerance: float | None,
+) -> tuple[SelfTest, str]:
+    """How near a detector's answers are, and what is wrong with them, or nothing."""
     found = [records for row, tensors in enumerate(answers) for records in decode(variant, tensors, [row])]
-    tolerance, needed = (_GOLDEN_TOLERANCE, _GOLDEN_AGREEMENT) if is_exact else (BOX_TOLERANCE, GOLDEN_BOXES)
-    agreement = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, tolerance)
-    if agreement.share >= needed:
-        return ""
-    return f"only {agreement.share:.1%} of its boxes are those of the source framework"
+    allowed, needed = (_GOLDEN_TOLERANCE, _GOLDEN_AGREEMENT) if is_exact else (BOX_TOLERANCE, GOLDEN_BOXES)
+    if tolerance is not None:
+        allowed, needed = tolerance, GOLDEN_BOXES
+    share = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, allowed).share
+    wrong = "" if share >= needed else f"only {share:.1%} of its boxes are those of the source framework"
+    return SelfTest(len(answers), share), wrong

@@ -96,6 +96,23 @@ def test_the_machine_of_a_server_elsewhere_is_not_the_clients(write_run) -> None
     assert elsewhere["Memory of the client"] == "16.0 GiB"
 
 
+def test_a_server_with_settings_of_its_own_and_its_self_test_are_told(write_run) -> None:
+    folder = write_run("a")
+    document = json.loads((folder / "results.json").read_text())
+    document["server"] |= {"entry": "prod/3", "is_config_ours": False, "not_applied": ["--threads 1"]}
+    document["tests"]["PerformanceOnly"]["self_test"] = {"samples": 4, "agreement": 0.75, "shortfall": 0.031}
+    document["args"]["tolerance"] = 0.05
+    (folder / "results.json").write_text(json.dumps(document))
+    page = page_of(folder)
+    for words in (
+        "prod/3",
+        "the server&#39;s own; not applied: --threads 1",
+        "75.0% of the answers are the source framework&#39;s, others score up to 0.031 deviations less there "
+        "(--tolerance 0.05)",
+    ):
+        assert words in page, words
+
+
 def test_a_test_that_never_ran_has_no_duration(write_run) -> None:
     assert "<dt>Duration</dt>" in page_of(write_run("a"))
     assert "<dt>Duration</dt>" not in page_of(write_run("b", tests={"PerformanceOnly": {"test_s": 0.0}}))

@@ -12,8 +12,10 @@ import pytest
 from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.data.dataset import Dataset, Sample
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, Parity
+from harness.models.model_config import ServerSettings
 from harness.run.config.resolution import resolve
 from harness.run.config.scenario import scenarios_of
+from harness.run.config.tuning import SERVERS_OWN
 from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs
 from harness.run.mlperf.plan import Mode, Plan
@@ -63,6 +65,8 @@ class Run:
         self.given: Mapping[str, Any] = MINIMAL
         self.precision: str | None = None
         self.search: Search | None = None
+        self.served: ServerSettings | None = None
+        """Of a server that keeps its own."""
 
     def ended(
         self, mode: Mode, log: Mapping[str, Any], answers: Sequence[bytes] = (), *, errors: Sequence[str] = ()
@@ -119,6 +123,8 @@ class Run:
             self.ended(Mode.PERFORMANCE, OF_EACH[scenario])
         test = list(scenarios_of(config))[-1]
         tuning = test.tuning(prepared.manifest.variant, config.server.servers)
+        if self.served:
+            tuning = dataclasses.replace(tuning, server=self.served, server_origin=SERVERS_OWN)
         ended = Ended(self.folder, self.outcomes, tuning, Server(), self.precision, self.search)
         return judge(prepared, Truths(prepared), test, ended)
 
@@ -432,17 +438,20 @@ NEARLY_EQUAL = [[0.0] * 500 + [9.0, 8.99] + [0.0] * 499] * 4
 """Of 1001 classes: 500 is best, that is label 499 (class 0 is background), and 501 nearly as good."""
 
 
-def test_in_fewer_bits_a_class_that_is_nearly_as_good_is_right(run: Run) -> None:
-    run.weights, run.precision = SEEDED, "bf16"
+@pytest.mark.parametrize(("precision", "given"), [("bf16", {}), ("fp32", {"tolerance": "0.1"})])
+def test_in_fewer_bits_a_class_that_is_nearly_as_good_is_right(
+    run: Run, precision: str, given: dict[str, str]
+) -> None:
+    run.weights, run.precision = SEEDED, precision
     run.given = {**MINIMAL, "platform": "openvino"}
     run.predicted(NEARLY_EQUAL, is_scores=True)
     run.answered(499, 500, 499, 500)
-    result = run.judged()
+    result = run.judged(**given)
     assert result.verdict == "VALID"
     assert result.accuracy is not None
     assert result.accuracy.metric == "top-1 agreement but for near-equal classes"
     assert (result.accuracy.good, result.accuracy.threshold) == (4, 1.0)
-    assert result.precision == "bf16"
+    assert result.precision == precision
 
 
 def test_in_fewer_bits_another_class_is_wrong(run: Run) -> None:
@@ -542,6 +551,25 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
         *("images", "preprocessing", "folder of weights")
     ]
     assert {setting.of for setting in result.settings} == {"request", "test"}
+
+
+def test_settings_are_the_servers_where_it_keeps_its_own(run: Run) -> None:
+    run.served = ServerSettings(instances=2, max_batch_size=16, device="cpu")
+    result = run.judged(threads="1", device="gpu", max_batchsize="32", server_config="ours", time="5")
+    found = {setting.name: (setting.value, setting.origin) for setting in result.settings}
+    own, refused = "the server's configuration", "command line: not applied"
+    expected = {
+        "threads": (1, refused),
+        "device": ("gpu", refused),
+        "server-config": ("ours", refused),
+        # It is kept to by the client, and by a server that takes fewer.
+        "max-batchsize": (32, "command line"),
+        "server: instances": (2, own),
+        "server: threads of each": (None, own),
+        "server: largest batch": (16, own),
+        "client: samples per request": (1, "rule"),
+    }
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_a_result_says_what_it_was_measured_with(run: Run) -> None:

@@ -12,6 +12,7 @@ from harness.run.mlperf.rate_search import nearest
 from harness.run.mlperf.rounds import Scenario
 from harness.run.server_rate import Searcher
 from harness.run.worker.job import Failures, Job, Outcome
+from harness.triton.address import Address
 from tests.plans import any_plan
 
 PLAN = any_plan(
@@ -52,7 +53,7 @@ class Worker:
 
 def searcher(tmp_path: Path, over: Callable[[Job], int] | Callable[[Job], Outcome]) -> Searcher:
     job = Job(
-        urls=("127.0.0.1:8001",),
+        servers=(Address("127.0.0.1:8001"),),
         processes=1,
         entry="mobilenet_onnxruntime",
         entry_dir="/models",

@@ -41,6 +41,13 @@ def test_a_message_request_is_what_protobuf_reads_back() -> None:
     assert list(message.raw_input_contents) == [samples.tobytes()]
 
 
+def test_a_request_names_the_version_that_is_asked() -> None:
+    for entry, version in (("prod", ""), ("prod/3", "3")):
+        wire = message_request_header(entry, IMAGE, [CLASS], 1) + bytes(IMAGE.sample_bytes)
+        request = service_pb2.ModelInferRequest.FromString(wire[5:])
+        assert (request.model_name, request.model_version) == ("prod", version)
+
+
 def test_a_shared_memory_request_points_at_its_rows() -> None:
     message = service_pb2.ModelInferRequest.FromString(
         shared_memory_request("resnet", IMAGE, [CLASS], "region", 7, 2)[5:]

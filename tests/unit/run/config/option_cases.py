@@ -17,7 +17,8 @@ class Case:
 
     option: str
     words: str
-    """FOLDER is an existing folder, with `resnet50_v1.pb`, `run.toml` (count = 7) and `user.conf` in it."""
+    """FOLDER is an existing folder, with `resnet50_v1.pb`, `run.toml` (count = 7), `part.pbtxt` and
+    `user.conf` in it."""
     shows: Mapping[str, object] = field(default_factory=dict)
     """Settings of --dry-run; those of a scenario as `Scenario: name`."""
     refusal: str = ""
@@ -58,6 +59,7 @@ CASES = (
     Case("--weights", f"{MODEL} --weights seeded", {"weights": "seeded"}),
     Case("--nms", "--model ssd-resnet34 --platform pytorch --nms reference", {"nms": "reference"}),
     Case("--precision", "--model resnet50 --platform openvino --precision fp32", {"precision": "fp32"}),
+    Case("--tolerance", f"{MODEL} --tolerance 0.05", {"tolerance": 0.05}),
     Case("--inputs", "--profile resnet50-tf --inputs input_tensor:0", {"inputs": ["input_tensor:0"]}),
     Case("--inputs", "--profile resnet50-tf --inputs image", refusal="has the input input_tensor"),
     Case("--outputs", "--profile resnet50-tf --outputs ArgMax:0", {"outputs": ["ArgMax:0"]}),
@@ -177,6 +179,30 @@ CASES = (
     Case("--transport", f"{MODEL} --transport grpc", {"transport": "grpc"}),
     Case("--in-flight", f"{MODEL} --in-flight 3", {"SingleStream: client: requests in flight": 3}),
     Case("--client-processes", f"{MODEL} --client-processes 2", {"client-processes": 2}),
+    Case("--server-config", f"{MODEL} --server-config Keep", {"server-config": "keep"}),
+    Case(
+        "--server-config",
+        f"{MODEL} --server-config FOLDER/part.pbtxt",
+        {"server-config": "FOLDER/part.pbtxt"},
+    ),
+    Case(
+        "--server-config", f"{MODEL} --server-config kep", refusal="kep: no such file (nor one of keep, ours)"
+    ),
+    Case(
+        "--server-config",
+        f"{MODEL} --server-config FOLDER/run.toml",
+        refusal="run.toml is no config.pbtxt: 1:1",
+    ),
+    Case(
+        "--server-config",
+        f"{MODEL} --served-name other --server-config FOLDER/part.pbtxt",
+        refusal="part.pbtxt is of resnet50_onnxruntime, and the model is called other on the server",
+    ),
+    Case("--served-name", f"{MODEL} --served-name resnet_prod", {"served-name": "resnet_prod"}),
+    Case("--served-name", f"{MODEL} --served-name resnet/3", refusal="its version is --served-version"),
+    Case("--served-name", "--all --served-name resnet_prod", refusal="--served-name is of one"),
+    Case("--served-version", f"{MODEL} --served-version 3", {"served-version": 3}),
+    Case("--served-version", f"{MODEL} --served-version 0", refusal="--served-version 0 is impossible"),
     Case("--output", f"{MODEL} --output FOLDER", {"output": "FOLDER"}),
     Case("--output", f"{MODEL} --output FOLDER/results.json", {"output": "FOLDER/results.json"}),
     Case("--save-images", "--profile ssd-mobilenet-tf --save-images 3", {"save-images": 3}),

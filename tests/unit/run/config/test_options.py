@@ -41,6 +41,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "resnet50_v1.pb").touch()
     (tmp_path / "run.toml").write_text("count = 7\n")
+    (tmp_path / "part.pbtxt").write_text('name: "resnet50_onnxruntime" max_batch_size: 4')
     (tmp_path / "user.conf").write_text(USER_CONF.replace("resnet50.*.target_qps = 10\n", ""))
     return tmp_path
 

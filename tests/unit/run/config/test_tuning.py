@@ -6,13 +6,13 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.models import MODELS
-from harness.models.model_config import RUN_BATCH
+from harness.models.model_config import RUN_BATCH, ServerSettings
 from harness.models.platforms import Platform
 from harness.models.spec import Variant
 from harness.run.config.measured import table
 from harness.run.config.measured.fingerprint import THIS_MACHINE, Fingerprint
 from harness.run.config.measured.table import SHIPPED_FILE, Choice, Measured
-from harness.run.config.tuning import Tuning, tune
+from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served, tune
 from harness.run.mlperf.rounds import Scenario
 
 SPEC = MODELS["mobilenet"]
@@ -236,3 +236,29 @@ def test_the_shipped_table_is_of_models_and_platforms_that_exist() -> None:
     for measured in table.read(SHIPPED_FILE):
         assert measured.platform in MODELS[measured.model].variants
         assert measured.scenario in list(Scenario)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "limits", "batch", "in_flight"),
+    [
+        # Of a plan's batches of 32, with four instances.
+        (Scenario.OFFLINE, (16,), 16, 12),
+        (Scenario.OFFLINE, (64,), 32, 12),
+        (Scenario.OFFLINE, (64, 8), 8, 12),
+        # Triton has no batch axis to fill.
+        (Scenario.OFFLINE, (0,), 1, 12),
+        (Scenario.MULTI_STREAM, (1,), 1, 8),
+        (Scenario.SINGLE_STREAM, (16,), 1, 1),
+        (Scenario.SERVER, (16,), 1, 2048),
+    ],
+)
+def test_a_servers_own_settings_decide_on_the_clients(
+    scenario: Scenario, limits: tuple[int, ...], batch: int, in_flight: int
+) -> None:
+    live = [ServerSettings(instances=6, max_batch_size=limit) for limit in limits]
+    wish = tuned(scenario, 4)
+    found = as_served(wish, live, scenario, samples_per_query=8, server_origin=SERVERS_OWN)
+    assert (found.client_batch, found.in_flight) == (batch, in_flight)
+    assert (found.server, found.server_origin, found.origin) == (live[0], SERVERS_OWN, "rule")
+    asked = as_served(wish, live, scenario, samples_per_query=8, server_origin="", in_flight=3)
+    assert (asked.in_flight, asked.server_origin) == (3, "")

@@ -154,3 +154,20 @@ def test_a_table_says_what_kind_of_run_it_is(
 ) -> None:
     print_table([dataclasses.replace(result("tflite", Scenario.OFFLINE, is_quick=False), **changes)])
     assert capsys.readouterr().out.splitlines()[0].strip() == f"ssd-mobilenet on tflite{kind}"
+
+
+@pytest.mark.parametrize(
+    ("server", "said"),
+    [
+        (Server(entry="prod"), ""),
+        (Server(entry="prod", is_config_ours=False), "the server's own."),
+        (Server(entry="prod", not_applied=("--threads 1",)), "this run's; not applied: --threads 1."),
+    ],
+)
+def test_settings_that_are_not_as_asked_are_told_below_the_table(
+    server: Server, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = dataclasses.replace(result("tflite", Scenario.OFFLINE, is_quick=False), server=server)
+    print_table([one])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Settings of prod: ")]
+    assert lines == ([f"Settings of prod: {said}"] if said else [])

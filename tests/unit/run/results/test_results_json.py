@@ -27,7 +27,7 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.worker.books import Book
-from harness.run.worker.job import Failures, Outcome
+from harness.run.worker.job import Failures, Outcome, SelfTest
 from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
@@ -62,6 +62,7 @@ def measured(folder: Path) -> Result:
             Mode.PERFORMANCE: Outcome(
                 plan=PLAN,
                 calibration="calibration: 39.5 queries/s",
+                self_test=SelfTest(samples=4, agreement=1.0, shortfall=0.25),
                 transport="shm",
                 statistics=ServerStatistics(
                     800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
@@ -77,8 +78,10 @@ def measured(folder: Path) -> Result:
             version="2.51.0",
             urls=("127.0.0.1:8001",),
             rpc=Rpc.OWN,
+            entry="prod/3",
             config={"name": "m", "instance_group": [{"count": 2}]},
-            is_config_ours=True,
+            is_config_ours=False,
+            not_applied=("--threads 1",),
             is_on_this_machine=True,
             client_processes=1,
             tuning={
@@ -201,6 +204,7 @@ MEASURED: dict[str, Any] = {
                 "expected_latency_ns": 1000000,
             },
             "calibration": "calibration: 39.5 queries/s",
+            "self_test": {"samples": 4, "agreement": 1.0, "shortfall": 0.25},
             "transport": "shm",
             "statistics": {
                 "requests": 800,
@@ -258,6 +262,7 @@ MEASURED: dict[str, Any] = {
                 "expected_latency_ns": 1000000,
             },
             "calibration": "",
+            "self_test": None,
             "transport": "",
             "statistics": None,
             "books": [],
@@ -271,8 +276,10 @@ MEASURED: dict[str, Any] = {
         "version": "2.51.0",
         "urls": ["127.0.0.1:8001"],
         "rpc": "own",
+        "entry": "prod/3",
         "config": {"name": "m", "instance_group": [{"count": 2}]},
-        "is_config_ours": True,
+        "is_config_ours": False,
+        "not_applied": ["--threads 1"],
         "is_on_this_machine": True,
         "client_processes": 1,
         "tuning": {
@@ -335,6 +342,7 @@ FAILED: dict[str, Any] = {
             },
             "plan": None,
             "calibration": "",
+            "self_test": None,
             "transport": "",
             "statistics": None,
             "books": [],

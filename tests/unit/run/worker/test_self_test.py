@@ -13,6 +13,7 @@ from harness.errors import InferenceError
 from harness.models import MODELS
 from harness.models.platforms import Platform
 from harness.models.spec import TensorSpec, Variant
+from harness.run.worker.job import SelfTest
 from harness.run.worker.self_test import self_test
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -53,14 +54,22 @@ def inputs_of(variant: Variant) -> npt.NDArray[Any]:
 
 
 @pytest.fixture
-def check(tmp_path: Path) -> Callable[..., None]:
+def check(tmp_path: Path) -> Callable[..., SelfTest]:
     """Test a server that gives `outputs`, where `golden` are the source framework's stored answers."""
 
-    def check(variant: Variant, golden: Arrays, outputs: Arrays, *, is_exact: bool = True) -> None:
+    def check(
+        variant: Variant,
+        golden: Arrays,
+        outputs: Arrays,
+        *,
+        is_exact: bool = True,
+        tolerance: float | None = None,
+    ) -> SelfTest:
         inputs = inputs_of(variant)
         np.savez(tmp_path / "golden.npz", input=inputs, **golden)
         client = FakeClient(variant, inputs, outputs)
-        self_test(client, "an_entry", variant, tmp_path / "golden.npz", is_exact)
+        file = tmp_path / "golden.npz"
+        return self_test(client, "an_entry", variant, file, is_exact=is_exact, tolerance=tolerance)
 
     return check
 
@@ -82,20 +91,20 @@ def classes(*winners: int) -> Arrays:
 
 
 @pytest.mark.parametrize("is_exact", [True, False])
-def test_the_verified_model_passes(check: Callable[..., None], is_exact: bool) -> None:
+def test_the_verified_model_passes(check: Callable[..., SelfTest], is_exact: bool) -> None:
     check(SCORES, golden_of(scores(0)), scores(0), is_exact=is_exact)
     check(CLASSES, golden_of(classes(5, 6, 7, 8)), classes(5, 6, 7, 8), is_exact=is_exact)
 
 
 @pytest.mark.parametrize("is_exact", [True, False])
-def test_other_weights_are_found_out(check: Callable[..., None], is_exact: bool) -> None:
+def test_other_weights_are_found_out(check: Callable[..., SelfTest], is_exact: bool) -> None:
     with pytest.raises(InferenceError, match=r"an_entry on this server is not the verified model: output .*"):
         check(SCORES, golden_of(scores(0)), scores(1), is_exact=is_exact)
     with pytest.raises(InferenceError, match="convert it again, or check the server's model repository"):
         check(CLASSES, golden_of(classes(5, 6, 7, 8)), classes(1, 2, 3, 4), is_exact=is_exact)
 
 
-def test_scores_may_be_off_by_a_hundredth(check: Callable[..., None]) -> None:
+def test_scores_may_be_off_by_a_hundredth(check: Callable[..., SelfTest]) -> None:
     outputs = scores(0)
     (name,) = outputs
     near, far = outputs[name].copy(), outputs[name].copy()
@@ -107,7 +116,7 @@ def test_scores_may_be_off_by_a_hundredth(check: Callable[..., None]) -> None:
 
 
 def test_another_winner_is_another_model_however_near_its_score_is_unless_bits_are_fewer(
-    check: Callable[..., None],
+    check: Callable[..., SelfTest],
 ) -> None:
     outputs = scores(0)
     (name,) = outputs
@@ -120,7 +129,7 @@ def test_another_winner_is_another_model_however_near_its_score_is_unless_bits_a
 
 
 def test_with_fewer_bits_scores_may_be_far_off_but_a_hopeless_class_may_not_win(
-    check: Callable[..., None],
+    check: Callable[..., SelfTest],
 ) -> None:
     outputs = scores(0)
     (name,) = outputs
@@ -132,7 +141,7 @@ def test_with_fewer_bits_scores_may_be_far_off_but_a_hopeless_class_may_not_win(
 
 
 def test_where_winners_come_without_scores_half_of_them_must_be_the_same_in_fewer_bits(
-    check: Callable[..., None],
+    check: Callable[..., SelfTest],
 ) -> None:
     golden = golden_of(classes(5, 6, 7, 8))
     check(CLASSES, golden, classes(5, 6, 1, 2), is_exact=False)
@@ -192,7 +201,7 @@ detectors = pytest.mark.parametrize("variant", [DETECTOR, OPEN_DETECTOR], ids=["
 @detectors
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_the_verified_one_passes_in_whatever_order_it_finds_boxes(
-    check: Callable[..., None], variant: Variant, is_exact: bool
+    check: Callable[..., SelfTest], variant: Variant, is_exact: bool
 ) -> None:
     check(variant, golden_boxes(), detections(variant, BOXES[:, ::-1]), is_exact=is_exact)
 
@@ -200,14 +209,14 @@ def test_the_verified_one_passes_in_whatever_order_it_finds_boxes(
 @detectors
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_another_images_boxes_are_found_out(
-    check: Callable[..., None], variant: Variant, is_exact: bool
+    check: Callable[..., SelfTest], variant: Variant, is_exact: bool
 ) -> None:
     with pytest.raises(InferenceError, match=r"only .*% of its boxes are those of the source framework"):
         check(variant, golden_boxes(), detections(variant, np.roll(BOXES, 2, axis=0)), is_exact=is_exact)
 
 
 @detectors
-def test_boxes_may_be_further_apart_in_fewer_bits(check: Callable[..., None], variant: Variant) -> None:
+def test_boxes_may_be_further_apart_in_fewer_bits(check: Callable[..., SelfTest], variant: Variant) -> None:
     moved = BOXES.copy()
     moved[:, :, :4] += 0.04
     check(variant, golden_boxes(), detections(variant, moved), is_exact=False)
@@ -217,7 +226,7 @@ def test_boxes_may_be_further_apart_in_fewer_bits(check: Callable[..., None], va
 
 @detectors
 def test_one_box_in_ten_may_be_another_and_in_fewer_bits_five(
-    check: Callable[..., None], variant: Variant
+    check: Callable[..., SelfTest], variant: Variant
 ) -> None:
     # Of another class than any other box.
     changed = [BOXES.copy() for _ in range(7)]
@@ -229,3 +238,24 @@ def test_one_box_in_ten_may_be_another_and_in_fewer_bits_five(
     check(variant, golden_boxes(), detections(variant, changed[5]), is_exact=False)
     with pytest.raises(InferenceError, match=r"only 40\.0% of its boxes"):
         check(variant, golden_boxes(), detections(variant, changed[6]), is_exact=False)
+
+
+def test_how_far_off_a_model_in_fewer_bits_may_be_is_given_and_how_far_it_is_is_told(
+    check: Callable[..., SelfTest],
+) -> None:
+    outputs = scores(0)
+    (name,) = outputs
+    spread = outputs[name][3].std()
+    outputs[name][3, [10, 20]] = 9.5 + spread, 9.5
+    served = {name: outputs[name].copy()}
+    served[name][3, 20] += 2 * spread
+    found = check(SCORES, golden_of(outputs), served, tolerance=1.1)
+    assert (found.agreement, found.shortfall) == (0.75, pytest.approx(1.0, rel=0.1))
+    with pytest.raises(InferenceError, match="another winner than the source framework's 1 times"):
+        check(SCORES, golden_of(outputs), served, tolerance=0.8)
+    with pytest.raises(InferenceError, match="another winner than the source framework's 4 times"):
+        check(SCORES, golden_of(scores(0)), scores(1), tolerance=1.1)
+    golden = golden_of(classes(5, 6, 7, 8))
+    assert check(CLASSES, golden, classes(5, 6, 1, 2), tolerance=0.3) == SelfTest(samples=4, agreement=0.5)
+    with pytest.raises(InferenceError, match="another winner than the source framework's 3 times"):
+        check(CLASSES, golden, classes(5, 1, 2, 3), tolerance=0.3)

@@ -1,0 +1,99 @@
+"""The configuration that a model is served with, as Triton 2.51 gave it to us, and what is made of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.models import MODELS
+from harness.models.live_config import has_settings, laid_over, read, settings_of, with_settings
+from harness.models.model_config import ServerSettings, model_config
+from harness.models.platforms import Platform
+
+ONNX = Platform.ONNXRUNTIME.facts
+LIVE: dict[str, Any] = {
+    "name": "resnet_prod",
+    "backend": "onnxruntime",
+    "version_policy": {"specific": {"versions": ["1", "3"]}},
+    "max_batch_size": 16,
+    "dynamic_batching": {"preferred_batch_size": [16], "max_queue_delay_microseconds": "3000"},
+    "instance_group": [{"name": "resnet_prod_0", "kind": "KIND_GPU", "count": 2, "gpus": [0, 1]}],
+    "parameters": {
+        "intra_op_thread_count": {"string_value": "3"},
+        "arena": {"string_value": "1"},
+    },
+    "optimization": {"priority": "PRIORITY_MAX"},
+}
+
+
+def test_what_a_run_can_choose_is_read_from_what_is_live() -> None:
+    assert settings_of(LIVE, ONNX) == ServerSettings(
+        # Two on each of two GPUs.
+        instances=4,
+        threads=3,
+        max_batch_size=16,
+        max_queue_delay_us=3000,
+        device="gpu",
+        parameters=(("arena", "1"),),
+    )
+
+
+def test_a_part_of_a_configuration_is_laid_over_the_rest_and_lists_are_replaced() -> None:
+    part = """
+        dynamic_batching { max_queue_delay_microseconds: 0 preferred_batch_size: [4, 8] }
+        instance_group { count: 1 }
+        parameters { key: "arena" value { string_value: "0" } }
+        optimization { graph { level: 1 } }
+    """
+    found = json.loads(laid_over(LIVE, part))
+    assert found["instance_group"] == [{"count": 1}]
+    assert found["dynamic_batching"] == {"preferred_batch_size": [4, 8]}
+    assert found["parameters"] == {**LIVE["parameters"], "arena": {"string_value": "0"}}
+    assert found["optimization"] == {"graph": {"level": 1}, "priority": "PRIORITY_MAX"}
+    assert (found["max_batch_size"], found["version_policy"]) == (16, LIVE["version_policy"])
+
+
+def test_a_preferred_batch_that_triton_filled_in_goes_with_the_limit_that_it_came_from() -> None:
+    found = json.loads(laid_over(LIVE, "max_batch_size: 4"))
+    assert found["dynamic_batching"] == {"max_queue_delay_microseconds": "3000"}
+    chosen = {**LIVE, "dynamic_batching": {"preferred_batch_size": [2, 4]}}
+    assert json.loads(laid_over(chosen, "max_batch_size: 4"))["dynamic_batching"] == {
+        "preferred_batch_size": [2, 4]
+    }
+
+
+def test_settings_of_a_run_leave_a_servers_tensors_versions_and_devices_alone() -> None:
+    variant = MODELS["resnet50"].variants[Platform.ONNXRUNTIME]
+    ours = model_config("resnet_prod", variant, ServerSettings(instances=1, threads=2, max_batch_size=32))
+    found = json.loads(with_settings(LIVE, ours, is_any_device=True))
+    changed = ("max_batch_size", "dynamic_batching", "instance_group", "parameters")
+    assert {key: value for key, value in found.items() if key not in changed} == {
+        key: value for key, value in LIVE.items() if key not in changed
+    }
+    assert found["max_batch_size"] == 16
+    assert found["dynamic_batching"] == {}
+    assert found["instance_group"] == [{**LIVE["instance_group"][0], "count": 1}]
+    assert found["parameters"]["intra_op_thread_count"] == {"string_value": "2"}
+    of_another = {**LIVE, "backend": "tensorrt"}
+    found = json.loads(with_settings(of_another, ours, is_any_device=False))
+    assert found["parameters"] == LIVE["parameters"]
+    assert found["instance_group"] == [{"count": 1}]
+
+
+def test_what_was_sent_is_recognised_whatever_triton_adds_to_it() -> None:
+    sent = json.dumps({**LIVE, "instance_group": [{"count": 2}], "parameters": {}})
+    assert has_settings(LIVE, sent)
+    for other in ({"max_batch_size": 8}, {"instance_group": [{"count": 1}]}, {"dynamic_batching": {}}):
+        assert not has_settings({**LIVE, **other}, sent)
+    assert not has_settings({**LIVE, "parameters": {}}, json.dumps(LIVE))
+
+
+@pytest.mark.parametrize("content", [b"max_batch_size: many", b"no_such_field: 1", b"\xff\xfe", b"name: 'a"])
+def test_what_is_no_configuration_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "part.pbtxt"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"part\.pbtxt is no config\.pbtxt: ") as caught:
+        read(file)
+    assert "\n" not in str(caught.value)
