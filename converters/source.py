@@ -69,7 +69,7 @@ def _scorer(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
     if scores is None:
         raise ConversionError(f"{facts.entry} names the winning class only, without scores")
     index = _index(graph, facts.variant, scores.name)
-    return lambda batch, _: graph.run(batch)[index]
+    return lambda batch, _: graph.run(batch)[index].reshape(len(batch), -1)
 
 
 def _index(graph: Graph, variant: Variant, name: str) -> int:

@@ -79,7 +79,7 @@ def variant_of_source(graph: Graph, spec: ModelSpec, kind: str) -> Variant:
         kind: of its weights; `file` for a user's own.
     """
     declared = spec.variants[BY_ENDING.get(graph.path.suffix, Platform.TENSORFLOW)]
-    return own_files.variant_of(graph, declared, "") if kind == USER_FILE else declared
+    return own_files.variant_of(graph, declared) if kind == USER_FILE else declared
 
 
 def _export_from_onnx(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms) -> None:

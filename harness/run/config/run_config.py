@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from harness.errors import ConfigError
 from harness.machine import paths
-from harness.models import get_model
+from harness.models import get_model, own_recipes
 from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
@@ -95,6 +95,9 @@ class ModelChoice:
     """A `WeightsWord`, or the path of a user's own file."""
     nms: Nms | None
     precision: Precision
+    preprocess: str
+    """As `harness.models.own_recipes` reads it; empty for the model's own."""
+    label_offset: int | None
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]
@@ -114,6 +117,8 @@ class ModelChoice:
             weights=_weights(layers, target),
             nms=None if nms is None else Nms(one_of("nms", nms, Nms)),
             precision=Precision(one_of("precision", precision, Precision)),
+            preprocess=_preprocess(layers, target),
+            label_offset=_label_offset(layers.take("label_offset", None, "model")),
             inputs=values.names(layers.take("inputs", None, "model")),
             outputs=values.names(layers.take("outputs", None, "model")),
             data_format=None if layout is None else Layout(one_of("data-format", layout, Layout)),
@@ -123,6 +128,19 @@ class ModelChoice:
     def is_user_file(self) -> bool:
         """Whether the weights are a file of the user's own."""
         return is_user_file(self.weights)
+
+
+def _preprocess(layers: Layers, target: Target) -> str:
+    text = str(layers.take("preprocess", "", "model"))
+    if text:
+        own_recipes.parse(text, target.spec.task)
+    return text
+
+
+def _label_offset(value: Any) -> int | None:
+    if value is None or str(value).lstrip("+-").isdecimal():
+        return None if value is None else int(value)
+    raise ConfigError(f"--label-offset {value} is impossible: it takes a whole number, as 0 or -1")
 
 
 def _weights(layers: Layers, target: Target) -> str:
@@ -309,7 +327,17 @@ _ARGS = (
     *("dataset_list", "inputs", "outputs", "data_format", "count", "time_s", "qps", "max_latency_s"),
     *("queries_single", "queries_multi", "queries_offline", "samples_per_query"),
     *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
-    *("client_processes", "in_flight", "weights", "nms", "precision", "save_images", "output"),
+    *(
+        "client_processes",
+        "in_flight",
+        "weights",
+        "nms",
+        "precision",
+        "preprocess",
+        "label_offset",
+        "save_images",
+        "output",
+    ),
     *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
 )
 """Every field of the request, in the order of `args` in results.json."""
@@ -356,6 +384,16 @@ class RunConfig:
     def spec(self) -> ModelSpec:
         """The model's declaration."""
         return get_model(self.model)
+
+    @property
+    def own_recipe(self) -> tuple[str, str]:
+        """How the images of a user's own file are preprocessed, and the option that says so.
+
+        As `harness.models.own_recipes` reads it; empty for the model's own.
+        """
+        if self.choice.is_user_file and self.data.dataset in RECIPES:
+            return self.data.dataset, "dataset"
+        return self.choice.preprocess, "preprocess"
 
     def fields(self) -> dict[str, Any]:
         """Every field of the request by its name, in the order of results.json."""

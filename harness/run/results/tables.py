@@ -109,6 +109,11 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         if result.exit_code or not result.is_quick
         for why in result.reasons
     ]
+    notes += dict.fromkeys(
+        (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
+        for result in collected
+        for doubt in result.doubts
+    )
     accuracies = dict.fromkeys(
         f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
         for result in collected
