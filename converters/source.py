@@ -93,7 +93,7 @@ def _source(facts: Manifest, entry_dir: Path) -> Path:
         # No published file has that NMS as a graph: the export is its own source, run without Triton.
         return entry_dir / "1" / facts.variant.platform.facts.model_filename
     path = Path(facts.weights_file)
-    found = manifest.digest(path) if path.exists() else "missing"
+    found = model_files.digest(path) if path.exists() else "missing"
     if found != facts.weights_sha256:
         raise ConversionError(
             f"{path}: checksum sha256:{found}, but {facts.entry} was made from "

@@ -34,6 +34,10 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "multiply": np.multiply,
 }
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_OTHER_STARTS = (b"BM", b"RIFF", b"II*\0", b"MM\0*")
+"""Of BMP, WebP and TIFF, which have no marker at their end."""
+_FILLER_BYTES = 64
+"""More than what a decoder buffers of a scan's bits; as data, they would be pixels."""
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 
 
@@ -53,7 +57,7 @@ def load(path: Path, recipe: Preprocess) -> npt.NDArray[Any]:
 def decode(path: Path) -> U8Image:
     """Read an image as OpenCV's `imread` does: 3 channels **BGR**, rotated as its EXIF data says.
 
-    A file that ends too early is refused, although OpenCV would fill the rest with grey.
+    A file that lacks pixels is refused, although OpenCV would fill the rest with grey.
 
     Raises:
         DatasetError: missing, not an image, or cut off.
@@ -65,7 +69,10 @@ def decode(path: Path) -> U8Image:
     if _is_cut_off(content):
         raise DatasetError(f"{path}: the file is cut off ({len(content)} bytes); fetch it again")
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        is_jpeg = content.startswith(_JPEG_START)
+        # OpenCV reads a file without the marker, but not the same bytes from memory.
+        ending = _JPEG_END if is_jpeg and not _has_end(content) else b""
+        image = _decoded(content + ending) if content else None
     except cv2.error as error:
         raise DatasetError(f"{path}: OpenCV cannot decode it ({error.err})") from error
     if image is None:
@@ -124,13 +131,30 @@ def _is_cut_off(content: bytes) -> bool:
     """Whether the end marker of a JPEG's last scan, or of a PNG, is missing and its pixels too.
 
     The marker of an embedded thumbnail comes before the scan. Pillow, which refuses what OpenCV fills with
-    grey, has the last word, so that odd bytes after a good image do no harm.
+    grey, has the last word of other kinds, so that odd bytes after a good image do no harm.
     """
     if content.startswith(_JPEG_START):
-        is_suspect = content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
-    else:
-        is_suspect = content.startswith(_PNG_START) and _PNG_END not in content
+        return (
+            not _has_end(content) and not _has_every_pixel(content) and not _is_complete_for_pillow(content)
+        )
+    is_suspect = content.startswith(_OTHER_STARTS)
+    is_suspect |= content.startswith(_PNG_START) and _PNG_END not in content
     return is_suspect and not _is_complete_for_pillow(content)
+
+
+def _has_end(jpeg: bytes) -> bool:
+    return jpeg.rfind(_JPEG_END) > jpeg.rfind(_JPEG_SCAN)
+
+
+def _has_every_pixel(jpeg: bytes) -> bool:
+    """Whether a JPEG lacks no more than its end marker: then what follows its scan changes no pixel."""
+    endings = (_JPEG_END, b"\x55" * _FILLER_BYTES + _JPEG_END)
+    one, other = (_decoded(jpeg + ending) for ending in endings)
+    return one is not None and other is not None and np.array_equal(one, other)
+
+
+def _decoded(content: bytes) -> npt.NDArray[Any] | None:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
 
 def _is_complete_for_pillow(content: bytes) -> bool:
