@@ -143,7 +143,7 @@ def _is_cut_off(content: bytes) -> bool:
 
 
 def _has_end(jpeg: bytes) -> bool:
-    return jpeg.rfind(_JPEG_END) > jpeg.rfind(_JPEG_SCAN)
+    return jpeg.rfind(_JPEG_END) >= jpeg.rfind(_JPEG_SCAN)
 
 
 def _has_every_pixel(jpeg: bytes) -> bool:
