@@ -8,11 +8,12 @@ from pathlib import Path
 
 from converters import command
 from converters.conversion.convert import Request, convert
+from converters.conversion.own_files import Said
 from converters.conversion.weights import accepts
 from harness.errors import ConfigError
 from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY, absolute
-from harness.models import MODELS, get_model, get_platform, get_variant
+from harness.models import MODELS, get_model, get_platform, get_variant, own_recipes
 from harness.models.manifest import AUTO, Manifest, WeightsWord, is_user_file
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
@@ -49,11 +50,24 @@ def _parser() -> argparse.ArgumentParser:
         "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite)",
     )
     parser.add_argument(
-        "--recipe",
+        *("--preprocess", "--recipe"),
         default="",
-        choices=("", *RECIPES),
+        metavar="NAME|KEY=VALUE,...",
+        help=f"preprocessing of your FILE (default: the model's): {own_recipes.GRAMMAR}; "
+        f"NAME: {', '.join(RECIPES)}",
+    )
+    parser.add_argument(
+        "--label-offset",
+        type=int,
+        metavar="N",
+        help="what to add to your FILE's class to get its label: 0, or -1 where class 0 is a background "
+        "(default: -1 if it has 1001 classes, else 0)",
+    )
+    parser.add_argument(
+        "--outputs",
+        default="",
         metavar="NAME",
-        help=f"preprocessing of your FILE: {', '.join(RECIPES)} (default: the model's)",
+        help="which output of your FILE to score, where it has several",
     )
     parser.add_argument(
         "--nms",
@@ -98,7 +112,11 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         platform=platforms[0],
         weights=options.weights,
         repository=options.repository.absolute(),
-        recipe=options.recipe,
+        said=Said(
+            preprocess=options.preprocess,
+            label_offset=options.label_offset,
+            outputs=tuple(filter(None, options.outputs.split(","))),
+        ),
         entry=options.name,
         nms=options.nms,
         is_forced=options.force,

@@ -69,7 +69,7 @@ def _scorer(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
     if scores is None:
         raise ConversionError(f"{facts.entry} names the winning class only, without scores")
     index = _index(graph, facts.variant, scores.name)
-    return lambda batch, _: graph.run(batch)[index]
+    return lambda batch, _: graph.run(batch)[index].reshape(len(batch), -1)
 
 
 def _index(graph: Graph, variant: Variant, name: str) -> int:
@@ -93,7 +93,7 @@ def _source(facts: Manifest, entry_dir: Path) -> Path:
         # No published file has that NMS as a graph: the export is its own source, run without Triton.
         return entry_dir / "1" / facts.variant.platform.facts.model_filename
     path = Path(facts.weights_file)
-    found = manifest.digest(path) if path.exists() else "missing"
+    found = model_files.digest(path) if path.exists() else "missing"
     if found != facts.weights_sha256:
         raise ConversionError(
             f"{path}: checksum sha256:{found}, but {facts.entry} was made from "

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from converters.conversion import detection_parity, model_files, own_files, parity
+from converters.conversion.own_files import Said
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
 from converters.formats.graph import Array, Graph, shape_in
@@ -22,8 +23,8 @@ class Candidate:
     spec: ModelSpec
     declared: Variant
     """The model's own declaration for the platform, with the NMS that was chosen."""
-    recipe: str
-    """Preprocessing of a user's file; empty for the model's own."""
+    said: Said
+    """What the user says of a file of their own."""
     source: SourceFile
     reference: Graph
     """The source."""
@@ -42,7 +43,7 @@ class Candidate:
         if self.source.kind != USER_FILE:
             parity.check_tensors(self.export, self.declared)
             return self.declared
-        variant = own_files.variant_of(self.export, self.declared, self.recipe)
+        variant = own_files.variant_of(self.export, self.declared, self.said)
         is_built_here = self.source.path.suffix != self.target.suffix
         # A graph that was built here has what could be chosen.
         return replace(variant, nms_choices=self.declared.nms_choices) if is_built_here else variant
@@ -80,14 +81,14 @@ class Candidate:
 
 @contextmanager
 def opened(
-    spec: ModelSpec, declared: Variant, recipe: str, source: SourceFile, target: Path
+    spec: ModelSpec, declared: Variant, said: Said, source: SourceFile, target: Path
 ) -> Iterator[Candidate]:
     """Open an export, `target`, and its source; what they are is said at `Candidate`."""
     with ExitStack() as stack:
         checked = stack.enter_context(_with_the_sources_nms(spec, declared, source, target))
         reference = stack.enter_context(model_files.open_file(source.path, spec))
         export = stack.enter_context(_open_export(checked, spec, reference))
-        yield Candidate(spec, declared, recipe, source, reference, target, export)
+        yield Candidate(spec, declared, said, source, reference, target, export)
 
 
 def _open_export(path: Path, spec: ModelSpec, reference: Graph) -> AbstractContextManager[Graph]:

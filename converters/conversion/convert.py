@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from converters.conversion import candidate, model_files, own_files, publish, weights
+from converters.conversion.own_files import NOTHING_SAID, Said
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
-from harness.models import get_variant, manifest
+from harness.models import get_variant, manifest, own_recipes
 from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file
 from harness.models.model_config import model_config, to_text
 from harness.models.platforms import Platform
-from harness.models.recipes import RECIPES, is_for
-from harness.models.spec import ModelSpec, Nms, Variant
+from harness.models.recipes import is_for
+from harness.models.spec import ModelSpec, Nms, Task, Variant
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ class Request:
     weights: str
     """`auto`, `seeded`, `official`, or a file's path."""
     repository: Path
-    recipe: str = ""
-    """Preprocessing of a user's file; empty for the model's own."""
+    said: Said = NOTHING_SAID
+    """What the user says of a file of their own."""
     entry: str = ""
     """Empty for the default name."""
     nms: Nms = Nms.CORRECTED
@@ -55,10 +56,15 @@ class Request:
             raise ConfigError(f"--nms {self.nms} is not for {self.spec.name} on {self.platform}")
         if self.nms != Nms.CORRECTED and self.is_own_file and Path(self.weights).suffix != ".onnx":
             raise ConfigError(f"--nms {self.nms}: {self.weights} has its own NMS, which is served as it is")
-        if self.recipe and not self.is_own_file:
-            raise ConfigError("--recipe is for your own files; the named models have theirs")
-        if self.recipe and not is_for(self.spec.task, RECIPES[self.recipe]):
-            raise ConfigError(f"--recipe {self.recipe} is not for a model of {self.spec.task}")
+        if self.said != NOTHING_SAID and not self.is_own_file:
+            raise ConfigError(
+                "--preprocess, --label-offset and --outputs are for your own files: named models have theirs"
+            )
+        recipe = self.said.preprocess
+        if recipe and not is_for(self.spec.task, own_recipes.parse(recipe, self.spec.task)):
+            raise ConfigError(f"--preprocess {recipe} is not for a model of {self.spec.task}")
+        if self.said.label_offset is not None and self.spec.task != Task.CLASSIFICATION:
+            raise ConfigError(f"--label-offset is not for a model of {self.spec.task}")
         if self.entry and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.entry):
             raise ConfigError(
                 f"--name {self.entry!r} cannot be an entry's name: letters, digits, '_', '.' and '-' can"
@@ -207,7 +213,7 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
     _export(request, source, target)
     with (
         progress.waiting(f"{name}: comparing with its source"),
-        candidate.opened(request.spec, request.variant, request.recipe, source, target) as found,
+        candidate.opened(request.spec, request.variant, request.said, source, target) as found,
     ):
         comparison = found.compare()
     _report(request, comparison)
@@ -233,7 +239,7 @@ def _export(request: Request, source: SourceFile, target: Path) -> None:
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
         with model_files.open_file(source.path, request.spec) as graph:
-            own_files.check_task(graph, request.variant)
+            own_files.check_task(graph, request.variant, request.said)
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
     with progress.waiting(f"{request.entry_dir.name}: exporting"):
         model_files.export(request.platform, source.path, target, request.spec, request.nms)
@@ -254,7 +260,7 @@ def _report(request: Request, comparison: Comparison) -> None:
 
 def _tools(request: Request) -> dict[str, str]:
     """Versions of all that has a say in the entry."""
-    declaration = repr((request.spec.name, request.variant, request.recipe))
+    declaration = repr((request.spec.name, request.variant, request.said))
     ours = hashlib.sha256(declaration.encode()).hexdigest()[:12]
     versions = {name: _version(name) for name in ("numpy", *request.platform.facts.tools)}
     return {"converters": f"{CODE_VERSION}.{synthetic.VERSION} {ours}", **versions}

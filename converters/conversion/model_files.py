@@ -1,5 +1,6 @@
 """Opens and exports model files of every kind; each framework is imported when it is first needed."""
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,6 +10,7 @@ from pathlib import Path
 from converters.conversion import own_files
 from converters.formats.graph import Graph
 from harness.errors import ConfigError, ConversionError
+from harness.models import manifest
 from harness.models.manifest import USER_FILE
 from harness.models.platforms import BY_ENDING, Platform
 from harness.models.spec import Layout, ModelSpec, Nms, Variant
@@ -48,7 +50,7 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
     """
     named = _named(spec)
     if source.suffix == Path(platform.facts.model_filename).suffix and source.is_file():
-        shutil.copyfile(source, target)
+        _copy(source, target)
     elif source.suffix == ".onnx":
         _export_from_onnx(platform, source, target, spec, nms)
     elif platform == Platform.PYTORCH:
@@ -70,6 +72,26 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         write(source, target, named)
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a model file or folder, with the files beside it that hold its weights."""
+    if path.suffix == ".onnx":
+        from converters.formats.onnx import external_files
+
+        if beside := external_files(path):
+            parts = [manifest.digest(file) for file in (path, *beside) if file.is_file()]
+            return hashlib.sha256("".join(parts).encode()).hexdigest()
+    return manifest.digest(path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.suffix == ".onnx":
+        from converters.formats.onnx import copy_onnx
+
+        copy_onnx(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
 def variant_of_source(graph: Graph, spec: ModelSpec, kind: str) -> Variant:
     """How the answers of a source file are read: as declared for its kind of file, or as a user's file says.
 
@@ -79,7 +101,7 @@ def variant_of_source(graph: Graph, spec: ModelSpec, kind: str) -> Variant:
         kind: of its weights; `file` for a user's own.
     """
     declared = spec.variants[BY_ENDING.get(graph.path.suffix, Platform.TENSORFLOW)]
-    return own_files.variant_of(graph, declared, "") if kind == USER_FILE else declared
+    return own_files.variant_of(graph, declared) if kind == USER_FILE else declared
 
 
 def _export_from_onnx(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms) -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from converters.formats.graph import Array, Graph
 from harness.errors import ConversionError
+from harness.models.declared.ssd_mobilenet import TFLITE_DETECTION
 from harness.models.spec import BoxOrder, Detection, TensorSpec
-from harness.models.ssd_mobilenet import TFLITE_DETECTION
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "boxes": ("detection_boxes", "detection_bboxes", "bboxes", "boxes", TFLITE_DETECTION),

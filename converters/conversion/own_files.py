@@ -1,8 +1,8 @@
 """A user's own file of a model's task: what it takes and gives is read from the file."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,31 @@ from converters.conversion.parity import classes
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
 from harness.errors import ConversionError
-from harness.models import MODELS
+from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
-from harness.models.recipes import COCO_300_PT, RECIPES, fit
-from harness.models.spec import DType, Preprocess, TensorSpec, Variant
+from harness.models.recipes import COCO_300_PT, fit
+from harness.models.spec import DType, Preprocess, Task, TensorSpec, Variant
 
-_LABEL_OFFSETS = {1001: -1, 1000: 0}
-"""By number of classes: ImageNet with and without a background class."""
+_WITH_BACKGROUND = 1001
+"""Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
 
 _SAME_DETECTION = 1e-2
 """Largest difference between scores or box corners of an image run alone and in a batch."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a user says of a file of their own, where the file itself leaves it open."""
+
+    preprocess: str = ""
+    """As `harness.models.own_recipes` reads it; empty for the model's own."""
+    label_offset: int | None = None
+    """Classifiers: what is added to a class to get its label."""
+    outputs: tuple[str, ...] = ()
+    """Which to score."""
+
+
+NOTHING_SAID = Said()
 
 
 def entry_name(path: Path, platform: Platform) -> str:
@@ -36,36 +51,52 @@ def is_reserved(entry: str) -> bool:
     return any(entry == spec.entry_name(platform) for spec in MODELS.values() for platform in spec.variants)
 
 
-def variant_of(graph: Graph, base: Variant, recipe: str) -> Variant:
+def variant_of(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> Variant:
     """Describe a file that is to be served.
 
     Args:
         graph: the file, opened.
         base: the model's own variant; says what the file can't: preprocessing, limits.
-        recipe: name of the preprocessing, or empty for the model's own.
+        said: what the user says of it.
 
     Raises:
-        ConversionError: the file is of another task.
+        ConversionError: the file is of another task, or can be read in more than one way.
     """
     if base.detection:
-        return _detector(graph, base, recipe)
-    outputs = classifier_outputs(graph)
-    preprocess = _preprocess(graph, base, recipe)
-    scores = [output.shape[0] for output in outputs if output.shape]
+        return _detector(graph, base, said)
+    outputs = classifier_outputs(graph, said.outputs)
+    preprocess = _preprocess(graph, base, said.preprocess)
     inputs = fixed_inputs(preprocess, 2)
     return Variant(
         platform=base.platform,
         input=graph.input,
         outputs=outputs,
         preprocess=preprocess,
-        label_offset=_LABEL_OFFSETS.get(scores[0], base.label_offset) if scores else base.label_offset,
+        label_offset=_label_offset(graph, outputs, said),
         max_batch_size=base.max_batch_size if _takes_batches(graph, inputs, _is_same_class) else 1,
         source=base.source,
         tolerance=base.tolerance * max(1.0, _peak(graph, inputs)),
     )
 
 
-def check_task(graph: Graph, base: Variant) -> None:
+def _label_offset(graph: Graph, outputs: tuple[TensorSpec, ...], said: Said) -> int:
+    """What is added to the class to get the label.
+
+    Raises:
+        ConversionError: nobody can tell: the file only names the class that won.
+    """
+    if said.label_offset is not None:
+        return said.label_offset
+    scores = next((output for output in outputs if output.is_scores), None)
+    if scores is None:
+        raise ConversionError(
+            f"{graph.path}: its only output names the class that won, not how many there are: say with "
+            "--label-offset what to add to get its label: 0, or -1 where class 0 is a background"
+        )
+    return -1 if scores.numbers == _WITH_BACKGROUND else 0
+
+
+def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
     """See that a file is of its model's task: a classifier or a detector.
 
     Raises:
@@ -74,40 +105,46 @@ def check_task(graph: Graph, base: Variant) -> None:
     if base.detection:
         own_detectors.read_detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, ""), 1))
     else:
-        classifier_outputs(graph)
+        classifier_outputs(graph, said.outputs)
 
 
-def _preprocess(graph: Graph, base: Variant, recipe: str) -> Preprocess:
+def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
     """The recipe, with the axis order, size and type of the file's input.
 
     Raises:
         ConversionError: the input is of a type that no image has, or the recipe does not make such numbers.
     """
-    if graph.input.dtype not in (DType.FP32, DType.UINT8):
-        raise ConversionError(f"{graph.path}: images of {graph.input.dtype} are not supported")
-    layout = graph.layout
+    dtype, layout = graph.input.dtype, graph.layout
+    is_quantized = graph.quantization is not None
+    if dtype in (DType.INT64, DType.INT32) or (dtype == DType.INT8 and not is_quantized):
+        scale = " without a scale" if dtype == DType.INT8 else ""
+        raise ConversionError(f"{graph.path}: images of {dtype}{scale} are not supported")
+    task = Task.DETECTION if base.detection else Task.CLASSIFICATION
+    chosen = own_recipes.parse(text, task) if text else base.preprocess
     height, width = graph.input.shape[:2] if layout == "NHWC" else graph.input.shape[1:]
-    chosen = RECIPES[recipe] if recipe else base.preprocess
-    if graph.input.dtype == DType.FP32 and chosen.dtype == DType.UINT8:
-        if recipe:
+    if own_recipes.asks_for_size(text) and chosen.size_px != (height, width):
+        raise ConversionError(f"{graph.path}: takes images of {height}x{width}, not as {text!r} says")
+    if own_recipes.asks_for_layout(text) and chosen.layout != layout:
+        raise ConversionError(f"{graph.path}: takes images as {layout}, not as {text!r} says")
+    if chosen.dtype == DType.UINT8 and (is_quantized or not dtype.is_whole):
+        if text:
             raise ConversionError(
-                f"{graph.path}: takes {graph.input.dtype}, and {recipe} makes bytes; "
+                f"{graph.path}: takes {dtype}, and {text} makes bytes; "
                 f"{COCO_300_PT.name} makes numbers from -1 to 1"
             )
         # Exports of the same network that leave the normalisation to the client.
         chosen = COCO_300_PT
-    return fit(
-        chosen,
-        layout=layout,
-        size_px=(height, width),
-        dtype=graph.input.dtype,
-    )
+    if dtype.is_whole and not is_quantized and chosen.name == own_recipes.OWN and chosen.steps:
+        raise ConversionError(
+            f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
+        )
+    return fit(chosen, layout=layout, size_px=(height, width), dtype=dtype, quantization=graph.quantization)
 
 
-def _detector(graph: Graph, base: Variant, recipe: str) -> Variant:
+def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     """Describe a detector that is to be served."""
     assert base.detection is not None
-    preprocess = _preprocess(graph, base, recipe)
+    preprocess = _preprocess(graph, base, said.preprocess)
     inputs = fixed_inputs(preprocess, 2)
     detection = own_detectors.read_detection(graph, base.detection, inputs)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
@@ -137,25 +174,33 @@ def _detector_batch(graph: Graph, base: Variant, inputs: Array, compared: tuple[
     return max(base.max_batch_size, 1) if _takes_batches(graph, inputs, is_same) else 1
 
 
-def classifier_outputs(graph: Graph) -> tuple[TensorSpec, ...]:
+def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[TensorSpec, ...]:
     """The outputs, with the one to request marked: the arg-max if there is one, else the scores.
 
+    Args:
+        graph: the file, opened.
+        chosen: the name of the output to request; empty where that is clear.
+
     Raises:
-        ConversionError: these are not the outputs of a classifier.
+        ConversionError: these are not the outputs of a classifier, or several could be requested.
     """
-    labels = [output for output in graph.outputs if not output.shape and output.dtype.value.startswith("int")]
-    scores = [output for output in graph.outputs if len(output.shape) == 1 and output.shape[0] > 1]
-    if len(labels) > 1 or len(scores) > 1 or not graph.outputs or len(labels + scores) != len(graph.outputs):
-        found = ", ".join(f"{output.name} {['n', *output.shape]}" for output in graph.outputs)
+    labels = [output.name for output in graph.outputs if output.is_class]
+    scores = [output.name for output in graph.outputs if output.is_scores]
+    fitting = labels + scores
+    if chosen:
+        wanted = [name for name in fitting if name.removesuffix(":0") == chosen[0].removesuffix(":0")]
+        is_clear = len(chosen) == 1 and bool(wanted)
+    else:
+        wanted = fitting[:1]
+        is_clear = max(len(labels), len(scores)) == 1 and len(fitting) == len(graph.outputs)
+    if not is_clear:
+        found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
+        hint = f"; --outputs {fitting[0]} chooses one" if fitting else ""
         raise ConversionError(
             f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes "
-            f"[n] wanted; it has {found.replace(chr(39), '')}"
+            f"[n] wanted; it has {found.replace(chr(39), '')}{hint}"
         )
-    requested = (labels or scores)[0].name
-    return tuple(
-        TensorSpec(output.name, output.dtype, output.shape, is_requested=output.name == requested)
-        for output in graph.outputs
-    )
+    return tuple(replace(output, is_requested=output.name == wanted[0]) for output in graph.outputs)
 
 
 def _is_fixed(graph: Graph) -> bool:

@@ -91,8 +91,9 @@ def run(graph: Graph, inputs: Array, sizes: tuple[int, ...]) -> dict[str, Array]
 
 
 def classes(output: Array) -> Array:
-    """(n,) int64: the predicted class, whether or not the graph ends in an arg-max."""
-    return (output if output.ndim == 1 else output.argmax(axis=1)).astype(np.int64)
+    """(n,) int64: the predicted class, whether or not the graph ends in an arg-max; axes of 1 are none."""
+    flat = output.reshape(len(output), -1)
+    return (flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)).astype(np.int64)
 
 
 def check_tensors(export: Graph, variant: Variant) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from converters import command
+from converters.conversion import model_files
 from converters.fetch import notes
 from converters.fetch.published import fetch_weights
 from converters.networks import seeded_files
@@ -90,7 +91,7 @@ def own_file(path: Path, spec: ModelSpec, platform: Platform) -> SourceFile:
     if not accepts(spec, platform, path):
         known = ", ".join(suffix or "a SavedModel folder" for suffix in _suffixes(spec, platform))
         raise ConfigError(f"{path} cannot be served by {platform} as {spec.name}, which takes {known}")
-    return SourceFile(USER_FILE, path, manifest.digest(path))
+    return SourceFile(USER_FILE, path, model_files.digest(path))
 
 
 def accepts(spec: ModelSpec, platform: Platform, path: Path) -> bool:

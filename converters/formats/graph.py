@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ConversionError
-from harness.models.spec import DType, Layout, TensorSpec
+from harness.models.spec import DType, Layout, Quantization, TensorSpec
 
 Array = NDArray[Any]
 
@@ -29,6 +29,8 @@ class Graph:
     open_axes: tuple[tuple[int, ...], ...] = ()
     """Of each output's shape, the axes on which another sample may give another size, as far as the file
     says so; empty where it does not."""
+    quantization: Quantization | None = None
+    """Of the input."""
 
     @property
     def layout(self) -> Layout:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
 from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
 from converters.formats.native_output import held_back
@@ -23,6 +26,8 @@ OPSET = 13
 """What Triton's ONNX Runtime of any supported release runs, and the first with per-axis quantisation."""
 
 _FATAL_ONLY = 4
+_LARGEST_BYTES = 2**31 - 1
+"""Of a protobuf message."""
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(uint8)": "uint8",
@@ -72,6 +77,33 @@ def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int
     """Axes whose size the file leaves open, or declares otherwise than it turned out."""
     sizes = zip(declared, found.shape, strict=False)  # a file need not declare any
     return tuple(axis for axis, (said, size) in enumerate(sizes) if said != size)
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside an ONNX file that hold its weights; none where it holds them itself, or is damaged."""
+    try:
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+    except (OSError, DecodeError):
+        return []
+    external = (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
+    names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
+    return [path.parent / name for name in sorted(names)]
+
+
+def copy_onnx(source: Path, target: Path) -> None:
+    """Copy a file; weights that lie beside it become a part of the copy.
+
+    Raises:
+        ConversionError: they are too large for one file.
+    """
+    beside = external_files(source)
+    if not beside:
+        shutil.copyfile(source, target)
+        return
+    size = sum(file.stat().st_size for file in beside)
+    if size > _LARGEST_BYTES:
+        raise ConversionError(f"{source}: weights of {size / 1e9:.1f} GB; an ONNX file holds up to 2 GB")
+    onnx.save(onnx.load(source), target)
 
 
 def export_onnx(frozen: "FrozenGraph", source: Path, target: Path, layout: Layout) -> None:

@@ -1,7 +1,9 @@
 """TensorFlow's door: frozen graphs and SavedModels, read, run, built and exported. Slow to import."""
 
+import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,9 +104,9 @@ def _ends(graph_def: Any, path: Path, named: Variant | None) -> FrozenGraph:
 
 def _freeze(path: Path) -> FrozenGraph:
     try:
-        with held_back():
+        with held_back(), _without_globs(path) as folder:
             # The signature holds no reference to the model's variables: this one keeps them alive.
-            model = tf.saved_model.load(str(path))
+            model = tf.saved_model.load(folder)
         signature = model.signatures[_SIGNATURE]
     except (OSError, KeyError, ValueError) as error:
         raise ConversionError(f"{path}: no SavedModel with a signature {_SIGNATURE!r} ({error})") from error
@@ -112,8 +114,34 @@ def _freeze(path: Path) -> FrozenGraph:
     inputs = [tensor.name for tensor in frozen.inputs if tensor.dtype != tf.resource]
     if len(inputs) != 1:
         raise ConversionError(f"{path}: one input wanted; the signature has {len(inputs)}")
-    outputs = tuple(node_name(tensor.name) for tensor in frozen.outputs)
-    return FrozenGraph(frozen.graph.as_graph_def(), node_name(inputs[0]), outputs)
+    graph_def = frozen.graph.as_graph_def()
+    # In the order in which TensorFlow flattens a dictionary; freezing leaves names as Identity_1.
+    names = sorted(signature.structured_outputs)
+    outputs = tuple(
+        _named_output(graph_def, name, tensor) for name, tensor in zip(names, frozen.outputs, strict=True)
+    )
+    return FrozenGraph(graph_def, node_name(inputs[0]), outputs)
+
+
+def _named_output(graph_def: Any, name: str, tensor: Any) -> str:
+    """Give an output the name that the signature has for it, unless another node is called so."""
+    if name in {node.name for node in graph_def.node}:
+        return node_name(tensor.name)
+    node = graph_def.node.add(op="Identity", name=name, input=[tensor.name])
+    node.attr["T"].type = tensor.dtype.as_datatype_enum
+    return name
+
+
+@contextmanager
+def _without_globs(folder: Path) -> Iterator[str]:
+    """A path of the folder that TensorFlow, which finds the variables' files by pattern, takes literally."""
+    if glob.escape(str(folder)) == str(folder):
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory() as plain:
+        link = Path(plain) / "saved_model"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield str(link)
 
 
 @contextmanager
@@ -153,8 +181,8 @@ def open_saved_model(path: Path, named: Variant | None) -> Iterator[Graph]:
     """
     with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
         try:
-            with held_back():
-                model = tf.compat.v1.saved_model.load(session, _TAGS, str(path))
+            with held_back(), _without_globs(path) as folder:
+                model = tf.compat.v1.saved_model.load(session, _TAGS, folder)
             signature = model.signature_def[_SIGNATURE]
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise ConversionError(f"{path}: not a SavedModel that can be served ({error})") from error

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from ai_edge_litert.interpreter import Interpreter
 from converters.formats.graph import Array, Graph, describe, dtype_of
 from converters.formats.native_output import held_back
 from harness.errors import ConversionError
-from harness.models.spec import TensorSpec
-from harness.models.ssd_mobilenet import TFLITE_DETECTION
+from harness.models.declared.ssd_mobilenet import TFLITE_DETECTION
+from harness.models.spec import Quantization, TensorSpec
 
 
 @contextmanager
@@ -41,9 +42,12 @@ def open_tflite(path: Path) -> Iterator[Graph]:
     )
     run = _runner(interpreter)
     # That operation takes one image at a time.
-    yield describe(
+    graph = describe(
         path, spec, [output["name"] for output in outputs], 0, _one_by_one(run) if is_detector else run
     )
+    scale, zero_point = source["quantization"]
+    # A scale of 0 says that the tensor is not quantised.
+    yield replace(graph, quantization=Quantization(float(scale), int(zero_point)) if scale else None)
 
 
 def _open(path: Path, threads: int) -> Interpreter:

@@ -52,10 +52,10 @@ def decoder(variant: Variant) -> Decoder:
     if variant.detection:
         return _detector(variant, variant.detection)
     offset = variant.label_offset
-    if not variant.requested_outputs[0].shape:
+    if not variant.requested_outputs[0].is_scores:
 
         def from_class(tensors: Tensors, indices: Sequence[int], payload: Payload) -> Sequence[int]:
-            classes = tensors[0]
+            classes = tensors[0].reshape(len(tensors[0]), 1)
             payload[: len(classes)] = classes
             payload[: len(classes)] += offset
             return [_LABEL_BYTES] * len(indices)
@@ -63,7 +63,7 @@ def decoder(variant: Variant) -> Decoder:
         return from_class
 
     def from_scores(tensors: Tensors, indices: Sequence[int], payload: Payload) -> Sequence[int]:
-        scores = tensors[0]
+        scores = tensors[0].reshape(len(tensors[0]), -1)
         winners = scores.argmax(axis=1, keepdims=True)
         # arg-max picks a NaN where there is one, so the winner's score tells.
         if not np.isfinite(np.take_along_axis(scores, winners, axis=1)).all():

@@ -54,8 +54,7 @@ def scores_of(variant: Variant) -> TensorSpec | None:
     """A classifier's output with a number for each class; None where it only names the winner."""
     if variant.detection:
         return None
-    found = [output for output in variant.outputs if len(output.shape) == 1 and output.shape[0] > 1]
-    return found[0] if found else None
+    return next((output for output in variant.outputs if output.is_scores), None)
 
 
 def is_near_best(scores: npt.NDArray[Any], margin: float = MARGIN) -> npt.NDArray[np.bool_]:

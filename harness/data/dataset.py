@@ -19,10 +19,10 @@ from harness.machine import progress
 from harness.machine.environment import cpu_count
 from harness.machine.threads import in_threads
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-_EDGE_BYTES = 4096
-"""How much of a file's start and of its end goes into the fingerprint."""
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+"""Of what OpenCV reads, and so the MLPerf reference: JPEG, PNG, BMP, WebP, TIFF."""
+_LFS_POINTER = b"version https://git-lfs"
 _READERS = 8
 """Threads that look at files: they wait for the disk, not for a core."""
 
@@ -44,7 +44,7 @@ class Dataset:
     root: Path
     samples: tuple[Sample, ...]
     fingerprint: str
-    """Digest of names, labels or annotations, sizes and the first and last 4 KiB of each file, in order."""
+    """Digest of names, labels or annotations and of every byte of each file, in order."""
     is_complete: bool
     """Whether this is the whole real set in its published order, and with its published labels if any."""
     has_labels: bool
@@ -92,7 +92,9 @@ def take(samples: Sequence[Sample], count: int | None, source: Path) -> tuple[Sa
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
-    """Digest of names, labels, sizes and the first and last 4 KiB of each file, in order.
+    """Digest of names, labels and every byte of each file, in order.
+
+    Not of less: a file that was damaged in the middle, and then repaired, would pass for what it was.
 
     Raises:
         DatasetError: files that are missing, empty or no images.
@@ -101,10 +103,10 @@ def fingerprint(samples: Sequence[Sample]) -> str:
     bad: list[str] = []
     with closing(in_threads(_probe, [sample.path for sample in samples], _READERS)) as probes:
         checked = progress.track(probes, "checking images", len(samples))
-        for sample, (edges, defect) in zip(samples, checked, strict=True):
+        for sample, (content, defect) in zip(samples, checked, strict=True):
             if defect:
                 bad.append(f"{sample.path} {defect}")
-            digest.update(os.fsencode(sample.path.name) + f"\0{sample.label}\0".encode() + edges)
+            digest.update(os.fsencode(sample.path.name) + f"\0{sample.label}\0".encode() + content)
     if bad:
         raise DatasetError(
             f"{bad[0]} ({len(bad)} of {len(samples)} images cannot be used); none is skipped: complete the "
@@ -114,22 +116,22 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 
 
 def _probe(path: Path) -> tuple[bytes, str]:
-    """Digest of size, start and end of a file, and what is wrong with it, if anything."""
+    """Digest of a file, and what is wrong with it, if anything."""
     try:
         if stat.S_ISFIFO(path.stat().st_mode):
             return b"", "is a pipe"  # which would be waited for
         with path.open("rb", buffering=0) as stream:
-            head = stream.read(_EDGE_BYTES)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(len(head), size - _EDGE_BYTES))
-            tail = stream.read(_EDGE_BYTES)
+            head = stream.read(len(_LFS_POINTER))
+            stream.seek(0)
+            content = hashlib.file_digest(stream, "sha256").digest()
     except FileNotFoundError:
         return b"", "is missing"
     except OSError as error:
         return b"", f"cannot be read ({error.strerror})"
     except ValueError:  # a null character, from a list
         return b"", "cannot be the name of a file"
-    edges = hashlib.sha256(b"%d\0" % size + head + tail).digest()
     if not head:
-        return edges, "is empty"
-    return edges, "" if head.startswith(_MAGIC) else "is neither a JPEG nor a PNG"
+        return content, "is empty"
+    if head == _LFS_POINTER:
+        return content, "is a Git LFS pointer, not the image: run `git lfs pull` there"
+    return content, "" if head.startswith(_MAGIC) else "is no JPEG, PNG, BMP, WebP or TIFF"

@@ -97,10 +97,10 @@ def _read_list(source: Path) -> list[tuple[str, int]]:
 
 
 def _parse(line: str, where: str) -> tuple[str, int]:
-    columns = line.split()
+    columns = line.rsplit(maxsplit=1)  # a file's name may have spaces
     if len(columns) != 2:
         raise DatasetError(f"{where}: wants two columns, `file label`, not {line.strip()!r}")
-    file, label = columns
+    file, label = columns[0].strip(), columns[1]
     if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) >= CLASSES:
         raise DatasetError(
             f"{where}: the label must be a whole number from 0 to {CLASSES - 1}, not {label!r}"

@@ -20,13 +20,13 @@ import PIL
 from PIL import Image
 
 from harness.errors import DatasetError
-from harness.models.spec import DType, Layout, Preprocess, Resize
+from harness.models.spec import ChannelOrder, DType, Layout, Preprocess, Quantization, Resize
 
 U8Image = npt.NDArray[np.uint8]
 """(height, width, 3)"""
 
-_CROP_PERCENT = 87.5
-"""Share of the resized image's short side that the centre crop keeps (reference: `scale`)."""
+_ResizeAndCrop = Callable[[U8Image, tuple[int, int], float], npt.NDArray[Any]]
+"""(image, (height, width), share that the crop keeps) -> what is left, as BGR"""
 
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "divide": np.divide,
@@ -34,6 +34,10 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "multiply": np.multiply,
 }
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_OTHER_STARTS = (b"BM", b"RIFF", b"II*\0", b"MM\0*")
+"""Of BMP, WebP and TIFF, which have no marker at their end."""
+_FILLER_BYTES = 64
+"""More than what a decoder buffers of a scan's bits; as data, they would be pixels."""
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 
 
@@ -53,7 +57,7 @@ def load(path: Path, recipe: Preprocess) -> npt.NDArray[Any]:
 def decode(path: Path) -> U8Image:
     """Read an image as OpenCV's `imread` does: 3 channels **BGR**, rotated as its EXIF data says.
 
-    A file that ends too early is refused, although OpenCV would fill the rest with grey.
+    A file that lacks pixels is refused, although OpenCV would fill the rest with grey.
 
     Raises:
         DatasetError: missing, not an image, or cut off.
@@ -65,7 +69,10 @@ def decode(path: Path) -> U8Image:
     if _is_cut_off(content):
         raise DatasetError(f"{path}: the file is cut off ({len(content)} bytes); fetch it again")
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        is_jpeg = content.startswith(_JPEG_START)
+        # OpenCV reads a file without the marker, but not the same bytes from memory.
+        ending = _JPEG_END if is_jpeg and not _has_end(content) else b""
+        image = _decoded(content + ending) if content else None
     except cv2.error as error:
         raise DatasetError(f"{path}: OpenCV cannot decode it ({error.err})") from error
     if image is None:
@@ -74,7 +81,7 @@ def decode(path: Path) -> U8Image:
 
 
 def apply(image_bgr: U8Image, recipe: Preprocess) -> npt.NDArray[Any]:
-    """Resize, crop, swap to RGB and normalise.
+    """Resize, crop, order the channels, normalise, and quantise where the input is.
 
     Args:
         image_bgr: (h, w, 3) uint8 from `decode`.
@@ -88,16 +95,27 @@ def apply(image_bgr: U8Image, recipe: Preprocess) -> npt.NDArray[Any]:
     """
     if image_bgr.dtype != np.uint8 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
         raise ValueError(f"(h, w, 3) uint8 wanted, not {image_bgr.shape} {image_bgr.dtype}")
-    rgb = _RESIZE[recipe.resize](image_bgr, recipe.size_px)[..., ::-1]
-    values = rgb if recipe.layout == Layout.NHWC else rgb.transpose(2, 0, 1)
-    # From float32 to uint8 this cuts the fraction off, as the reference does for coco-300.
-    result = np.ascontiguousarray(values, dtype=recipe.dtype.value)
-    if recipe.dtype != DType.UINT8:
-        per_channel = (3,) if recipe.layout == Layout.NHWC else (3, 1, 1)
-        for step in recipe.steps:
-            operand = np.broadcast_to(np.array(step.values, np.float32), 3).reshape(per_channel)
-            _OPERATIONS[step.op](result, operand, out=result)
-    return result
+    pixels = _RESIZE[recipe.resize](image_bgr, recipe.size_px, recipe.crop)
+    ordered = pixels[..., ::-1] if recipe.order == ChannelOrder.RGB else pixels
+    values = ordered if recipe.layout == Layout.NHWC else ordered.transpose(2, 0, 1)
+    if recipe.dtype == DType.UINT8 and recipe.quantization is None:
+        # From float32 to uint8 this cuts the fraction off, as the reference does for coco-300.
+        return np.ascontiguousarray(values, dtype=np.uint8)
+    result = np.ascontiguousarray(values, dtype=np.float32)
+    per_channel = (3,) if recipe.layout == Layout.NHWC else (3, 1, 1)
+    for step in recipe.steps:
+        operand = np.broadcast_to(np.array(step.values, np.float32), 3).reshape(per_channel)
+        _OPERATIONS[step.op](result, operand, out=result)
+    if recipe.quantization is not None:
+        return _quantized(result, recipe.quantization, recipe.dtype)
+    return np.asarray(result, recipe.dtype.value)
+
+
+def _quantized(values: npt.NDArray[np.float32], how: Quantization, dtype: DType) -> npt.NDArray[Any]:
+    """What a quantised input stores for real numbers; those beyond its range become the nearest in it."""
+    limits = np.iinfo(dtype.value)
+    stored = np.rint(values / np.float32(how.scale)) + np.float32(how.zero_point)
+    return np.asarray(stored.clip(limits.min, limits.max), dtype.value)
 
 
 @cache
@@ -113,13 +131,30 @@ def _is_cut_off(content: bytes) -> bool:
     """Whether the end marker of a JPEG's last scan, or of a PNG, is missing and its pixels too.
 
     The marker of an embedded thumbnail comes before the scan. Pillow, which refuses what OpenCV fills with
-    grey, has the last word, so that odd bytes after a good image do no harm.
+    grey, has the last word of other kinds, so that odd bytes after a good image do no harm.
     """
     if content.startswith(_JPEG_START):
-        is_suspect = content.rfind(_JPEG_END) < content.rfind(_JPEG_SCAN)
-    else:
-        is_suspect = content.startswith(_PNG_START) and _PNG_END not in content
+        return (
+            not _has_end(content) and not _has_every_pixel(content) and not _is_complete_for_pillow(content)
+        )
+    is_suspect = content.startswith(_OTHER_STARTS)
+    is_suspect |= content.startswith(_PNG_START) and _PNG_END not in content
     return is_suspect and not _is_complete_for_pillow(content)
+
+
+def _has_end(jpeg: bytes) -> bool:
+    return jpeg.rfind(_JPEG_END) >= jpeg.rfind(_JPEG_SCAN)
+
+
+def _has_every_pixel(jpeg: bytes) -> bool:
+    """Whether a JPEG lacks no more than its end marker: then what follows its scan changes no pixel."""
+    endings = (_JPEG_END, b"\x55" * _FILLER_BYTES + _JPEG_END)
+    one, other = (_decoded(jpeg + ending) for ending in endings)
+    return one is not None and other is not None and np.array_equal(one, other)
+
+
+def _decoded(content: bytes) -> npt.NDArray[Any] | None:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
 
 
 def _is_complete_for_pillow(content: bytes) -> bool:
@@ -130,17 +165,18 @@ def _is_complete_for_pillow(content: bytes) -> bool:
     return True
 
 
-def _resized_px(height: int, width: int, size_px: tuple[int, int]) -> tuple[int, int]:
+def _resized_px(height: int, width: int, size_px: tuple[int, int], crop: float) -> tuple[int, int]:
     """(height, width) after the aspect-keeping resize; a square image takes the second branch."""
-    short_height, short_width = (math.floor(100.0 * side / _CROP_PERCENT) for side in size_px)
+    # In percent, as the reference calculates.
+    short_height, short_width = (math.floor(100.0 * side / (100.0 * crop)) for side in size_px)
     if height > width:
         return int(short_height * height / width), short_width
     return short_height, int(short_width * width / height)
 
 
-def _opencv(interpolation: int) -> Callable[[U8Image, tuple[int, int]], U8Image]:
-    def resize_and_crop(image: U8Image, size_px: tuple[int, int]) -> U8Image:
-        height, width = _resized_px(image.shape[0], image.shape[1], size_px)
+def _opencv(interpolation: int) -> _ResizeAndCrop:
+    def resize_and_crop(image: U8Image, size_px: tuple[int, int], crop: float) -> U8Image:
+        height, width = _resized_px(image.shape[0], image.shape[1], size_px, crop)
         try:
             resized = cv2.resize(image, (width, height), interpolation=interpolation)
         except cv2.error as error:
@@ -151,15 +187,15 @@ def _opencv(interpolation: int) -> Callable[[U8Image, tuple[int, int]], U8Image]
     return resize_and_crop
 
 
-def _pillow_bilinear(image: U8Image, size_px: tuple[int, int]) -> U8Image:
+def _pillow_bilinear(image: U8Image, size_px: tuple[int, int], crop: float) -> U8Image:
     """Torchvision's `resize` (anti-aliased, unlike OpenCV's) and `center_crop` (rounds half to even)."""
-    height, width = _resized_px(image.shape[0], image.shape[1], size_px)
+    height, width = _resized_px(image.shape[0], image.shape[1], size_px, crop)
     resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     top, left = round((height - size_px[0]) / 2), round((width - size_px[1]) / 2)
     return np.asarray(resized.crop((left, top, left + size_px[1], top + size_px[0])))
 
 
-def _stretch(image: U8Image, size_px: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _stretch(image: U8Image, size_px: tuple[int, int], _crop: float) -> npt.NDArray[np.float32]:
     """The whole image, in float32: rounding to whole numbers here would change a third of the values."""
     height, width = size_px
     # Red first already here, as in the reference: of float32, OpenCV rounds what its vector instructions
@@ -169,7 +205,7 @@ def _stretch(image: U8Image, size_px: tuple[int, int]) -> npt.NDArray[np.float32
     return resized.astype(np.float32, copy=False)[..., ::-1]
 
 
-_RESIZE: dict[Resize, Callable[[U8Image, tuple[int, int]], npt.NDArray[Any]]] = {
+_RESIZE: dict[Resize, _ResizeAndCrop] = {
     Resize.ASPECT_AREA: _opencv(cv2.INTER_AREA),
     Resize.ASPECT_LINEAR: _opencv(cv2.INTER_LINEAR),
     Resize.ASPECT_PILLOW_BILINEAR: _pillow_bilinear,

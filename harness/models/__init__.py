@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from harness.errors import ConfigError, nearest
-from harness.models.mobilenet import MOBILENET
+from harness.models.declared.mobilenet import MOBILENET
+from harness.models.declared.resnet50 import RESNET50
+from harness.models.declared.ssd_mobilenet import SSD_MOBILENET
+from harness.models.declared.ssd_resnet34 import SSD_RESNET34
 from harness.models.platforms import Platform
-from harness.models.resnet50 import RESNET50
 from harness.models.spec import ModelSpec, Variant
-from harness.models.ssd_mobilenet import SSD_MOBILENET
-from harness.models.ssd_resnet34 import SSD_RESNET34
 
 MODELS: Mapping[str, ModelSpec] = MappingProxyType(
     {spec.name: spec for spec in (RESNET50, MOBILENET, SSD_MOBILENET, SSD_RESNET34)}

@@ -7,7 +7,7 @@ pre_process_coco_resnet34 and its twins for each framework).
 
 from dataclasses import replace
 
-from harness.models.spec import DType, Layout, Preprocess, Resize, Step, Task
+from harness.models.spec import DType, Layout, Preprocess, Quantization, Resize, Step, Task
 
 IMAGENET = Preprocess(
     name="imagenet",
@@ -77,6 +77,9 @@ def has_same_arithmetic(one: Preprocess, other: Preprocess) -> bool:
 
 def is_for(task: Task, recipe: Preprocess) -> bool:
     """Whether a recipe keeps what a task needs: a crop would move a detector's boxes."""
+    if recipe.name not in RECIPES and task != Task.DETECTION:
+        # Spelled out by a user, who may stretch what is to be classified.
+        return True
     return (recipe.resize == Resize.STRETCH_LINEAR) == (task == Task.DETECTION)
 
 
@@ -86,13 +89,16 @@ def fit(
     layout: Layout | None = None,
     size_px: tuple[int, int] | None = None,
     dtype: DType | None = None,
+    quantization: Quantization | None = None,
 ) -> Preprocess:
-    """Change a recipe to a file's own layout, size or dtype; a uint8 input takes the pixels as they are."""
+    """Change a recipe to a file's own layout, size or dtype; bytes that are not quantised are pixels."""
     dtype = dtype or recipe.dtype
+    is_arithmetic = quantization is not None or not dtype.is_whole
     return replace(
         recipe,
         layout=layout or recipe.layout,
         size_px=size_px or recipe.size_px,
         dtype=dtype,
-        steps=() if dtype == DType.UINT8 else recipe.steps,
+        steps=recipe.steps if is_arithmetic else (),
+        quantization=quantization,
     )

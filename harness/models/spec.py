@@ -23,19 +23,26 @@ class DType(StrEnum):
     """Element types that our models use; the value is numpy's name."""
 
     FP32 = "float32"
+    FP16 = "float16"
     UINT8 = "uint8"
+    INT8 = "int8"
     INT64 = "int64"
     INT32 = "int32"
 
     @property
     def triton(self) -> str:
         """Name in Triton's protocol and, prefixed with TYPE_, in config.pbtxt."""
-        return {"float32": "FP32", "uint8": "UINT8", "int64": "INT64", "int32": "INT32"}[self.value]
+        return self.value.upper().replace("FLOAT", "FP")
 
     @property
     def size_bytes(self) -> int:
         """Of one element."""
-        return {"float32": 4, "uint8": 1, "int64": 8, "int32": 4}[self.value]
+        return int(self.value.lstrip("abcdefghijklmnopqrstuvwxyz")) // 8
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers only."""
+        return not self.value.startswith("float")
 
 
 class Layout(StrEnum):
@@ -52,6 +59,13 @@ class Resize(StrEnum):
     ASPECT_LINEAR = "aspect-linear"
     ASPECT_PILLOW_BILINEAR = "aspect-pillow-bilinear"
     STRETCH_LINEAR = "stretch-linear"
+
+
+class ChannelOrder(StrEnum):
+    """Which colour comes first."""
+
+    RGB = "RGB"
+    BGR = "BGR"
 
 
 class BoxOrder(StrEnum):
@@ -81,7 +95,7 @@ class Nms(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One float32 operation on an RGB image; `values` are per channel, or one for all channels."""
+    """One float32 operation on an image; `values` are per channel in its order, or one for all channels."""
 
     op: str
     values: tuple[float, ...]
@@ -95,8 +109,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How a quantised tensor stores real numbers: q = round(x / scale) + zero_point (TFLite's and ONNX's)."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class Preprocess:
-    """A recipe of the MLPerf reference, named as its `--dataset` choice.
+    """A recipe of the MLPerf reference, named as its `--dataset` choice, or one that a user spelled out.
 
     The steps are kept apart and in order: folding them changes the last bits of the result.
     """
@@ -106,14 +128,20 @@ class Preprocess:
     size_px: tuple[int, int]
     """(height, width)"""
     steps: tuple[Step, ...]
-    """Applied in float32, in order; must be empty for uint8."""
+    """Applied in float32, in order; must be empty for uint8 that is not quantised."""
     layout: Layout
     dtype: DType = DType.FP32
+    order: ChannelOrder = ChannelOrder.RGB
+    crop: float = 0.875
+    """Share of the resized image's short side that the centre crop keeps (the reference's `scale`, in percent
+    there); of no effect where the whole image is stretched."""
+    quantization: Quantization | None = None
+    """Of the input; None where it takes the numbers that the steps make, or pixels as they are."""
 
     def __post_init__(self) -> None:
         """Reject recipes that contradict themselves."""
-        if self.dtype == DType.UINT8 and self.steps:
-            raise ValueError(f"{self.name}: arithmetic on uint8 would wrap around; leave `steps` empty")
+        if self.dtype.is_whole and self.steps and self.quantization is None:
+            raise ValueError(f"{self.name}: arithmetic on {self.dtype} would wrap; leave `steps` empty")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -136,9 +164,30 @@ class TensorSpec:
     """Outputs only: whether the harness asks for it. Others are declared so that clients can."""
 
     @property
+    def numbers(self) -> int:
+        """How many numbers one sample has."""
+        return math.prod(self.shape)
+
+    @property
+    def is_scores(self) -> bool:
+        """Of a classifier's output: whether it has a score for each class.
+
+        Axes of 1 do not count; whole numbers, unless they are a quantised network's bytes, are no scores.
+        """
+        return len([side for side in self.shape if side != 1]) == 1 and self.dtype not in (
+            DType.INT64,
+            DType.INT32,
+        )
+
+    @property
+    def is_class(self) -> bool:
+        """Of a classifier's output: whether it names the class that won."""
+        return self.numbers == 1 and self.dtype in (DType.INT64, DType.INT32)
+
+    @property
     def sample_bytes(self) -> int:
         """Bytes of one sample."""
-        return math.prod(self.shape or (1,)) * self.dtype.size_bytes
+        return self.numbers * self.dtype.size_bytes
 
     def batch_shape(self, batch: int) -> tuple[int, ...]:
         """Shape as clients see it; one number per sample has a last axis of 1 (see `model_config`)."""

@@ -103,6 +103,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "metric": _metric(run),
         "metric_missing": _metric_missing(run),
         "reasons": result.reasons,
+        "doubts": [_sentence(doubt) for doubt in result.doubts],
         "is_official": result.is_official,
         "is_short": result.kind == Kind.QUICK,
         "round": run.rules.round or "?",

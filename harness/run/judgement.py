@@ -4,9 +4,10 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from harness.answers import doubt
 from harness.answers.accuracy import Accuracy, score_classification
 from harness.answers.coco_scoring import score_detection
 from harness.answers.precision import BOX_AGREEMENT, is_full
@@ -35,7 +36,7 @@ from harness.run.results.result import (
     Verdict,
     test_folder,
 )
-from harness.run.truth import DATA_SET, Truths
+from harness.run.truth import DATA_SET, Truth, Truths
 from harness.run.worker.job import Outcome
 from harness.triton.address import without_secrets
 
@@ -70,6 +71,7 @@ class _Found:
     figures: Figures | None = None
     metric: Metric | None = None
     accuracy: Accuracy | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) -> Result:
@@ -106,6 +108,7 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         deviations=deviations,
         verdict=_verdict(found),
         reasons=(*found.failures, *found.reasons),
+        doubts=found.doubts,
         metric=found.metric,
         accuracy=found.accuracy,
         figures=found.figures,
@@ -140,12 +143,15 @@ def _verdict(found: _Found) -> Verdict:
 
 def _judge_accuracy(prepared: Prepared, truths: Truths, log_dir: Path, is_exact: bool, found: _Found) -> None:
     try:
-        found.accuracy = _score(prepared, truths, log_dir, is_exact)
+        payloads = logs.read_accuracy(log_dir)
+        truth = truths.exact if is_exact else truths.near
+        found.accuracy = _score(prepared, truth, payloads, is_exact)
     except InferenceError as error:
         # What was measured before is not lost for it.
         found.failures.append(str(error))
     else:
         found.reasons += _below_threshold(found.accuracy)
+        found.doubts = _doubts(prepared, truth, payloads)
     found.reasons += verdict.error_reasons(logs.read_detail(log_dir))
 
 
@@ -221,13 +227,18 @@ def _deviations(prepared: Prepared) -> Iterator[str]:
         yield f"{len(dataset.samples)} images instead of the whole data set"
 
 
-def _score(prepared: Prepared, truths: Truths, log_dir: Path, is_exact: bool) -> Accuracy:
+def _doubts(prepared: Prepared, truth: Truth, payloads: Mapping[int, bytes]) -> tuple[str, ...]:
+    variant, is_own_file = prepared.manifest.variant, prepared.config.choice.is_user_file
+    if truth.origin != DATA_SET or variant.detection:
+        return ()
+    return doubt.of_classes(payloads, truth.labels, variant, is_own_file=is_own_file)
+
+
+def _score(prepared: Prepared, wanted: Truth, payloads: Mapping[int, bytes], is_exact: bool) -> Accuracy:
     """Score an accuracy test; labels have a threshold only for official weights on the whole data set.
 
     `is_exact` where the server's answers should be the source framework's but for rounding.
     """
-    payloads = logs.read_accuracy(log_dir)
-    wanted = truths.exact if is_exact else truths.near
     target = prepared.config.spec.target
     variant = prepared.manifest.variant
     metric = target.metric

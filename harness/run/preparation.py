@@ -1,6 +1,7 @@
 """What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from harness.machine import paths
 from harness.models import manifest
 from harness.models.manifest import Manifest
 from harness.models.spec import Task
+from harness.run.config import settings
 from harness.run.config.checks import check_tensors
-from harness.run.config.run_config import AUTO, COCO, SYNTHETIC, RunConfig
+from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig
 from harness.run.converter import run_converter
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ def prepare(config: RunConfig) -> Prepared:
             f"{facts.variant.batch_limit} samples at once"
         )
     check_tensors(config, facts.variant)
+    for setting in settings.assumed(config, facts.variant):
+        logger.info("%s: %s (%s)", setting.name, setting.value, setting.origin)
     samples = sample_cache.preprocessed(dataset, facts.variant.preprocess, config.data.cache)
     return Prepared(config, facts, entry_dir, dataset, samples)
 
@@ -60,11 +64,22 @@ def prepare(config: RunConfig) -> Prepared:
 def _convert(config: RunConfig) -> Path:
     """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
     options = ["--model", config.model, "--platform", config.platform, "--weights", config.choice.weights]
-    if config.choice.is_user_file and config.data.dataset not in (AUTO, COCO, SYNTHETIC):
-        options += ["--recipe", config.data.dataset]
+    if config.choice.is_user_file:
+        options += _said(config)
     if config.choice.nms is not None:
         options += ["--nms", config.choice.nms]
     return Path(run_converter("converters", *options, "--print-entry").strip())
+
+
+def _said(config: RunConfig) -> Iterator[str]:
+    """What the user says of a file of their own, as the converters' options."""
+    choice, (recipe, _) = config.choice, config.own_recipe
+    if recipe:
+        yield f"--preprocess={recipe}"
+    if choice.label_offset is not None:
+        yield f"--label-offset={choice.label_offset}"
+    if choice.outputs and config.spec.task == Task.CLASSIFICATION:
+        yield f"--outputs={','.join(choice.outputs)}"
 
 
 def _open_dataset(config: RunConfig) -> Dataset:

@@ -163,7 +163,8 @@ class ResponseReader:
             index = answered[spec.name]
             output, raw = message.outputs[index], _raw_contents(message, index)
             _check_tensor(spec, output, raw, batch)
-            tensors.append(np.frombuffer(raw, spec.dtype.value).reshape(tuple(output.shape)))
+            shape = tuple(output.shape) if spec.shape else spec.batch_shape(batch)
+            tensors.append(np.frombuffer(raw, spec.dtype.value).reshape(shape))
         if not self._has_open_shape:
             self._templates[batch] = self._template(response, message, batch)
         return tensors
@@ -206,7 +207,10 @@ def _check_tensor(
 ) -> None:
     """Compare with the declaration; the byte length too, since Triton can send well-shaped empty tensors."""
     want, shape = spec.batch_shape(batch), tuple(got.shape)
-    is_right_shape = len(shape) == len(want) and all(b in (a, -1) for a, b in zip(shape, want, strict=True))
+    # One number per sample comes without its axis where the model has no batch axis either.
+    is_right_shape = (shape == (batch,) and not spec.shape) or (
+        len(shape) == len(want) and all(b in (a, -1) for a, b in zip(shape, want, strict=True))
+    )
     size = int(np.prod(shape)) * np.dtype(spec.dtype.value).itemsize
     if got.datatype != spec.dtype.triton or not is_right_shape or len(raw) != size:
         raise InferenceError(

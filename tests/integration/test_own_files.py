@@ -54,8 +54,11 @@ def predict_all(photographs):
     return predicted
 
 
-def _request(repository, path, platform, model="mobilenet", **rest):
-    return Request(spec=MODELS[model], platform=platform, weights=str(path), repository=repository, **rest)
+def _request(repository, path, platform, model="mobilenet", recipe="", **rest):
+    said = own_files.Said(preprocess=recipe)
+    return Request(
+        spec=MODELS[model], platform=platform, weights=str(path), repository=repository, said=said, **rest
+    )
 
 
 @needs_real_data
@@ -255,7 +258,7 @@ def test_an_onnx_classifier_of_one_image_may_leave_its_number_of_classes_open(tm
     save(model, tmp_path / "open.onnx")
     with model_files.open_file(tmp_path / "open.onnx", MODELS["mobilenet"]) as opened:
         assert opened.open_axes == ((0,),)
-        variant = own_files.variant_of(opened, MODELS["mobilenet"].variants[Platform.ONNXRUNTIME], "")
+        variant = own_files.variant_of(opened, MODELS["mobilenet"].variants[Platform.ONNXRUNTIME])
     assert variant.outputs == (TensorSpec("scores", DType.FP32, (5,)),)
 
 

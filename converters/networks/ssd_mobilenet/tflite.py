@@ -13,7 +13,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from flatbuffers import flexbuffers
 from numpy.typing import NDArray
 
-from harness.models.ssd_mobilenet import TFLITE_DETECTION
+from harness.models.declared.ssd_mobilenet import TFLITE_DETECTION
 
 IDLE_CLASSES = 128
 """Classes in front of the first real one, with scores of 0.

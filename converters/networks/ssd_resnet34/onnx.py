@@ -19,8 +19,8 @@ from converters.networks.ssd_resnet34.boxes import (
     default_boxes,
 )
 from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, features, heads
+from harness.models.declared.ssd_resnet34 import SLOTS
 from harness.models.recipes import COCO_1200_ONNX
-from harness.models.ssd_resnet34 import SLOTS
 
 _IR_VERSION = 7
 """The file format's version that came with the operator set: old runtimes refuse later ones."""

@@ -20,8 +20,8 @@ from converters.networks.ssd_resnet34.boxes import (
 from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, features, heads
 from converters.networks.ssd_resnet34.weights import Weights
 from converters.networks.tensorflow import Nodes, around
+from harness.models.declared.ssd_resnet34 import SLOTS
 from harness.models.recipes import COCO_1200_TF
-from harness.models.ssd_resnet34 import SLOTS
 
 
 def build_ssd_resnet34(weights: Weights, target: Path) -> None:

@@ -19,8 +19,8 @@ from converters.networks.ssd_resnet34.boxes import (
 )
 from converters.networks.ssd_resnet34.network import CLASSES, COORDINATES, LAYERS, features, heads
 from converters.networks.ssd_resnet34.weights import Weights
+from harness.models.declared.ssd_resnet34 import SLOTS
 from harness.models.spec import Nms
-from harness.models.ssd_resnet34 import SLOTS
 
 _TRACED_PX = 448
 """Tracing runs the network once; a picture of any size will do, if all feature maps have a pixel."""

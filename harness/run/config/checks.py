@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.models import get_variant, live_config
+from harness.models import get_variant, live_config, own_recipes
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES, has_same_arithmetic, is_for
 from harness.models.spec import Layout, Precision, Task, Variant
@@ -156,6 +156,7 @@ def _check_model_options(config: RunConfig) -> None:
             f"{what} is preprocessed as {variant.preprocess.name}: "
             f"--dataset {dataset} would feed it other pixel values"
         )
+    _check_own(config)
     if config.output.save_images and not is_detector:
         raise ConfigError(f"{what} is a classifier: --save-images draws the boxes of detectors")
     if choice.nms and choice.nms not in variant.nms_choices:
@@ -165,6 +166,23 @@ def _check_model_options(config: RunConfig) -> None:
         raise ConfigError(f"{what} has no choice of precision: --precision is for {choosing}")
     if not choice.is_user_file:
         check_tensors(config, variant)
+
+
+def _check_own(config: RunConfig) -> None:
+    """See that what only a user knows of a file of theirs is said of one, and once."""
+    choice, dataset = config.choice, config.data.dataset
+    said = {"--preprocess": choice.preprocess or None, "--label-offset": choice.label_offset}
+    given = [option for option, value in said.items() if value is not None]
+    if given and not choice.is_user_file:
+        raise ConfigError(f"{given[0]} is for a file of your own: {config.model}'s is known; leave it out")
+    if choice.preprocess and dataset in RECIPES:
+        raise ConfigError(f"--preprocess and --dataset {dataset} both say how to preprocess: leave one out")
+    task = config.spec.task
+    if choice.preprocess and not is_for(task, own_recipes.parse(choice.preprocess, task)):
+        why = "crops, which would move boxes" if task == Task.DETECTION else "is for detectors"
+        raise ConfigError(f"--preprocess {choice.preprocess} {why}: name another")
+    if choice.label_offset is not None and task == Task.DETECTION:
+        raise ConfigError(f"--label-offset is for classifiers: {config.model} is a detector")
 
 
 def check_tensors(config: RunConfig, variant: Variant) -> None:

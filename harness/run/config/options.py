@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
-from harness.models import MODELS
+from harness.models import MODELS, own_recipes
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.spec import Layout, Nms, Precision
@@ -130,6 +130,18 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "X",
             ),
             Option(
+                "preprocess",
+                f"how images become your file's input (default: the model's): {own_recipes.GRAMMAR}",
+                metavar="NAME|KEY=VALUE,...",
+            ),
+            Option(
+                "label_offset",
+                "what to add to your classifier's class to get its label (default: -1 if it has 1001 "
+                "classes, else 0)",
+                Kind.NUMBER,
+                "N",
+            ),
+            Option(
                 "inputs",
                 "the input that you expect; it is the model's own that is used, so another one is refused",
                 Kind.LIST,
@@ -137,7 +149,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             ),
             Option(
                 "outputs",
-                "the outputs that you expect to be scored; others than the model's are refused",
+                "which output of your classifier to score; of other models, what you expect to be scored: "
+                "others are refused",
                 Kind.LIST,
                 "LIST",
             ),

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from harness.errors import ConfigError
 from harness.machine import paths
-from harness.models import get_model, live_config
+from harness.models import get_model, live_config, own_recipes
 from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
@@ -103,6 +103,9 @@ class ModelChoice:
     tolerance: float | None
     """How far answers may be from the source framework's: `MARGIN` of `harness.answers.precision`, or its
     `BOX_TOLERANCE`; None: as far as rounding goes, or the precision that the server tells."""
+    preprocess: str
+    """As `harness.models.own_recipes` reads it; empty for the model's own."""
+    label_offset: int | None
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]
@@ -123,6 +126,8 @@ class ModelChoice:
             nms=None if nms is None else Nms(one_of("nms", nms, Nms)),
             precision=Precision(one_of("precision", precision, Precision)),
             tolerance=positive("tolerance", layers.take("tolerance", None, "precision"), float),
+            preprocess=_preprocess(layers, target),
+            label_offset=_label_offset(layers.take("label_offset", None, "model")),
             inputs=values.names(layers.take("inputs", None, "model")),
             outputs=values.names(layers.take("outputs", None, "model")),
             data_format=None if layout is None else Layout(one_of("data-format", layout, Layout)),
@@ -132,6 +137,19 @@ class ModelChoice:
     def is_user_file(self) -> bool:
         """Whether the weights are a file of the user's own."""
         return is_user_file(self.weights)
+
+
+def _preprocess(layers: Layers, target: Target) -> str:
+    text = str(layers.take("preprocess", "", "model"))
+    if text:
+        own_recipes.parse(text, target.spec.task)
+    return text
+
+
+def _label_offset(value: Any) -> int | None:
+    if value is None or str(value).lstrip("+-").isdecimal():
+        return None if value is None else int(value)
+    raise ConfigError(f"--label-offset {value} is impossible: it takes a whole number, as 0 or -1")
 
 
 def _weights(layers: Layers, target: Target) -> str:
@@ -383,7 +401,8 @@ _ARGS = (
     *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
     *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
     *("client_processes", "in_flight", "server_config", "served_name", "served_version"),
-    *("weights", "nms", "precision", "tolerance", "save_images", "output"),
+    *("weights", "nms", "precision", "tolerance", "preprocess", "label_offset"),
+    *("save_images", "output"),
     *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
 )
 """Every field of the request, in the order of `args` in results.json."""
@@ -430,6 +449,16 @@ class RunConfig:
     def spec(self) -> ModelSpec:
         """The model's declaration."""
         return get_model(self.model)
+
+    @property
+    def own_recipe(self) -> tuple[str, str]:
+        """How the images of a user's own file are preprocessed, and the option that says so.
+
+        As `harness.models.own_recipes` reads it; empty for the model's own.
+        """
+        if self.choice.is_user_file and self.data.dataset in RECIPES:
+            return self.data.dataset, "dataset"
+        return self.choice.preprocess, "preprocess"
 
     def fields(self) -> dict[str, Any]:
         """Every field of the request by its name, in the order of results.json."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.machine import paths
 from harness.machine.environment import cpu_count
-from harness.models import get_variant
+from harness.models import get_variant, own_recipes
 from harness.models.spec import Variant
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.config.run_config import AUTO, KEEP, SYNTHETIC, RunConfig
@@ -93,9 +93,31 @@ def _found_by(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
     is_synthetic = config.data.dataset == SYNTHETIC or config.data.dataset_path is None
     images = SYNTHETIC if is_synthetic else str(config.data.dataset_path)
     yield Setting("images", images, config.provenance["dataset" if is_synthetic else "dataset_path"])
-    if variant:
-        yield Setting("preprocessing", variant.preprocess.name, "model")
+    yield from assumed(config, variant)
     yield Setting("folder of weights", str(paths.weights_dir()), paths.weights_dir_origin())
+
+
+def assumed(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
+    """How the model is asked and its answers are read: what a wrong accuracy may come from.
+
+    `variant`: as for `of_request`.
+    """
+    yield _preprocessing(config, variant)
+    if variant and not variant.detection:
+        shift = f"{variant.label_offset:+d}" if variant.label_offset else ""
+        yield Setting("label of class k", f"k{shift}", config.provenance["label_offset"])
+
+
+def _preprocessing(config: RunConfig, variant: Variant | None) -> Setting:
+    text, option = config.own_recipe
+    if variant:
+        recipe = variant.preprocess
+    elif text:
+        recipe = own_recipes.parse(text, config.spec.task)
+    else:
+        recipe = get_variant(config.spec, config.platform).preprocess
+    origin = config.provenance[option] if text else "model"
+    return Setting("preprocessing", f"{recipe.name}: {own_recipes.describe(recipe)}", origin)
 
 
 def _of_model(variant: Variant) -> dict[str, Any]:

@@ -180,6 +180,8 @@ class Result:
     verdict: Verdict
     reasons: tuple[str, ...]
     """Why it is INVALID or FAILED; empty for a valid one."""
+    doubts: tuple[str, ...] = ()
+    """What looks like a misunderstanding, and its remedy; they change no verdict."""
     metric: Metric | None = None
     accuracy: Accuracy | None = None
     tests: Mapping[Mode, Outcome]

@@ -108,6 +108,11 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         if result.rate_note and not (is_sweep or result.is_quick)
     ]
+    notes += dict.fromkeys(
+        (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
+        for result in collected
+        for doubt in result.doubts
+    )
     accuracies = dict.fromkeys(
         f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
         for result in collected

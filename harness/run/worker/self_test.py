@@ -76,9 +76,9 @@ def _compare_classes(variant: Variant, answers: Sequence[Tensors], expected: dic
     for position, spec in enumerate(variant.requested_outputs):
         wanted = expected[f"output:{spec.name}"].reshape(len(answers), -1)
         found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
-        is_same = found.argmax(axis=1) == wanted.argmax(axis=1) if spec.shape else found == wanted
+        is_same = found.argmax(axis=1) == wanted.argmax(axis=1) if spec.is_scores else found == wanted
         shares.append(float(is_same.mean()))
-        if spec.shape:
+        if spec.is_scores:
             shortfalls.append(float(shortfall(wanted)[np.arange(len(wanted)), found.argmax(axis=1)].max()))
     return SelfTest(len(answers), min(shares), max(shortfalls, default=None))
 
@@ -101,13 +101,13 @@ def _winners_differ(
 ) -> str:
     """What is wrong with the answers of a classifier that calculates in fewer bits, or nothing."""
     for position, spec in enumerate(variant.requested_outputs):
-        wanted = expected[f"output:{spec.name}"]
+        wanted = expected[f"output:{spec.name}"].reshape(len(answers), -1)
         found = np.concatenate([tensors[position].reshape(1, -1) for tensors in answers])
-        if spec.shape:
+        if spec.is_scores:
             is_same = is_near_best(wanted, margin)[np.arange(len(wanted)), found.argmax(axis=1)]
             needed = 1.0
         else:
-            is_same, needed = found[:, 0] == wanted, GOLDEN_SHARE
+            is_same, needed = found[:, 0] == wanted[:, 0], GOLDEN_SHARE
         if is_same.mean() < needed:
             return (
                 f"output {spec.name} has another winner than the source framework's {(~is_same).sum()} times"

@@ -257,7 +257,7 @@ def test_images_may_lie_flat_and_annotations_elsewhere(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "defect"),
-    [(None, "is missing"), (b"", "is empty"), (b"<html>", "is neither a JPEG nor a PNG")],
+    [(None, "is missing"), (b"", "is empty"), (b"<html>", "is no JPEG, PNG, BMP, WebP or TIFF")],
 )
 def test_an_unusable_image_is_named_and_nothing_is_skipped(folder, content, defect):
     file = folder / "val2017" / "a.jpg"

@@ -79,6 +79,12 @@ def test_a_list_elsewhere_replaces_the_folders_own(folder, tmp_path):
     assert opened(folder, list_file=elsewhere).samples == (Sample(folder / "b.JPEG", 3),)
 
 
+def test_a_listed_name_may_have_spaces(tmp_path):
+    path = image(tmp_path / "great white  shark.JPEG")
+    (tmp_path / "val_map.txt").write_text("great white  shark.JPEG\t2\n")
+    assert opened(tmp_path).samples == (Sample(path, 2),)
+
+
 @pytest.mark.parametrize("where", ["val", "n01440764", "val/n01440764"])
 def test_listed_images_are_found_where_ilsvrc_puts_them(tmp_path, where):
     path = image(tmp_path / where / "ILSVRC2012_val_00000293.JPEG")
@@ -90,7 +96,7 @@ def test_listed_images_are_found_where_ilsvrc_puts_them(tmp_path, where):
     ("line", "complaint"),
     [
         ("a.JPEG", r"val_map\.txt:2: wants two columns"),
-        ("a b.JPEG 3", r"val_map\.txt:2: wants two columns"),
+        ("a.JPEG 3 4 x", r"val_map\.txt:2: the label must be .* not 'x'"),
         ("a.JPEG tench", r"val_map\.txt:2: the label must be .* not 'tench'"),
         ("a.JPEG 1000", r"val_map\.txt:2: the label must be .* not '1000'"),
         ("a.JPEG -1", r"val_map\.txt:2: the label must be .* not '-1'"),
@@ -127,7 +133,7 @@ def test_a_list_of_other_images_says_that_it_does_not_belong_here(folder, tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "defect"),
-    [(None, "is missing"), (b"", "is empty"), (b"<html>", "is neither a JPEG nor a PNG")],
+    [(None, "is missing"), (b"", "is empty"), (b"<html>", "is no JPEG, PNG, BMP, WebP or TIFF")],
 )
 def test_an_unusable_image_is_named_with_how_many_of_how_many(folder, content, defect):
     for name in ("a.JPEG", "b.JPEG"):

@@ -19,7 +19,7 @@ from harness.models.recipes import (
     fit,
     has_same_arithmetic,
 )
-from harness.models.spec import DType, Layout
+from harness.models.spec import ChannelOrder, DType, Layout, Quantization
 from tests.real_data import PHOTOGRAPHS, needs_real_data
 
 SIZES = [
@@ -252,6 +252,30 @@ def test_a_cut_off_jpeg_with_a_whole_thumbnail_is_refused(tmp_path):
         preprocess.decode(file)
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 30, "optimize": True}])
+@pytest.mark.parametrize(("lacking", "is_whole"), [(2, True), (40, False), (900, False)])
+def test_a_jpeg_may_lack_its_end_marker_but_no_pixel(tmp_path, options, lacking, is_whole):
+    Image.fromarray(drawn(200, 300)).save(tmp_path / "whole.jpg", **options)
+    (tmp_path / "short.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-lacking])
+    if is_whole:
+        expected = preprocess.decode(tmp_path / "whole.jpg")
+        assert np.array_equal(preprocess.decode(tmp_path / "short.jpg"), expected)
+    else:
+        with pytest.raises(DatasetError, match="cut off"):
+            preprocess.decode(tmp_path / "short.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "webp", "tiff"])
+def test_what_else_opencv_reads_is_accepted_if_it_is_whole(tmp_path, suffix):
+    Image.fromarray(drawn(40, 30)).save(tmp_path / f"image.{suffix}", lossless=True)
+    expected = cv2.imread(str(tmp_path / f"image.{suffix}"))
+    assert np.array_equal(preprocess.decode(tmp_path / f"image.{suffix}"), expected)
+    content = (tmp_path / f"image.{suffix}").read_bytes()
+    (tmp_path / f"short.{suffix}").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DatasetError, match="short"):
+        preprocess.decode(tmp_path / f"short.{suffix}")
+
+
 @pytest.mark.parametrize("appended", [bytes(900), b"\xff\xda and something else", b"\r\n"])
 def test_bytes_after_a_good_image_do_no_harm(tmp_path, appended):
     good = cv2.imencode(".jpg", drawn(300, 400))[1].tobytes()
@@ -276,3 +300,26 @@ def test_anything_but_a_colour_image_of_bytes_is_our_own_mistake():
 def test_the_decoder_says_which_libraries_made_the_pixels():
     assert cv2.__version__ in preprocess.decoder_version()
     assert "jpeg" in preprocess.decoder_version()
+
+
+def test_a_quantised_input_stores_what_the_recipe_makes():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    own = replace(IMAGENET_MOBILENET, size_px=(16, 16), crop=1.0)
+    real = preprocess.apply(pixels, own)
+    stored = preprocess.apply(pixels, fit(own, dtype=DType.INT8, quantization=Quantization(0.01, -20)))
+    expected = np.rint(real / np.float32(0.01)) - 20
+    assert stored.dtype == np.int8
+    assert np.array_equal(stored, expected.clip(-128, 127))
+
+
+def test_channels_come_in_the_order_that_is_asked_for():
+    pixels = drawn(32, 32)
+    rgb = preprocess.apply(pixels, replace(IMAGENET, steps=()))
+    bgr = preprocess.apply(pixels, replace(IMAGENET, steps=(), order=ChannelOrder.BGR))
+    assert np.array_equal(bgr, rgb[..., ::-1])
+
+
+def test_without_a_crop_the_whole_short_side_is_kept():
+    pixels = drawn(224, 224)
+    whole = preprocess.apply(pixels, replace(IMAGENET, steps=(), crop=1.0, order=ChannelOrder.BGR))
+    assert np.array_equal(whole, pixels)

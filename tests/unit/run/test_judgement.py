@@ -548,7 +548,7 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
     }
     assert {name: found[name] for name in expected} == expected
     assert [setting.name for setting in result.settings if setting.of == "test"][:3] == [
-        *("images", "preprocessing", "folder of weights")
+        *("images", "preprocessing", "label of class k")
     ]
     assert {setting.of for setting in result.settings} == {"request", "test"}
 

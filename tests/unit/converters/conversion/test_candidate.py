@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from converters.conversion.candidate import Candidate
+from converters.conversion.own_files import NOTHING_SAID
 from converters.conversion.weights import SourceFile
 from converters.formats.graph import Graph
 from harness.errors import ConversionError
@@ -33,7 +34,7 @@ def _candidate(kind=SEEDED, name="MobilenetV1/Predictions/Reshape_1:0", suffix="
     return Candidate(
         spec=MOBILENET,
         declared=declared,
-        recipe="",
+        said=NOTHING_SAID,
         source=SourceFile(kind, source, "0"),
         reference=_graph(source, name),
         target=target,
@@ -87,6 +88,6 @@ def test_of_a_users_detector_nms_can_be_chosen_only_where_the_graph_was_built_he
     )
     declared = get_variant(spec, Platform.PYTORCH)
     file = SourceFile(USER_FILE, source.path, "0")
-    candidate = Candidate(spec, declared, "", file, source, target.path, target)
+    candidate = Candidate(spec, declared, NOTHING_SAID, file, source, target.path, target)
     assert candidate.variant.nms_choices == choices
     assert candidate.compare().parity.agreement == 1.0

@@ -97,13 +97,13 @@ STYLES = [
 
 @pytest.mark.parametrize(("roles", "base", "expected"), STYLES)
 def test_outputs_are_told_by_the_names_that_detectors_give_them(roles, base, expected):
-    assert own_files.variant_of(_own(roles), base, "").detection == expected
+    assert own_files.variant_of(_own(roles), base).detection == expected
 
 
 @pytest.mark.parametrize("classes", ["classes", "labels"])
 def test_outputs_of_other_names_are_told_by_their_shapes_types_and_values(classes):
     roles = {"a": "scores", "b": "count", "c": classes, "d": "boxes"}
-    found = own_files.variant_of(_own(roles), MOBILENET[Platform.TFLITE], "").detection
+    found = own_files.variant_of(_own(roles), MOBILENET[Platform.TFLITE]).detection
     assert (found.boxes, found.scores, found.classes, found.count) == ("d", "a", "c", "b")
     assert found.box_order == BoxOrder.YXYX
     assert found.class_offset == 1
@@ -111,7 +111,7 @@ def test_outputs_of_other_names_are_told_by_their_shapes_types_and_values(classe
 
 def test_an_output_that_is_not_read_is_not_requested():
     roles = {"boxes": "boxes", "labels": "labels", "scores": "scores", "masks": "mask"}
-    variant = own_files.variant_of(_own(roles), MOBILENET[Platform.ONNXRUNTIME], "")
+    variant = own_files.variant_of(_own(roles), MOBILENET[Platform.ONNXRUNTIME])
     assert {output.name: output.is_requested for output in variant.outputs} == {
         "boxes": True,
         "labels": True,
@@ -123,14 +123,14 @@ def test_an_output_that_is_not_read_is_not_requested():
 def test_the_preprocessing_is_the_models_own_with_the_files_size_type_and_axis_order():
     roles = {"bboxes": "boxes", "labels": "labels", "scores": "scores"}
     graph = _own(roles, shape=(3, 40, 50), dtype=DType.FP32)
-    variant = own_files.variant_of(graph, RESNET[Platform.ONNXRUNTIME], "")
+    variant = own_files.variant_of(graph, RESNET[Platform.ONNXRUNTIME])
     assert variant.preprocess == replace(COCO_1200_ONNX, size_px=(40, 50))
     graph = _own(roles, shape=(40, 50, 3))
-    variant = own_files.variant_of(graph, RESNET[Platform.ONNXRUNTIME], "")
+    variant = own_files.variant_of(graph, RESNET[Platform.ONNXRUNTIME])
     assert variant.preprocess == replace(
         COCO_1200_ONNX, size_px=(40, 50), steps=(), layout=Layout.NHWC, dtype=DType.UINT8
     )
-    variant = own_files.variant_of(graph, RESNET[Platform.ONNXRUNTIME], "coco-300")
+    variant = own_files.variant_of(graph, RESNET[Platform.ONNXRUNTIME], own_files.Said("coco-300"))
     assert variant.preprocess == replace(COCO_300, size_px=(40, 50))
 
 
@@ -140,7 +140,7 @@ BASE = MOBILENET[Platform.ONNXRUNTIME]
 
 def test_sizes_that_the_file_leaves_open_are_declared_so():
     graph = _own(ROLES, open_axes=((0,), (0,), (0,)))
-    outputs = own_files.variant_of(graph, BASE, "").outputs
+    outputs = own_files.variant_of(graph, BASE).outputs
     assert [output.shape for output in outputs] == [(-1, 4), (-1,), (-1,)]
 
 
@@ -148,18 +148,18 @@ def test_sizes_that_differ_from_image_to_image_are_declared_open():
     def run(batch):
         return [_answer(role, batch, 3 + int(batch.max() > 0)) for role in ROLES.values()]
 
-    outputs = own_files.variant_of(_own(ROLES, run=run), BASE, "").outputs
+    outputs = own_files.variant_of(_own(ROLES, run=run), BASE).outputs
     assert [output.shape for output in outputs] == [(-1, 4), (-1,), (-1,)]
 
 
 def test_a_file_that_takes_batches_is_served_in_the_models_batches():
-    assert own_files.variant_of(_own(ROLES), BASE, "").max_batch_size == BASE.max_batch_size == 32
-    assert own_files.variant_of(_own(ROLES), RESNET[Platform.ONNXRUNTIME], "").max_batch_size == 1
+    assert own_files.variant_of(_own(ROLES), BASE).max_batch_size == BASE.max_batch_size == 32
+    assert own_files.variant_of(_own(ROLES), RESNET[Platform.ONNXRUNTIME]).max_batch_size == 1
 
 
 def test_an_onnx_file_of_a_fixed_batch_is_served_without_a_batch_axis():
-    assert own_files.variant_of(_own(ROLES, fixed_batch=1), BASE, "").max_batch_size == 0
-    other = own_files.variant_of(_own(ROLES, fixed_batch=1), MOBILENET[Platform.TENSORFLOW], "")
+    assert own_files.variant_of(_own(ROLES, fixed_batch=1), BASE).max_batch_size == 0
+    other = own_files.variant_of(_own(ROLES, fixed_batch=1), MOBILENET[Platform.TENSORFLOW])
     assert other.max_batch_size == 1
 
 
@@ -173,12 +173,12 @@ def test_a_file_that_gives_all_images_the_first_ones_boxes_is_served_one_by_one(
             raise RuntimeError("reshape")
         return run(batch)
 
-    assert own_files.variant_of(_own(ROLES, run=run), BASE, "").max_batch_size == 1
-    assert own_files.variant_of(_own(ROLES, run=refuse), BASE, "").max_batch_size == 1
+    assert own_files.variant_of(_own(ROLES, run=run), BASE).max_batch_size == 1
+    assert own_files.variant_of(_own(ROLES, run=refuse), BASE).max_batch_size == 1
 
 
 def test_a_detectors_tolerance_is_not_stretched_by_its_class_numbers():
-    assert own_files.variant_of(_own(STYLES[0][0]), BASE, "").tolerance == BASE.tolerance
+    assert own_files.variant_of(_own(STYLES[0][0]), BASE).tolerance == BASE.tolerance
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_file_that_is_no_detector_is_refused_with_what_it_has(roles, found):
     with pytest.raises(ConversionError, match=message):
         own_files.check_task(_own(roles), BASE)
     with pytest.raises(ConversionError, match=message):
-        own_files.variant_of(_own(roles), BASE, "")
+        own_files.variant_of(_own(roles), BASE)
 
 
 def test_a_detector_is_no_classifier():
@@ -210,4 +210,4 @@ def test_a_detector_whose_batch_is_fixed_at_several_is_refused():
         return [_answer(role, batch) for role in ROLES.values()]
 
     with pytest.raises(ConversionError, match="fixed at 8"):
-        own_files.variant_of(_own(ROLES, fixed_batch=8, run=run), BASE, "")
+        own_files.variant_of(_own(ROLES, fixed_batch=8, run=run), BASE)

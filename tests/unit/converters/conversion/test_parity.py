@@ -176,15 +176,15 @@ def _own(outputs, run=None, shape=(3, 8, 8), dtype=DType.FP32, fixed_batch=0):
     return Graph(Path("own.onnx"), TensorSpec("image", dtype, shape), outputs, fixed_batch, run or answer)
 
 
-@pytest.mark.parametrize(("classes", "offset"), [(1001, -1), (1000, 0), (10, -1)])
+@pytest.mark.parametrize(("classes", "offset"), [(1001, -1), (1000, 0), (10, 0)])
 def test_the_label_offset_of_an_own_file_follows_from_its_number_of_classes(classes, offset):
     graph = _own((TensorSpec("scores", DType.FP32, (classes,)),))
-    assert own_files.variant_of(graph, _BASE, "").label_offset == offset
+    assert own_files.variant_of(graph, _BASE).label_offset == offset
 
 
 def test_an_own_files_tensors_and_preprocessing_are_its_own():
     graph = _own((TensorSpec("scores", DType.UINT8, (1001,)),), shape=(16, 8, 3), dtype=DType.UINT8)
-    variant = own_files.variant_of(graph, _BASE, "imagenet")
+    variant = own_files.variant_of(graph, _BASE, own_files.Said("imagenet"))
     assert variant.input == TensorSpec("image", DType.UINT8, (16, 8, 3))
     assert variant.preprocess.name == "imagenet"
     assert variant.preprocess.size_px == (16, 8)
@@ -195,7 +195,7 @@ def test_an_own_files_tensors_and_preprocessing_are_its_own():
 
 def test_an_arg_max_is_requested_rather_than_the_scores():
     outputs = (TensorSpec("scores", DType.FP32, (1000,)), TensorSpec("best", DType.INT64, ()))
-    variant = own_files.variant_of(_own(outputs), _BASE, "")
+    variant = own_files.variant_of(_own(outputs), _BASE)
     assert [output.name for output in variant.requested_outputs] == ["best"]
     assert variant.label_offset == 0
 
@@ -205,7 +205,7 @@ def test_raw_scores_get_a_tolerance_of_their_size():
         return [np.full((len(batch), 1000), -30.0, np.float32)]
 
     graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run)
-    assert own_files.variant_of(graph, _BASE, "").tolerance == pytest.approx(30 * 1e-4)
+    assert own_files.variant_of(graph, _BASE).tolerance == pytest.approx(30 * 1e-4)
 
 
 def _refuses_two(batch):
@@ -225,13 +225,13 @@ def _mixes_samples(batch):
 )
 def test_a_file_that_takes_one_sample_at_a_time_is_served_so(run, fixed_batch):
     graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run, fixed_batch=fixed_batch)
-    assert own_files.variant_of(graph, _BASE, "").max_batch_size == 1
+    assert own_files.variant_of(graph, _BASE).max_batch_size == 1
 
 
 def test_a_fixed_batch_of_several_is_refused():
     graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), fixed_batch=8)
     with pytest.raises(ConversionError, match="fixed at 8"):
-        own_files.variant_of(graph, _BASE, "")
+        own_files.variant_of(graph, _BASE)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_fixed_batch_of_several_is_refused():
 )
 def test_a_file_of_another_task_is_refused(outputs):
     with pytest.raises(ConversionError, match=r"own\.onnx: not an image classifier"):
-        own_files.variant_of(_own(outputs), _BASE, "")
+        own_files.variant_of(_own(outputs), _BASE)
 
 
 @pytest.mark.parametrize(

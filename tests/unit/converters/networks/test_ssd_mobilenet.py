@@ -302,7 +302,7 @@ def test_an_own_tflite_file_is_taken_as_it_is_and_described(tmp_path):
     model_files.export(Platform.TFLITE, path, target, SPEC)
     assert target.read_bytes() == path.read_bytes()
     with model_files.open_file(target, SPEC) as graph:
-        variant = own_files.variant_of(graph, SPEC.variants[Platform.TFLITE], "")
+        variant = own_files.variant_of(graph, SPEC.variants[Platform.TFLITE])
     assert variant.input == SPEC.variants[Platform.TFLITE].input
     assert [output.shape for output in variant.outputs] == [(10, 4), (10,), (10,), ()]
     assert variant.detection == SPEC.variants[Platform.TFLITE].detection
@@ -311,7 +311,7 @@ def test_an_own_tflite_file_is_taken_as_it_is_and_described(tmp_path):
 
 def test_an_own_frozen_graph_is_described_as_the_published_one_is(source):
     with model_files.open_file(source, SPEC) as graph:
-        variant = own_files.variant_of(graph, SPEC.variants[Platform.TENSORFLOW], "")
+        variant = own_files.variant_of(graph, SPEC.variants[Platform.TENSORFLOW])
     declared = SPEC.variants[Platform.TENSORFLOW]
     assert variant.detection == declared.detection
     assert variant.detection.box_order == BoxOrder.YXYX

@@ -18,11 +18,11 @@ from converters.networks.ssd_resnet34.onnx import build_ssd_resnet34
 from converters.networks.ssd_resnet34.torch import Detector
 from converters.networks.ssd_resnet34.weights import read_weights
 from harness.errors import ConfigError, ConversionError
-from harness.models.mobilenet import MOBILENET
+from harness.models.declared.mobilenet import MOBILENET
+from harness.models.declared.ssd_resnet34 import SSD_RESNET34
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_1200
 from harness.models.spec import Nms
-from harness.models.ssd_resnet34 import SSD_RESNET34
 from tests.seeded import seeded_file
 
 _IMAGES = 2

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MODEL = "--model resnet50 --platform onnxruntime"
+OWN_FILE = "--model FOLDER/resnet50_v1.pb"
+OWN_RECIPE = "own: size=224,resize=linear,crop=0.875,scale=1/255,order=BGR,layout=NHWC"
 EVERY = "--scenario SingleStream,MultiStream,Server,Offline"
 
 
@@ -60,6 +62,20 @@ CASES = (
     Case("--nms", "--model ssd-resnet34 --platform pytorch --nms reference", {"nms": "reference"}),
     Case("--precision", "--model resnet50 --platform openvino --precision fp32", {"precision": "fp32"}),
     Case("--tolerance", f"{MODEL} --tolerance 0.05", {"tolerance": 0.05}),
+    Case(
+        "--preprocess",
+        f"{OWN_FILE} --preprocess scale=1/255,order=BGR",
+        {"preprocess": "scale=1/255,order=BGR", "preprocessing": OWN_RECIPE},
+    ),
+    Case(
+        "--preprocess",
+        "--model FOLDER/resnet50_v1.pb --preprocess imagenet,crop=2",
+        refusal="crop is the share",
+    ),
+    Case("--preprocess", f"{MODEL} --preprocess imagenet", refusal="is for a file of your own"),
+    Case("--label-offset", f"{OWN_FILE} --label-offset -1", {"label-offset": -1}),
+    Case("--label-offset", f"{OWN_FILE} --label-offset one", refusal="takes a whole number"),
+    Case("--label-offset", f"{MODEL} --label-offset 0", refusal="is for a file of your own"),
     Case("--inputs", "--profile resnet50-tf --inputs input_tensor:0", {"inputs": ["input_tensor:0"]}),
     Case("--inputs", "--profile resnet50-tf --inputs image", refusal="has the input input_tensor"),
     Case("--outputs", "--profile resnet50-tf --outputs ArgMax:0", {"outputs": ["ArgMax:0"]}),

@@ -167,6 +167,7 @@ MEASURED: dict[str, Any] = {
     "deviations": ["seeded weights"],
     "verdict": "INVALID",
     "reasons": ["p99 <&>"],
+    "doubts": [],
     "metric": {"name": "completed samples", "value": 39.75, "unit": "samples/s"},
     "accuracy": {
         "metric": "top-1",
@@ -318,6 +319,7 @@ FAILED: dict[str, Any] = {
     "TestScenario.Server": {"total_items": 5000, "mAP": 25.0},
     "verdict": "FAILED",
     "reasons": ["gone"],
+    "doubts": [],
     "metric": None,
     "accuracy": {
         "metric": "mAP",

@@ -1,0 +1,54 @@
+"""Figures that look like a misunderstanding rather than like a bad model: what it may be, and the remedy.
+
+A model that is asked in the wrong way answers at chance, and one whose classes are counted otherwise becomes
+right when they are shifted. Neither changes a verdict: the answers are what they are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.models.own_recipes import describe
+from harness.models.spec import Variant
+
+_MUCH_BETTER = 2.0
+_LEAST_GAIN = 0.05
+"""Share of the samples; a shift by one is right by chance, or since neighbours look alike, for far fewer."""
+
+
+def of_classes(
+    payloads: Mapping[int, bytes], labels: Sequence[int], variant: Variant, *, is_own_file: bool
+) -> tuple[str, ...]:
+    """Doubts about a classifier's accuracy against the labels of a data set.
+
+    Args:
+        payloads: logged bytes by sample index: one float32 label each, of every sample.
+        labels: true label by sample index.
+        variant: how the model was asked, and its answers read.
+        is_own_file: whether the user can say otherwise.
+    """
+    answered = np.frombuffer(b"".join(payloads[index] for index in range(len(labels))), "<f4")
+    return tuple(_of_classes(answered.astype(np.int64), np.asarray(labels), variant, is_own_file))
+
+
+def _of_classes(
+    answered: npt.NDArray[np.int64], true: npt.NDArray[np.int64], variant: Variant, is_own_file: bool
+) -> Iterator[str]:
+    share = float((answered == true).mean())
+    for shift in (-1, 1):
+        shifted = float((answered + shift == true).mean())
+        if shifted - share >= _LEAST_GAIN and shifted >= _MUCH_BETTER * share:
+            option = f"give --label-offset {variant.label_offset + shift}, or " if is_own_file else ""
+            yield (
+                f"with every answer one {'higher' if shift > 0 else 'lower'} {shifted:.2%} would be right "
+                f"instead of {share:.2%}: {option}correct the labels of the data set"
+            )
+            return
+    classes = len(np.unique(true))
+    if share == 0 or (classes > 1 and share <= 1 / classes):
+        remedy = "--preprocess names another, --label-offset shifts labels" if is_own_file else "check both"
+        yield (
+            f"{share:.2%} is no better than guessing among the {classes} labels of the data set; the model "
+            f"was asked with {describe(variant.preprocess)}: {remedy}"
+        )

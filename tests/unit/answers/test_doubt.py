@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from harness.answers import doubt
+from harness.models import MODELS
+from harness.models.platforms import Platform
+
+VARIANT = MODELS["resnet50"].variants[Platform.ONNXRUNTIME]
+
+
+def _doubts(answered, labels, *, is_own_file=True):
+    payloads = {index: np.float32(label).tobytes() for index, label in enumerate(answered)}
+    return doubt.of_classes(payloads, labels, VARIANT, is_own_file=is_own_file)
+
+
+@pytest.mark.parametrize("right", [20, 15, 8])
+def test_what_is_often_right_is_not_doubted(right):
+    labels = list(range(0, 40, 2))
+    answered = [label if index < right else label + 100 for index, label in enumerate(labels)]
+    assert _doubts(answered, labels) == ()
+
+
+@pytest.mark.parametrize(("shift", "word", "offset"), [(1, "lower", -2), (-1, "higher", 0)])
+def test_labels_that_are_counted_otherwise_are_told_of_with_the_option(shift, word, offset):
+    labels = list(range(0, 40, 2))
+    (found,) = _doubts([label + shift for label in labels], labels)
+    assert f"one {word} 100.00% would be right instead of 0.00%" in found
+    assert f"--label-offset {offset}" in found
+
+
+def test_a_named_models_offset_is_not_the_users_to_change():
+    (found,) = _doubts([1, 3, 5], [0, 2, 4], is_own_file=False)
+    assert "--label-offset" not in found
+    assert "correct the labels" in found
+
+
+@pytest.mark.parametrize("answered", [[7, 7, 7], [0, 0, 0]])
+def test_no_better_than_guessing_is_doubted_and_names_the_preprocessing(answered):
+    (found,) = _doubts(answered, [0, 40, 80])
+    assert "no better than guessing among the 3 labels" in found
+    assert "mean=123.68,116.78,103.94" in found
+
+
+def test_one_label_that_is_always_answered_is_not_doubted():
+    assert _doubts([4, 4], [4, 4]) == ()
