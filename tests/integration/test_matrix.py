@@ -62,7 +62,11 @@ def check(run_harness, repository_server, tmp_path: Path):
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize(("model", "platforms", "scenarios"), FOR_EVERY_CHANGE)
+@pytest.mark.parametrize(
+    ("model", "platforms", "scenarios"),
+    FOR_EVERY_CHANGE,
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
 def test_serving_agrees_with_the_source_framework(
     model: str, platforms: Sequence[Platform], scenarios: Sequence[Scenario], check
 ) -> None:
