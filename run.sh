@@ -164,17 +164,31 @@ convert() {
     run_python -m converters --model "$model" "$@"
 }
 
+check_code() {
+    "$VENV/bin/python" -m ruff check . &&
+        "$VENV/bin/python" -m ruff format --check . &&
+        "$VENV/bin/python" -m mypy
+}
+
 # In the project's folder, where the tools' settings are: paths are relative to it.
 run_tests() {
     setup
     cd "$ROOT"
-    "$VENV/bin/python" -m ruff check .
-    "$VENV/bin/python" -m ruff format --check .
-    "$VENV/bin/python" -m mypy
-    [[ $# -eq 0 ]] || run_python -m pytest "$@"
-    # A file's tests share what they build; servers and LoadGen need the machine to themselves.
-    (run_python -m pytest -n 2 --dist loadfile --durations 10 tests/unit)
-    run_python -m pytest --durations 10 tests/integration
+    if [[ $# -gt 0 ]]; then
+        check_code
+        run_python -m pytest "$@"
+    fi
+    # A file's tests share what they build, so a file is one worker's; the long ones are begun first.
+    local beside=(-n 2 --dist loadfile --no-loadscope-reorder --durations 10)
+    local checks checks_pid code=0
+    # Beside the unit tests, which do not always have work for two cores; what they say is shown afterwards.
+    exec {checks}< <(check_code 2>&1)
+    checks_pid=$!
+    (run_python -m pytest "${beside[@]}" tests/unit) || code=$?
+    cat <&"$checks"
+    wait "$checks_pid" || code=$?
+    [[ $code -eq 0 ]] || exit "$code"
+    run_python -m pytest "${beside[@]}" tests/integration
 }
 
 main() {

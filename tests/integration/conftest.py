@@ -1,6 +1,18 @@
-"""A real tritonserver for the integration tests: the embedded one, on free ports. Nothing here skips."""
+"""A real tritonserver for the integration tests: the embedded one, on free ports. Nothing here skips.
+
+House rules, as `./run.sh test` runs two files beside each other, in processes of their own, on busy cores:
+- Ports are free ones, state folders the test's own; a server is this process's, or the test's.
+- The project's model repository, weights and caches are everybody's. What is missing is made by the command
+  line, which locks; nobody changes or removes the entry of a named model. Other entries are named after their
+  file: take it from `own_weights`.
+- Of what may be left behind (processes, /dev/shm, .state), a test looks for its own: by pid, prefix or mark.
+- No claim is about seconds. A wait has a limit that only what hangs will reach, and what must end early is
+  told from a test that would last far longer than that limit.
+- Which pairs of a model and a platform are for every change, `tests.pairs` says; the others are `nightly`.
+"""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +28,26 @@ from harness.machine import paths
 from harness.server import lifecycle
 
 AddModel = Callable[..., str]
+
+LONGEST = (
+    "test_matrix",
+    "test_convert",
+    "test_own_files",
+    "test_backends",
+    "test_real_weights",
+    "test_run",
+    "test_bench",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: what is begun last is short, and both workers end together."""
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.stem
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
@@ -75,15 +107,31 @@ def _remove(triton: lifecycle.ServerInfo, client: tritonclient.grpc.InferenceSer
 
 @pytest.fixture(scope="session")
 def repository_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[lifecycle.ServerInfo]:
-    """A running server on the project's own model repository, without what tests add to that for good."""
-    before = set(paths.MODEL_REPOSITORY.iterdir())
+    """A running server on the project's own model repository."""
     state_dir = tmp_path_factory.mktemp("repository-server")
     info = lifecycle.start(paths.MODEL_REPOSITORY, state_dir=state_dir, die_with_parent=True)
     yield info
     assert lifecycle.stop(info, state_dir), (
         f"the server died during the tests; {lifecycle.log_tail(state_dir)}"
     )
-    for entry in set(paths.MODEL_REPOSITORY.iterdir()) - before:
+
+
+@pytest.fixture(scope="session")
+def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Path]]:
+    """`own_weights(file)`: the same file, under a name by which the project's repository has nothing else.
+
+    The entries that are made from it go when the session ends.
+    """
+    folder, mark = tmp_path_factory.mktemp("weights"), f"_of-test-{os.getpid()}"
+
+    def named(file: Path) -> Path:
+        link = folder / f"{file.stem}{mark}{file.suffix}"
+        if not link.exists():
+            link.symlink_to(file)
+        return link
+
+    yield named
+    for entry in paths.MODEL_REPOSITORY.glob(f"*{mark}_*"):
         shutil.rmtree(entry)
 
 

@@ -1,6 +1,7 @@
 """Our Triton backends, asked through a real tritonserver with NVIDIA's own client."""
 
 import json
+import os
 import queue
 import shutil
 import time
@@ -337,7 +338,7 @@ def test_kind_auto_runs_on_the_cpu_and_kind_gpu_is_refused_by_cpu_builds(add_mod
 
 def test_a_region_whose_name_is_removed_after_registration_still_serves(client: Client, small: Any) -> None:
     name = small(Platform.ONNXRUNTIME)
-    region = Path("/dev/shm") / f"test_unlinked_{name}"
+    region = Path("/dev/shm") / f"test_unlinked_{name}_{os.getpid()}"
     pixels, index = samples(2)
     region.write_bytes(pixels.astype(np.uint8).tobytes())
     client.register_system_shared_memory("unlinked", region.name, 8)

@@ -1,4 +1,7 @@
-"""Real conversions of the named models with seeded weights, by real frameworks; no server."""
+"""Real conversions of the named models with seeded weights, by real frameworks; no server.
+
+Of the pairs of a model and a platform, those of `tests.pairs`; `./run.sh test -m nightly` has the others.
+"""
 
 import json
 import os
@@ -25,9 +28,14 @@ from harness.machine.paths import MODEL_REPOSITORY, PROJECT_ROOT
 from harness.models import MODELS, manifest
 from harness.models.manifest import SEEDED
 from harness.models.platforms import Platform
+from tests.pairs import PAIRS, WHOLE
+from tests.seeded import seeded_file
 
-PAIRS = [(model, platform) for model, spec in MODELS.items() for platform in spec.variants]
 Convert = Callable[..., subprocess.CompletedProcess[str]]
+Converted = Callable[[str, Platform], Path]
+
+# With the first test that asks for a pair; a conversion takes minutes on a busy machine.
+pytestmark = pytest.mark.timeout(1500)
 
 
 def _command(repository: Path, *arguments: object) -> list[str]:
@@ -48,7 +56,7 @@ def convert() -> Convert:
             env=_environment(),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1400,
             check=False,
         )
 
@@ -56,18 +64,32 @@ def convert() -> Convert:
 
 
 @pytest.fixture(scope="module")
-def repository(convert) -> Path:
-    """All models on all platforms, with seeded weights."""
-    # The project's own, where the tests that serve them find the entries: each is made only once.
-    for model in MODELS:
-        done = convert(MODEL_REPOSITORY, "--model", model, "--weights", "seeded")
-        assert done.returncode == 0, done.stderr
-    return MODEL_REPOSITORY
+def converted(convert) -> Converted:
+    """`converted(model, platform)`: the entry with seeded weights, made if that was not asked before."""
+    # In the project's own repository, where the tests that serve them find the entries: made only once.
+    made: set[str] = set()
+
+    def entry(model: str, platform: Platform) -> Path:
+        found = MODEL_REPOSITORY / MODELS[model].entry_name(platform)
+        if found.name not in made:
+            chosen = () if model in WHOLE else ("--platform", platform)
+            done = convert(MODEL_REPOSITORY, "--model", model, "--weights", "seeded", *chosen)
+            assert done.returncode == 0, done.stderr
+            made.update(line.split(":")[0] for line in done.stdout.splitlines())
+        return found
+
+    return entry
+
+
+@pytest.fixture(scope="module")
+def repository(converted) -> Path:
+    """The project's own, with every entry of mobilenet."""
+    return converted("mobilenet", Platform.ONNXRUNTIME).parent
 
 
 @pytest.mark.parametrize(("model", "platform"), PAIRS)
-def test_every_model_converts_to_every_platform_and_equals_its_source(repository, model, platform):
-    entry = repository / f"{model}_{platform}"
+def test_every_model_converts_to_every_platform_and_equals_its_source(converted, model, platform):
+    entry = converted(model, platform)
     found = manifest.load(entry)
     variant = MODELS[model].variants[platform]
     assert found.weights == "seeded"
@@ -88,8 +110,8 @@ def test_every_model_converts_to_every_platform_and_equals_its_source(repository
 
 
 @pytest.mark.parametrize(("model", "platform"), PAIRS)
-def test_the_golden_samples_are_what_the_export_answers(repository, model, platform):
-    entry = repository / f"{model}_{platform}"
+def test_the_golden_samples_are_what_the_export_answers(converted, model, platform):
+    entry = converted(model, platform)
     variant = MODELS[model].variants[platform]
     with np.load(entry / "golden.npz") as stored:
         golden = {name: stored[name] for name in stored}
@@ -126,11 +148,11 @@ def check_golden_detections(entry: Path, golden: dict[str, np.ndarray]) -> None:
     ("model", "platform"),
     [("mobilenet", "tensorflow"), ("resnet50", "tensorflow"), ("resnet50", "pytorch")],
 )
-def test_seeded_weights_tell_images_apart_by_far_more_than_rounding_errors(repository, model, platform):
+def test_seeded_weights_tell_images_apart_by_far_more_than_rounding_errors(model, platform):
     """Only then does an agreement of 100 % mean something, and is it no matter of luck."""
-    facts = manifest.load(repository / f"{model}_{platform}")
-    inputs = fixed_inputs(facts.variant.preprocess, 64, first=2000)
-    with model_files.open_file(Path(facts.weights_file), MODELS[model]) as graph:
+    variant = MODELS[model].variants[Platform(platform)]
+    inputs = fixed_inputs(variant.preprocess, 64, first=2000)
+    with model_files.open_file(seeded_file(model, variant.source), MODELS[model]) as graph:
         (scores_at,) = (index for index, output in enumerate(graph.outputs) if output.shape)
         chunks = [graph.run(inputs[start : start + 16])[scores_at] for start in range(0, 64, 16)]
     scores = np.concatenate(chunks)
@@ -139,20 +161,20 @@ def test_seeded_weights_tell_images_apart_by_far_more_than_rounding_errors(repos
     best, second = np.sort(scores, axis=1)[:, :-3:-1].T
     predicted = scores.argmax(axis=1)
     assert len(set(predicted.tolist())) >= 30
-    assert (predicted + facts.variant.label_offset >= 0).all()
+    assert (predicted + variant.label_offset >= 0).all()
     # The frameworks differ by up to 1e-4 in these units.
     assert (best - second).min() > 1e-3
 
 
 @pytest.mark.parametrize(("model", "kind"), [("mobilenet", "onnxruntime"), ("resnet50", "pytorch")])
-def test_the_source_framework_and_the_export_predict_the_same(repository, tmp_path, model, kind):
-    entry = repository / f"{model}_{kind}"
+def test_the_source_framework_and_the_export_predict_the_same(converted, tmp_path, model, kind):
+    entry = converted(model, Platform(kind))
     variant = MODELS[model].variants[Platform(kind)]
     inputs = fixed_inputs(variant.preprocess, 10, first=3000)
     np.save(tmp_path / "x.npy", inputs)
     command = [sys.executable, "-m", "converters.source", "--entry", entry, "--batch", "4"]
     command += ["--samples", tmp_path / "x.npy", "--output", tmp_path / "y.npy"]
-    subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=120)
+    subprocess.run(command, cwd=PROJECT_ROOT, check=True, timeout=600)
     labels = np.load(tmp_path / "y.npy")
     assert labels.dtype == np.int64
     with model_files.open_file(entry / "1" / Platform(kind).facts.model_filename, MODELS[model]) as graph:
@@ -183,12 +205,11 @@ def test_samples_of_another_model_are_refused(repository):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_openvino_gets_the_very_file_that_was_verified_for_onnx_runtime(repository, model):
-    twin, ours = (
-        manifest.load(repository / f"{model}_{platform}") for platform in ("onnxruntime", "openvino")
-    )
+def test_openvino_gets_the_very_file_that_was_verified_for_onnx_runtime(converted, model):
+    entries = [converted(model, platform) for platform in (Platform.ONNXRUNTIME, Platform.OPENVINO)]
+    twin, ours = map(manifest.load, entries)
     assert ours.graph_sha256 == twin.graph_sha256
-    assert manifest.digest(repository / ours.entry / "1" / "model.onnx") == ours.graph_sha256
+    assert manifest.digest(entries[1] / "1" / "model.onnx") == ours.graph_sha256
     assert (ours.parity, ours.weights_sha256) == (twin.parity, twin.weights_sha256)
 
 
@@ -205,18 +226,25 @@ _WITHOUT_FRAMEWORKS = """
 """
 
 
-@pytest.mark.parametrize("choice", ["auto", "seeded"])
-def test_converting_again_does_nothing_and_imports_no_framework(repository, choice):
-    before = {path: path.stat().st_mtime_ns for path in repository.rglob("*")}
-    for model in MODELS:
+@pytest.mark.parametrize(
+    "model", [model if model in WHOLE else pytest.param(model, marks=pytest.mark.nightly) for model in MODELS]
+)
+def test_converting_again_does_nothing_and_imports_no_framework(converted, model):
+    entries = [converted(model, platform) for platform in MODELS[model].variants]
+
+    def stamps():
+        return {path: path.stat().st_mtime_ns for entry in entries for path in entry.rglob("*")}
+
+    before = stamps()
+    for choice in ("auto", "seeded"):
         command = [sys.executable, "-c", textwrap.dedent(_WITHOUT_FRAMEWORKS)]
-        command += ["--model", model, "--weights", choice, "--repository", str(repository)]
+        command += ["--model", model, "--weights", choice, "--repository", str(MODEL_REPOSITORY)]
         done = subprocess.run(
             command, cwd=PROJECT_ROOT, env=_environment(), capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert done.stderr.count("is up to date (seeded weights)") == len(MODELS[model].variants)
-    assert {path: path.stat().st_mtime_ns for path in repository.rglob("*")} == before
+        assert done.stderr.count("is up to date (seeded weights)") == len(entries)
+    assert stamps() == before
 
 
 def _copy(repository: Path, tmp_path: Path, entry: str) -> Path:
@@ -268,7 +296,7 @@ def midway(repository, tmp_path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not list(tmp_path.glob(".tmp-*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
@@ -296,7 +324,7 @@ def test_a_killed_conversion_leaves_the_old_entry_working(midway, tmp_path, conv
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_conversion_exits_130_and_cleans_up(midway, tmp_path, number):
     midway.send_signal(number)
-    _, log = midway.communicate(timeout=60)
+    _, log = midway.communicate(timeout=300)
     assert midway.returncode == 130
     assert log.endswith("interrupted; what was there before is untouched\n")
     assert [path.name for path in tmp_path.iterdir()] == ["mobilenet_onnxruntime"]
@@ -322,7 +350,7 @@ def test_two_conversions_at_once_make_one_entry(repository, tmp_path):
         )
         for _ in range(2)
     ]
-    logs = "".join(process.communicate(timeout=120)[1] for process in both)
+    logs = "".join(process.communicate(timeout=600)[1] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert "warning: no published weights for mobilenet here: using seeded ones" in logs
     assert "./run.sh fetch mobilenet" in logs
@@ -333,11 +361,10 @@ def test_two_conversions_at_once_make_one_entry(repository, tmp_path):
     assert [path.name for path in (tmp_path / "repository").iterdir()] == ["mobilenet_tensorflow"]
 
 
-def test_seeded_resnet50_state_dict_has_torchvisions_keys(repository):
+def test_seeded_resnet50_state_dict_has_torchvisions_keys():
     import torch
 
-    path = Path(manifest.load(repository / "resnet50_pytorch").weights_file)
-    state = torch.load(path, weights_only=True)
+    state = torch.load(seeded_file("resnet50", "pytorch"), weights_only=True)
     # torchvision's resnet50: 161 parameters and 106 running statistics.
     assert len(state) == 267
     assert tuple(state["conv1.weight"].shape) == (64, 3, 7, 7)

@@ -61,11 +61,21 @@ def _request(repository, path, platform, model="mobilenet", recipe="", **rest):
     )
 
 
+# The others are exported in test_real_weights too, and served there.
+FOR_EVERY_CHANGE = (Platform.TENSORFLOW_SAVEDMODEL, Platform.TFLITE)
+
+
 @needs_real_data
 @pytest.mark.parametrize(
     ("file", "platform", "recipe", "correct", "max_batch_size"),
     [
-        *((FROZEN, platform, "", 188, 64) for platform in Platform),
+        *(
+            pytest.param(
+                *(FROZEN, platform, "", 188, 64),
+                marks=() if platform in FOR_EVERY_CHANGE else pytest.mark.nightly,
+            )
+            for platform in Platform
+        ),
         ("mobilenet_v1_1.0_224_quant.tflite", Platform.TFLITE, "", 183, 1),
         # No figure is published for these two under our arithmetic: that of their own framework, run here.
         ("mobilenet_v1_0.75_192_quant.tflite", Platform.TFLITE, "", 170, 1),

@@ -130,10 +130,10 @@ def logged(folder: Path, images: list[dict]) -> list[dict]:
     ],
 )
 def test_a_real_detector_scores_through_triton_what_it_scores_directly(
-    weights: Path, platform: str, golden: float, run_harness, repository_server, tmp_path: Path
+    weights: Path, platform: str, golden: float, run_harness, repository_server, own_weights, tmp_path: Path
 ) -> None:
     ended = run_harness(
-        *("--model", "ssd-mobilenet", "--platform", platform, "--weights", weights),
+        *("--model", "ssd-mobilenet", "--platform", platform, "--weights", own_weights(weights)),
         *("--dataset", "coco-300", "--dataset-path", COCO, "--mode", "Accuracy"),
         *("--scenario", "Offline", "--save-images", "2"),
         *(("--precision", "fp32") if platform == "openvino" else ()),
@@ -155,9 +155,20 @@ def test_a_real_detector_scores_through_triton_what_it_scores_directly(
     ]
 
 
-def test_a_subset_is_scored_on_its_own_images_only(run_harness, repository_server, tmp_path: Path) -> None:
+def test_a_subset_is_scored_on_its_own_images_only(
+    run_harness, repository_server, own_weights, tmp_path: Path
+) -> None:
     ended = run_harness(
-        *("--model", "ssd-mobilenet", "--platform", "tflite", "--weights", TFLITE, "--count", "10"),
+        *(
+            "--model",
+            "ssd-mobilenet",
+            "--platform",
+            "tflite",
+            "--weights",
+            own_weights(TFLITE),
+            "--count",
+            "10",
+        ),
         *(
             "--dataset",
             "coco",

@@ -111,13 +111,13 @@ def measured(run_harness, folder: Path, *arguments: object) -> dict[str, Any]:
     ],
 )
 def test_real_weights_score_through_triton_what_they_score_directly(
-    model, weights, platform, dataset, recipe, golden, run_harness, repository_server, tmp_path: Path
+    model, weights, platform, dataset, recipe, golden, run_harness, repository_server, own_weights, tmp_path
 ) -> None:
     exactly = ("--precision", "fp32") if platform == "openvino" else ()
     result = measured(
         run_harness,
         tmp_path / "results",
-        *("--model", model, "--platform", platform, "--weights", WEIGHTS / weights),
+        *("--model", model, "--platform", platform, "--weights", own_weights(WEIGHTS / weights)),
         *("--dataset", dataset, "--url", repository_server.grpc_url, *exactly),
     )
     assert result["precision"] == ("fp32" if exactly else None)
@@ -131,12 +131,12 @@ def test_real_weights_score_through_triton_what_they_score_directly(
 
 
 def test_real_weights_keep_mlperfs_share_of_their_accuracy_in_whatever_openvino_chooses(
-    run_harness, repository_server, tmp_path: Path
+    run_harness, repository_server, own_weights, tmp_path: Path
 ) -> None:
     result = measured(
         run_harness,
         tmp_path,
-        *("--model", "mobilenet", "--platform", "openvino", "--weights", WEIGHTS / FROZEN),
+        *("--model", "mobilenet", "--platform", "openvino", "--weights", own_weights(WEIGHTS / FROZEN)),
         *("--dataset", "imagenet_mobilenet", "--url", repository_server.grpc_url),
     )
     assert result["precision"] in ("bf16", "fp32")

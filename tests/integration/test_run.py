@@ -143,14 +143,11 @@ def test_damaged_annotations_are_named_and_nothing_is_run(
     assert ended.returncode == 2
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_no_server_there_is_exit_code_3(run_harness) -> None:
-    ended = run_harness(*QUICK, "--url", f"127.0.0.1:{free_port()}")
+    with socket.socket() as silent:
+        # Taken, so that no other test's server can come, and not listened at.
+        silent.bind(("127.0.0.1", 0))
+        ended = run_harness(*QUICK, "--url", f"127.0.0.1:{silent.getsockname()[1]}")
     assert "no Triton answers at" in error_line(ended)
     assert ended.returncode == 3
 
@@ -294,7 +291,8 @@ def segments(process: subprocess.Popen[str]) -> list[Path]:
     """Shared memory that this harness or its server has."""
     prefixes = [f"mlperf-samples-{process.pid}"]
     state = paths.STATE_DIR / f"server-{process.pid}" / "server.json"
-    if state.exists():
+    # Of a run that was killed, any other run removes it.
+    with contextlib.suppress(FileNotFoundError):
         prefixes.append(json.loads(state.read_text())["shm_prefix"])
     return [file for prefix in prefixes for file in Path("/dev/shm").glob(f"{prefix}*")]
 
@@ -319,7 +317,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     pytest.fail(f"the harness ended before it said {text!r}")
 
 
-LONG = (*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "60", "--scenario", "SingleStream")
+LONG = (*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "300", "--scenario", "SingleStream")
 
 
 @pytest.fixture(scope="module")
@@ -340,10 +338,10 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, moment: str, n
     assert process.pid in marked(str(tmp_path))
     assert segments(process) or moment in ("is up to date", "Triton is ready")
     process.send_signal(number)
-    # LONG is of a minute.
-    process.communicate(timeout=30)
+    # LONG is of five minutes.
+    process.communicate(timeout=90)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while (marked(str(tmp_path)) or segments(process)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not marked(str(tmp_path))
@@ -355,12 +353,12 @@ def test_a_server_of_our_own_that_dies_is_reported_and_its_log_kept(tmp_path: Pa
     wait_for(process, "calibration")
     state_dir = paths.STATE_DIR / f"server-{process.pid}"
     os.kill(json.loads((state_dir / "server.json").read_text())["pid"], signal.SIGSEGV)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=90)[1]
     assert process.returncode == 3
     assert f"the Triton server died during the run; the end of {state_dir / 'server.log'}:" in said
     assert "tritonserver has ended, killed by SIGSEGV" in said
     assert not segments(process)
-    shutil.rmtree(state_dir)
+    shutil.rmtree(state_dir, ignore_errors=True)  # unless another run has
 
 
 def read_until(terminal: int, text: bytes) -> bytes:
@@ -387,7 +385,7 @@ def test_a_test_shows_how_far_it_is_and_gives_the_terminal_back_on_ctrl_c(
         while True:
             shown += os.read(terminal, 4096)
     os.close(terminal)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=90) == 130
     assert shown.count(b"\x1b[?25l") == shown.count(b"\x1b[?25h") > 0
     assert shown.endswith(b"\x1b[2Kinterrupted\r\n")
 
@@ -398,10 +396,11 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
         *("--scenario", "Offline,SingleStream", "--transport", "grpc"),
         *("--url", repository_server.grpc_url, "--output", tmp_path),
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode in (0, 1), ended.stderr
     lines = [line for line in ended.stdout.splitlines() if line.startswith("TestScenario.")]
     assert [line.split()[0] for line in lines] == ["TestScenario.Offline", "TestScenario.SingleStream"]
     assert "acc=100.000%" in lines[0]
+    verdicts = []
     for scenario in (Scenario.OFFLINE, Scenario.SINGLE_STREAM):
         (folder,) = tmp_path.glob(f"*_{scenario}")
         result = json.loads((folder / "results.json").read_text())
@@ -416,7 +415,11 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
             "total_items",
             "accuracy",
         } == set(result[f"TestScenario.{scenario}"])
-        assert result["verdict"] == "VALID"
+        # VALID, unless the machine had more to give than just before the test, or next to nothing.
+        busy = re.compile(r"it (ran|ended) |\d+ queries are too few")
+        assert [reason for reason in result["reasons"] if not busy.match(reason)] == []
+        assert (result["verdict"] == "VALID") == (not result["reasons"])
+        verdicts.append(result["verdict"])
         assert result["kind"] == "quick"
         assert "synthetic images" in result["deviations"]
         test = result["tests"]["PerformanceOnly"]
@@ -437,6 +440,7 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
             "of": "request",
         }
         assert settings["shortest duration, s"]["value"] == 2.0
+    assert ended.returncode == ("INVALID" in verdicts)
 
 
 def test_each_bound_of_server_is_tried_and_one_that_is_not_kept_is_exit_code_1(

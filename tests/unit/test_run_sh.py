@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from harness.machine.paths import PROJECT_ROOT
 
 RUN_SH = PROJECT_ROOT / "run.sh"
+RunTests = Callable[..., tuple[int, list[tuple[str, list[str]]]]]
 
 RECORDER = """
 import json, os, sys
@@ -25,7 +27,7 @@ SLEEPER = """
 import sys, time
 try:
     print("sleeping", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -54,7 +56,7 @@ def run(
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
 
@@ -222,7 +224,7 @@ def test_concurrent_commands_set_up_once(tmp_path: Path, script: Path) -> None:
         )
         for _ in range(3)
     ]
-    messages = [process.communicate(timeout=120)[1] for process in running]
+    messages = [process.communicate(timeout=500)[1] for process in running]
     assert [process.returncode for process in running] == [7, 7, 7]
     assert sum("installing into" in message for message in messages) == 1
 
@@ -271,6 +273,59 @@ def test_a_supported_interpreter_is_found_beside_an_unsupported_python3(tmp_path
     assert done.returncode == 7, done.stderr
 
 
+CHECKER = """
+import json, os, sys
+name = __spec__.name
+print(json.dumps([name, sys.argv[1:]]), flush=True)
+sys.exit(9 if name == os.environ["FAILS"] else 0)
+"""
+
+
+@pytest.fixture
+def run_test_command(tmp_path: Path, script: Path) -> RunTests:
+    """`run_test_command(OPTION …, fails="mypy")`: its exit code, and what it ran with which arguments."""
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True)
+    for name in ("ruff", "mypy", "pytest"):
+        (project / f"{name}.py").write_text(CHECKER)
+
+    def run_it(*options: str, fails: str = "") -> tuple[int, list[tuple[str, list[str]]]]:
+        done = run(project / "run.sh", "test", *options, FAILS=fails)
+        return done.returncode, [(name, words) for name, words in map(json.loads, done.stdout.splitlines())]
+
+    return run_it
+
+
+STATIC = [("ruff", ["check", "."]), ("ruff", ["format", "--check", "."]), ("mypy", [])]
+
+
+def test_test_checks_the_code_and_runs_both_kinds_of_tests(run_test_command: RunTests) -> None:
+    code, ran = run_test_command()
+    assert code == 0
+    (unit, *static, integration) = ran
+    assert static == STATIC
+    assert [(name, words[-1]) for name, words in (unit, integration)] == [
+        ("pytest", "tests/unit"),
+        ("pytest", "tests/integration"),
+    ]
+
+
+@pytest.mark.parametrize(("fails", "also"), [("ruff", STATIC[:1]), ("mypy", STATIC), ("pytest", STATIC)])
+def test_code_or_unit_tests_that_fail_end_it_and_all_that_they_said_is_shown(
+    run_test_command: RunTests, fails: str, also: list[tuple[str, list[str]]]
+) -> None:
+    code, ran = run_test_command(fails=fails)
+    assert code == 9
+    assert ran[1:] == also
+    assert ran[0][1][-1] == "tests/unit"
+
+
+def test_options_of_test_are_pytests_after_the_code_was_checked(run_test_command: RunTests) -> None:
+    options = ["-m", "nightly", "-k", "a b"]
+    assert run_test_command(*options) == (0, [*STATIC, ("pytest", options)])
+    assert run_test_command(*options, fails="mypy") == (9, STATIC)
+
+
 def test_ctrl_c_reaches_the_command_itself(tmp_path: Path, script: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(script.parent, project, symlinks=True)
@@ -280,4 +335,4 @@ def test_ctrl_c_reaches_the_command_itself(tmp_path: Path, script: Path) -> None
     with process, process.stdout:
         assert process.stdout.readline() == "sleeping\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=300) == 130

@@ -255,7 +255,7 @@ def child(images, cache, count, limit=0):
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(dataset, cache):
-    output, _ = child(dataset.root, cache, 12, limit=1_000_000).communicate(timeout=60)
+    output, _ = child(dataset.root, cache, 12, limit=1_000_000).communicate(timeout=120)
     assert "ConfigError cannot keep 7 MB of preprocessed samples" in output
     assert "File too large" in output
     assert list(cache.iterdir()) == []
@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(dataset, cache):
 
 def test_builders_at_the_same_time_build_once(dataset, cache):
     builders = [child(dataset.root, cache, 12) for _ in range(3)]
-    outputs = [builder.communicate(timeout=60)[0] for builder in builders]
+    outputs = [builder.communicate(timeout=120)[0] for builder in builders]
     assert sum(output.count("\npreprocessed 12 images") for output in outputs) == 1
     assert len({output.rpartition("sum ")[2] for output in outputs}) == 1
     assert "sum " in outputs[0]
@@ -275,13 +275,13 @@ def test_an_interrupted_build_leaves_nothing_and_a_killed_one_is_cleaned_up(tmp_
     many = open_synthetic(tmp_path / "images", count)
     for how in (signal.SIGINT, signal.SIGKILL):
         builder = child(many.root, cache, count)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (cache.is_dir() and any(cache.glob(".*.partial/samples.npy"))):
             assert time.monotonic() < deadline, "no build began"
             assert builder.poll() is None, "the build ended before it could be interrupted"
             time.sleep(0.005)
         builder.send_signal(how)
-        builder.communicate(timeout=30)
+        builder.communicate(timeout=120)
         assert builder.returncode != 0
         assert how == signal.SIGKILL or list(cache.iterdir()) == []
     assert mapped(many, IMAGENET, cache).shape[0] == count

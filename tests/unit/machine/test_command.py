@@ -119,7 +119,7 @@ def ended(script: str, *words: str, **streams: int) -> subprocess.CompletedProce
         [sys.executable, "-c", BEGIN + script, *words],
         cwd=PROJECT_ROOT,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
     )

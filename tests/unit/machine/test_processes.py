@@ -41,14 +41,16 @@ def test_a_child_ends_with_a_parent_that_is_killed() -> None:
         assert os.getsid(child) != os.getsid(parent.pid)
         os.kill(parent.pid, signal.SIGKILL)
         # Both write to one pipe, which ends with the last of them.
-        assert parent.communicate(timeout=30) == ("", None)
+        assert parent.communicate(timeout=120) == ("", None)
 
 
 @pytest.mark.usefixtures("_waiting")
 def test_a_child_whose_parent_has_ended_before_it_began_does_not_begin() -> None:
     # No process has this number.
     command = [sys.executable, "-m", "harness.machine.processes", "0", "waiting"]
-    ended = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 

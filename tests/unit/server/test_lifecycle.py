@@ -66,5 +66,5 @@ def test_to_follow_the_log_ends_on_ctrl_c_without_a_word(tmp_path: Path) -> None
     assert following.stdout is not None
     assert following.stdout.readline() == "a line\n"
     os.killpg(following.pid, signal.SIGINT)  # as a terminal does
-    assert following.communicate(timeout=10) == ("", "")
+    assert following.communicate(timeout=120) == ("", "")
     assert following.returncode == 130

@@ -194,7 +194,7 @@ threading.Event().wait()
 def test_a_process_that_is_stuck_in_its_test_ends_and_says_why(tmp_path: Path) -> None:
     file = tmp_path / "outcome.json"
     ended = subprocess.run(
-        [sys.executable, "-c", STUCK, str(file)], cwd=PROJECT_ROOT, timeout=60, check=False
+        [sys.executable, "-c", STUCK, str(file)], cwd=PROJECT_ROOT, timeout=120, check=False
     )
     assert ended.returncode == 3
     outcome = read_outcome(file)
