@@ -17,8 +17,8 @@ from harness.run.config.run_config import (
     RunMode,
     ServerChoice,
 )
-from harness.run.mlperf.rounds import Scenario
-from harness.run.mlperf.user_conf import MIN_DURATION, TARGET_LATENCY, TARGET_QPS
+from harness.run.mlperf.rounds import Scenario, rules
+from harness.run.mlperf.user_conf import MIN_DURATION, TARGET_LATENCY, changed_rules
 from harness.triton import tls
 from harness.triton.rpc import Rpc
 
@@ -121,9 +121,9 @@ def _changed(config: RunConfig) -> Iterator[str]:
         "--performance-sample-count": changes.performance_sample_count,
     }
     yield from (option for option, value in listed.items() if value is not None)
-    keys = dict.fromkeys(key for values in changes.user_conf.values.values() for key in values)
-    # Rates are a submitter's own to choose, and what user.conf is for.
-    yield from (f"{key} of --user_conf" for key in keys if key != TARGET_QPS)
+    by_scenario = {scenario: rules(changes.round, config.spec, scenario) for scenario in Scenario}
+    keys = dict.fromkeys(changed_rules(changes.user_conf, by_scenario))
+    yield from (f"{key} of --user_conf" for key in keys)
 
 
 def _check_data(config: RunConfig) -> None:

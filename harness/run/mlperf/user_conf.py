@@ -4,13 +4,16 @@ LoadGen's own parser ignores unknown keys and lines without spaces around `=`, a
 Server bound; here each of these is an error that names the line. What the rules of a round fix is refused.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import ConfigError, nearest
 from harness.models.spec import ModelSpec
-from harness.run.mlperf.rounds import Scenario
+from harness.run.mlperf.rounds import Rules, Scenario
+
+logger = logging.getLogger(__name__)
 
 _ANY = "*"
 TARGET_QPS = "target_qps"
@@ -26,7 +29,6 @@ _KEYS = (
 )
 _FRACTIONS = (TARGET_QPS, TARGET_LATENCY)
 _REFUSED = {
-    "max_duration": "makes LoadGen log an error: use --time",
     "max_query_count": "makes LoadGen log an error: use --count",
     "target_latency_percentile": "is fixed by the rules",
     "mode": "is --mode",
@@ -36,6 +38,10 @@ _REFUSED = {
     "coalesce_queries": "is the server's business here: Triton joins queries itself",
     "max_async_queries": "ends a run with an error: use --in-flight",
 }
+
+
+_LEFT_OUT = {"max_duration": "makes LoadGen log an error, and its tests end by themselves"}
+"""What changes nothing that a run is asked for."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,30 @@ class UserConf:
         return self.values.get(scenario, {}).get(key)
 
 
+def changed_rules(conf: UserConf, rules: Mapping[Scenario, Rules]) -> Iterator[str]:
+    """Keys that ask for other than the rules; rates and hints are a submitter's own, and more is no less.
+
+    Args:
+        conf: the file.
+        rules: of each scenario.
+    """
+    for scenario, values in conf.values.items():
+        rule = rules[scenario]
+        least = {
+            MIN_DURATION: rule.min_duration_ms,
+            MIN_QUERY_COUNT: rule.min_query_count,
+            PERFORMANCE_SAMPLE_COUNT: rule.performance_sample_count,
+        }
+        same = {
+            SAMPLES_PER_QUERY: rule.samples_per_query if scenario == Scenario.MULTI_STREAM else None,
+            TARGET_LATENCY: rule.server_target_latency_ns / 1e6 if scenario == Scenario.SERVER else None,
+        }
+        for key, value in values.items():
+            is_less = key in least and value < least[key]
+            if is_less or same.get(key) not in (None, value):
+                yield key
+
+
 def read(path: Path, spec: ModelSpec) -> UserConf:
     """Read what a file says of one model.
 
@@ -58,7 +88,7 @@ def read(path: Path, spec: ModelSpec) -> UserConf:
         ConfigError: it cannot be read, or has a line that LoadGen would ignore, misread or refuse.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read --user_conf {path}: {why}") from error
@@ -69,6 +99,9 @@ def read(path: Path, spec: ModelSpec) -> UserConf:
             continue
         model, scenario, key, value = _parse(line, f"{path}:{number}")
         if model not in (_ANY, spec.name, *spec.aliases):
+            continue
+        if key in _LEFT_OUT:
+            logger.warning("%s:%d: %s is left out: it %s", path, number, key, _LEFT_OUT[key])
             continue
         weight = 2 * (scenario != _ANY) + (model != _ANY)
         for each in Scenario if scenario == _ANY else (Scenario(scenario),):
@@ -91,7 +124,7 @@ def _parse(line: str, where: str) -> tuple[str, str, str, float]:
         raise ConfigError(f"{where}: unknown scenario {scenario!r}{hint}; {', '.join(Scenario)} or *")
     if key in _REFUSED:
         raise ConfigError(f"{where}: {key} {_REFUSED[key]}; take the line out")
-    if key not in _KEYS:
+    if key not in (*_KEYS, *_LEFT_OUT):
         raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, _KEYS)}; keys: {', '.join(_KEYS)}")
     takes_fraction = key in _FRACTIONS and not (key == TARGET_LATENCY and scenario == Scenario.SERVER)
     try:

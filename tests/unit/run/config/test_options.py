@@ -231,7 +231,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("*.Sever.target_qps = 20", "unknown scenario 'Sever' (did you mean Server?)"),
         ("*.Server.target_qsp = 20", "unknown key 'target_qsp' (did you mean target_qps?)"),
         ("*.Server.target_latency = 0.5", "takes a whole number above 0"),
-        ("*.*.max_duration = 5", "makes LoadGen log an error: use --time"),
         ("*.*.qsl_rng_seed = 5", "is fixed by the round"),
         ("*.Server.target_qps = 0", "takes a number above 0"),
     ],
@@ -250,6 +249,24 @@ def test_a_user_conf_that_is_not_there_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         asked_for(f"{MODEL} --user_conf {missing}")
     assert str(caught.value) == f"cannot read --user_conf {missing}: No such file or directory"
+
+
+def test_a_round_takes_the_user_conf_that_the_reference_has(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (
+        *(
+            "*.SingleStream.target_latency = 10",
+            "*.MultiStream.target_latency = 80",
+            "*.Server.target_qps = 1.0",
+        ),
+        *("*.Offline.target_qps = 1.0", "*.*.min_duration = 600000", "*.*.max_duration = 660000"),
+        *("resnet50.*.performance_sample_count_override = 2048", "resnet50.Server.target_latency = 15"),
+    )
+    (folder / "user.conf").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    found = shown(asked_for(f"{MODEL} --round v6.1 --scenario Offline --user_conf {folder}/user.conf"))
+    assert found["Offline: expected rate, samples/s"].value == 1
+    assert "user.conf:6: max_duration is left out" in caplog.text
 
 
 def test_user_conf_follows_loadgens_precedence_and_options_count_before_it(folder: Path) -> None:
