@@ -1,6 +1,7 @@
 """What runs inside the images: whose it becomes, which backends it adds, which command it becomes."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from harness.machine.paths import PROJECT_ROOT
 from harness.server.container import backends, client, owner, server
 from harness.server.container.client import command_line
+from harness.server.container.locked import locked
 
 NATIVE_25_02 = {"dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow"}
 
@@ -37,16 +39,77 @@ def test_every_backend_of_ours_can_be_added() -> None:
     assert set(backends.PACKAGES) == folders
 
 
-def test_packages_have_the_versions_of_the_requirements_file() -> None:
-    text = "numpy==1.26.4   # why\nai-edge-litert==2.3.0\ntritonclient[grpc]==2.73.0\nflatbuffers==25.12.19\n"
-    wanted = ["numpy==1.26.4", "ai-edge-litert==2.3.0", "flatbuffers==25.12.19"]
-    assert backends.pins(["tflite"], text) == wanted
-    with pytest.raises(ValueError, match="pins no torch"):
-        backends.pins(["tflite", "pytorch"], text)
+LOCK = """\
+ai-edge-litert==2.3.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:ab
+    # via -r requirements.txt
+numpy==1.26.4 \\
+    --hash=sha256:ba
+    # via
+    #   -r requirements.txt
+    #   ai-edge-litert
+    #   onnx
+onnx==1.23.2 \\
+    --hash=sha256:ca
+    # via -r requirements.txt
+six==1.17.0 \\
+    --hash=sha256:da
+    # via tqdm
+tqdm==4.70.1 \\
+    --hash=sha256:ea
+    # via ai-edge-litert
+# PyTorch's CPU build
+torch==2.13.0+cpu \\
+    --hash=sha256:fa
+    # via -r requirements.txt
+# PyTorch's CUDA build, and what it needs
+nvidia-cublas==13.1.1.3 \\
+    --hash=sha256:ff
+    # via torch
+torch==2.13.0 \\
+    --hash=sha256:fc
+    # via -r requirements.txt
+"""
 
 
-def test_the_real_requirements_pin_what_every_backend_needs() -> None:
-    assert len(backends.pins(backends.PACKAGES, (PROJECT_ROOT / "requirements.txt").read_text())) == 7
+def names_in(lock: str) -> list[str]:
+    return re.findall(r"^([\w-]+)==", lock, re.MULTILINE)
+
+
+def test_what_a_package_needs_in_its_turn_is_locked_with_it() -> None:
+    chosen = locked(["AI_Edge.LiteRT"], LOCK)
+    assert names_in(chosen) == ["ai-edge-litert", "numpy", "six", "tqdm"]
+    # A part of the lock as it is, which pip reads.
+    assert chosen.startswith(LOCK[: LOCK.index("onnx==")])
+
+
+def test_an_image_gets_the_build_of_torch_that_needs_no_gpu() -> None:
+    chosen = locked(["torch"], LOCK)
+    assert chosen.startswith("torch==2.13.0+cpu ")
+    assert names_in(chosen) == ["torch"]
+
+
+def test_a_package_that_is_not_locked_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no flatbuffers; .*run\.sh lock"):
+        backends.pins(["tflite"], LOCK)
+
+
+def test_the_real_lock_has_what_every_backend_needs() -> None:
+    lock = (PROJECT_ROOT / "requirements.lock").read_text()
+    names = names_in(backends.pins(backends.PACKAGES, lock))
+    assert {package for packages in backends.PACKAGES.values() for package in packages} <= set(names)
+    assert "pytest" not in names
+
+
+def test_the_real_lock_is_of_the_real_requirements() -> None:
+    requirements = (PROJECT_ROOT / "requirements.txt").read_text()
+    wanted = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)", requirements, re.MULTILINE)
+    lock = (PROJECT_ROOT / "requirements.lock").read_text()
+    found = re.findall(r"^([\w-]+)==(\S+) \\\n(?=    --hash=sha256:[0-9a-f]{64}\b)", lock, re.MULTILINE)
+    assert len(found) == lock.count("==")
+    assert not set(wanted) - set(found), "run ./run.sh lock"
+    assert ("torch", f"{dict(wanted)['torch']}+cpu") in found
 
 
 def test_the_benchmark_is_told_the_server_and_the_device_and_options_count_last() -> None:
