@@ -9,7 +9,7 @@ WORKDIR /opt/mlperf
 COPY requirements.lock ./
 COPY backends backends
 COPY harness/__init__.py harness/
-COPY harness/server/__init__.py harness/server/flags.py harness/server/
+COPY harness/server/__init__.py harness/server/flags.py harness/server/hidden.py harness/server/
 COPY harness/server/container harness/server/container
 # Newer releases are Ubuntu 24.04, whose pip refuses to add to the system's Python without the variable.
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m harness.server.container.backends backends /opt/tritonserver/backends requirements.lock

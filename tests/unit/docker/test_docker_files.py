@@ -118,7 +118,7 @@ def test_for_a_harness_outside_the_servers_ports_are_published_on_this_machine_o
 def test_a_harness_outside_shares_memory_and_repository_with_the_server() -> None:
     triton = services("compose.host.yaml")["triton"]
     assert triton["ipc"] == "host"
-    assert mounts(triton) == {"/models": ("../model_repository", True)}
+    assert mounts(triton) == {"/models": ("../model_repository", True), "/control": ("./control", False)}
     # In place of the volume that compose.yaml mounts there.
     assert "/models" in mounts(services("compose.yaml")["triton"])
 
@@ -144,6 +144,15 @@ def test_the_server_reads_the_repository_that_the_client_writes() -> None:
     assert client["/opt/mlperf/results"] == ("../results", False)
     # Whose owner both become: a folder that every checkout has.
     assert triton["/host"] == client["/host"] == (".", True)
+
+
+def test_the_client_reads_the_key_that_the_server_makes() -> None:
+    triton, client = (services("compose.yaml")[name] for name in ("triton", "client"))
+    assert (
+        triton["environment"]["TRITON_KEY_FILE"] == client["environment"]["TRITON_KEY_FILE"] == "/control/key"
+    )
+    assert mounts(triton)["/control"] == ("control", False)
+    assert mounts(client)["/control"] == ("control", True)
 
 
 def test_the_users_weights_and_data_are_mounted_where_the_client_looks() -> None:

@@ -113,9 +113,11 @@ def test_the_real_lock_is_of_the_real_requirements() -> None:
 
 
 def test_the_benchmark_is_told_the_server_and_the_device_and_options_count_last() -> None:
-    environment = {"TRITON_URL": "triton:8001", "TRITON_DEVICE": "gpu"}
+    environment = {"TRITON_URL": "triton:8001", "TRITON_DEVICE": "gpu", "TRITON_KEY_FILE": "/control/key"}
     assert command_line(["--model", "resnet50", "--device", "cpu"], environment) == [
-        "-m", "harness", "--url", "triton:8001", "--device", "gpu", "--model", "resnet50", "--device", "cpu",
+        "-m", "harness", "--url", "triton:8001", "--device", "gpu",
+        "--header", "triton-grpc-protocol-control: @/control/key",
+        "--model", "resnet50", "--device", "cpu",
     ]  # fmt: skip
     assert command_line(["--help"], {"TRITON_DEVICE": ""}) == ["-m", "harness", "--help"]
 
@@ -177,13 +179,22 @@ def test_an_image_without_tritons_version_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_server_that_has_no_place_for_its_key_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITON_SERVER_VERSION", "2.55.0")
+    monkeypatch.delenv(server.KEY_FILE_VARIABLE, raising=False)
+    assert server.main(["serve"]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot start tritonserver: $TRITON_KEY_FILE ")
+
+
 SERVE = """
 import sys
 from harness.server.container import server
 server._GRACE_S = {grace_s}
 sys.exit(server.main(["serve"]))
 """
-FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child"]
+FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 if os.getuid() != 0:
     FIRST_PROCESS.append("--map-root-user")
 
@@ -193,7 +204,12 @@ def program(folder: Path, script: str) -> dict[str, str]:
     file = folder / "tritonserver"
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TRITON_SERVER_VERSION": "2.55.0"}
+    return {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "TRITON_SERVER_VERSION": "2.55.0",
+        server.KEY_FILE_VARIABLE: str(folder / "key"),
+    }
 
 
 @pytest.mark.parametrize("prefix", [[], FIRST_PROCESS], ids=["a child", "first process"])
@@ -216,6 +232,22 @@ def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
         os.kill(int(children) if prefix else process.pid, signal.SIGTERM)
         _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, said)
+
+
+def test_every_start_makes_a_key_that_is_in_the_arguments_and_not_in_the_command_line(tmp_path: Path) -> None:
+    environment = program(tmp_path, 'echo "$@"; tr "\\0" " " <"/proc/$$/cmdline"')
+    keys = set()
+    for _ in range(2):
+        command = [sys.executable, "-c", SERVE.format(grace_s=60)]
+        served = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        key = (tmp_path / "key").read_text()
+        given, shown = served.stdout.splitlines()
+        assert (given.count(key), shown.count(key), shown.count("(hidden)")) == (2, 0, 2)
+        assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+        keys.add(key)
+    assert len(keys) == 2
 
 
 def test_a_server_is_killed_before_docker_kills_the_container() -> None:
