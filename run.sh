@@ -5,6 +5,18 @@ set -euo pipefail
 ROOT="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 VENV="$ROOT/.venv"
 STAMP="$VENV/.requirements-installed"
+LOCK="$ROOT/requirements.lock"
+CPU_PART="# PyTorch's CPU build"
+CUDA_PART="# PyTorch's CUDA build, and what it needs"
+IS_CUDA='/^(cuda-|nvidia-|torch=|triton=)/ && !/^nvidia-pytriton=/'
+
+# A release of PyTorch, and the SHA-256 of its CPU builds for CPython 3.11 and 3.12 on x86-64, which are not on
+# PyPI: https://download.pytorch.org/whl/cpu/torch/ lists them.
+TORCH_CPU=(
+    2.13.0
+    6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+    4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2
+)
 
 usage() {
     cat <<'TEXT'
@@ -26,6 +38,7 @@ usage: ./run.sh COMMAND [OPTIONS]
   tritonserver-status       where it is and what it serves
   tritonserver-logs         what it printed
   tritonserver-down         stop it
+  lock [--upgrade]          bring requirements.lock up to requirements.txt: every package, every file's digest
   test [PYTEST OPTIONS]     linter, type checker, tests; with `-m nightly` the long ones alone
   help                      this text
 
@@ -68,14 +81,21 @@ find_python() {
     fail 2 "Python 3.11 or 3.12 is needed (python3 is ${version:-missing}); install one, or name it in \$PYTHON"
 }
 
-# What the stamp says when .venv is up to date: the requirements' digest and the Python version.
+# What the stamp says when .venv is up to date: the lock's digest and the Python version.
 fingerprint() {
-    printf '%s %s\n' "$(sha256sum <"$ROOT/requirements.txt" | cut -d ' ' -f 1)" "$(version_of "$VENV/bin/python")"
+    printf '%s %s\n' "$(sha256sum <"$LOCK" | cut -d ' ' -f 1)" "$(version_of "$VENV/bin/python")"
 }
 
 is_set_up() {
     [[ -f "$STAMP" && "$(<"$STAMP")" == "$(fingerprint)" ]] || return 1
     [[ -z "${PYTHON:-}" || "$(version_of "$PYTHON")" == "$(version_of "$VENV/bin/python")" ]]
+}
+
+# What a sed script leaves of the lock; nothing whose digest is another, and nothing that runs code to be built.
+install_locked() {
+    sed "$1" "$LOCK" >"$VENV/part.lock"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes \
+        --only-binary :all: -r "$VENV/part.lock" >&2
 }
 
 install_requirements() {
@@ -89,8 +109,10 @@ install_requirements() {
         "$python" -m venv --clear "$VENV" >&2 ||
             fail 2 "$python cannot make a virtual environment; on Debian: apt-get install python3-venv"
     fi
-    "$VENV/bin/python" -m pip install --disable-pip-version-check --quiet -r "$ROOT/requirements.txt" >&2 ||
-        fail 2 "pip could not install requirements.txt (its message is above)"
+    install_locked "/^$CPU_PART/q" || fail 2 "pip could not install requirements.lock (its message is above)"
+    # The smaller build where pip is configured to find it, the one on PyPI elsewhere.
+    install_locked "1,/^$CPU_PART/d; /^$CUDA_PART/,\$d" 2>/dev/null || install_locked "1,/^$CUDA_PART/d" ||
+        fail 2 "pip could not install PyTorch and CUDA (its message is above)"
     fingerprint >"$STAMP.draft"
     mv "$STAMP.draft" "$STAMP"
 }
@@ -164,6 +186,29 @@ convert() {
     run_python -m converters --model "$model" "$@"
 }
 
+# For Python 3.11 and 3.12 alike. What is locked keeps its version where it can, unless options of uv's say
+# otherwise; digests are those of all files that the index lists for a version.
+lock() {
+    setup
+    local release
+    release="$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$ROOT/requirements.txt")"
+    [[ "$release" == "${TORCH_CPU[0]}" ]] ||
+        fail 2 "requirements.txt has torch $release, TORCH_CPU in run.sh the digests of ${TORCH_CPU[0]}"
+    cd "$ROOT"
+    sed -n 's/^\([a-z][^ ]*\).*/\1/p' "$LOCK" | grep -v '+cpu' >"$VENV/all.lock"
+    "$VENV/bin/uv" pip compile --quiet --no-header --generate-hashes --only-binary :all: --python-version 3.11 \
+        --python-platform x86_64-manylinux_2_35 --output-file "$VENV/all.lock" "$@" requirements.txt ||
+        fail 2 "uv could not lock requirements.txt (its message is above)"
+    {
+        awk '/^[a-z]/ { is_cuda = '"$IS_CUDA"' } !is_cuda' "$VENV/all.lock"
+        printf '%s\ntorch==%s+cpu \\\n' "$CPU_PART" "$release"
+        printf '    --hash=sha256:%s \\\n    --hash=sha256:%s\n    # via -r requirements.txt\n' "${TORCH_CPU[@]:1}"
+        printf '%s\n' "$CUDA_PART"
+        awk '/^[a-z]/ { is_cuda = '"$IS_CUDA"' } is_cuda' "$VENV/all.lock"
+    } >"$VENV/part.lock"
+    mv "$VENV/part.lock" "$LOCK"
+}
+
 check_code() {
     "$VENV/bin/python" -m ruff check . &&
         "$VENV/bin/python" -m ruff format --check . &&
@@ -210,6 +255,7 @@ main() {
         tritonserver-up | tritonserver-status | tritonserver-logs | tritonserver-down)
             run_python -m harness.server "${command#tritonserver-}" "$@"
             ;;
+        lock) lock "$@" ;;
         test) run_tests "$@" ;;
         *) fail 2 "unknown command '$command'; ./run.sh help lists the commands" ;;
     esac

@@ -11,7 +11,7 @@ from harness.bench import tables
 from harness.bench.comparison import compare
 from harness.bench.null.comparison import compare_null
 from harness.bench.options import Options, parser, resolve
-from harness.bench.session import own_server
+from harness.bench.session import address, own_server
 from harness.bench.soak import soak
 from harness.errors import EXIT_INVALID, EXIT_VALID
 from harness.machine import command, files
@@ -33,7 +33,7 @@ def _run(options: Options) -> int:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=options.output))
     # Exporting and preprocessing take their time; nothing else runs while anything is measured.
     everything = [prepare(config) for config in options.configs]
-    with own_server() as server, TritonClient(server.grpc_url) as client:
+    with own_server() as server, TritonClient(address(server)) as client:
         # What each worker says of its calibration would drown what is measured here.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger(__package__).setLevel(logging.INFO)

@@ -27,6 +27,7 @@ from harness.run.worker import timeline
 from harness.run.worker.job import Outcome
 from harness.server import lifecycle
 from harness.server.lifecycle import ServerInfo
+from harness.triton.address import Address, parse_headers
 from harness.triton.client import TritonClient
 from harness.triton.rpc import Rpc
 
@@ -71,6 +72,11 @@ def own_server() -> Iterator[ServerInfo]:
     repository.mkdir(parents=True, exist_ok=True)
     with lifecycle.for_a_while(repository, state_dir) as info:
         yield info
+
+
+def address(server: ServerInfo) -> Address:
+    """How a server of ours is reached, with its key."""
+    return Address(server.grpc_url, headers=parse_headers(server.headers))
 
 
 class Session:

@@ -46,7 +46,7 @@ from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
 from harness.server import lifecycle
-from harness.triton.address import Address
+from harness.triton.address import Address, parse_headers
 from harness.triton.client import TritonClient, is_on_this_host
 
 logger = logging.getLogger(__name__)
@@ -105,14 +105,16 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
 @contextlib.contextmanager
 def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
     """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
-    running = None if config.server.urls else lifecycle.running()
-    if running and running.repository != paths.MODEL_REPOSITORY:
-        logger.info("the running server serves %s: starting another one", running.repository)
-        running = None
-    if config.server.urls or running:
-        addresses = config.server.servers or ((config.server.address(running.grpc_url),) if running else ())
-        logger.info("using the server at %s", ", ".join(address.url for address in addresses))
-        yield addresses, False
+    running = lifecycle.running()
+    urls = config.server.urls
+    if running and not urls:
+        if running.repository == paths.MODEL_REPOSITORY:
+            urls = (running.grpc_url,)
+        else:
+            logger.info("the running server serves %s: starting another one", running.repository)
+    if urls:
+        logger.info("using the server at %s", ", ".join(urls))
+        yield tuple(_address(config, url, running) for url in urls), False
         return
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
@@ -125,7 +127,17 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
         shutil.rmtree(leftover, ignore_errors=True)
     state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
     with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
-        yield (config.server.address(info.grpc_url),), True
+        yield (_address(config, info.grpc_url, info),), True
+
+
+def _address(config: RunConfig, url: str, own: lifecycle.ServerInfo | None) -> Address:
+    """How a server is reached; with the key of its control, where it is a server of ours."""
+    address = config.server.address(url)
+    if own is None or own.grpc_url != url:
+        return address
+    given = {header.name for header in address.headers}
+    key = (header for header in parse_headers(own.headers) if header.name not in given)
+    return dataclasses.replace(address, headers=(*address.headers, *key))
 
 
 def _run_scenario(

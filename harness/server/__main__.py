@@ -15,6 +15,7 @@ from harness.machine import command
 from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server import launch
+from harness.server.flags import KEY_HEADER
 from harness.server.lifecycle import (
     LOG_FILE,
     AlreadyRunning,
@@ -67,12 +68,24 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="what it may serve (default: model_repository/; runs use the server only with that one)",
     )
+    up.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let whoever reaches it load models, which may be programs, and change its settings; without "
+        "it that takes a key, and inference, health, metadata and statistics alone are for everybody: "
+        "Triton has no other authentication",
+    )
     add("down", "stop the server")
     add("status", "say where the server is and what it serves, or exit with 3")
     logs = add("logs", "show what the server printed")
     logs.add_argument("--lines", type=int, default=100, help="how many of the last (default: %(default)s)")
     logs.add_argument("--follow", action="store_true", help="go on showing what is added")
     return parser
+
+
+_REACHABLE = """
+Whoever reaches {host} can run inference with what is loaded, and read all that travels, the key as well:
+Triton has no authentication but the key, and this server no encryption. Have a firewall in front of it."""
 
 
 def _port(text: str) -> int:
@@ -86,8 +99,16 @@ def _up(options: argparse.Namespace, state_dir: Path) -> int:
     try:
         if info := running(state_dir):
             raise AlreadyRunning(info)
-        info = start(options.model_repository, ports=ports, state_dir=state_dir, host=options.host)
+        info = start(
+            options.model_repository,
+            ports=ports,
+            state_dir=state_dir,
+            host=options.host,
+            has_key=not options.insecure,
+        )
         _show("Triton is ready", info)
+        if options.host not in ("localhost", "::1") and not options.host.startswith("127."):
+            print(_REACHABLE.format(host=options.host))  # noqa: T201 - the result
     except AlreadyRunning as error:
         _show("Triton is already running", error.info)
     return 0
@@ -113,6 +134,8 @@ def _status(_options: argparse.Namespace, state_dir: Path) -> int:
 def _models(info: ServerInfo) -> list[str]:
     request = urllib.request.Request(f"{info.http_url}/v2/repository/index", data=b"{}", method="POST")
     try:
+        if info.key_file:
+            request.add_header(KEY_HEADER, info.key_file.read_text(encoding="ascii"))
         with http_opener.open(request, timeout=5) as answer:
             index = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError):
@@ -134,7 +157,17 @@ def _logs(options: argparse.Namespace, state_dir: Path) -> int:
 def _show(title: str, info: ServerInfo) -> None:
     print(  # noqa: T201 - the result
         f"{title} (pid {info.pid})\n  gRPC        {info.grpc_url}\n  HTTP        {info.http_url}\n"
-        f"  metrics     {info.metrics_url}\n  repository  {info.repository}\n  log         {info.log}"
+        f"  metrics     {info.metrics_url}\n  repository  {info.repository}\n  log         {info.log}\n"
+        f"  control     {_control(info)}"
+    )
+
+
+def _control(info: ServerInfo) -> str:
+    if not info.key_file:
+        return "open to whoever reaches it: loading models, which may be programs, and all settings"
+    return (
+        f"for who sends the header {KEY_HEADER} with the key in {info.key_file}\n"
+        f"              a run finds it by itself; another program of yours: --header '{info.headers[0]}'"
     )
 
 

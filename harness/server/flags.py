@@ -3,6 +3,12 @@
 Standard library only, and nothing of ours: docker/server.Dockerfile copies it into the image.
 """
 
+KEY_HEADER = "triton-grpc-protocol-control"
+"""Carries the key of a server's control, in gRPC and HTTP alike."""
+
+# All that changes a server. Triton has the same names for gRPC and HTTP.
+_CONTROL = "model-repository,shared-memory,trace,logging"
+
 Version = tuple[int, int]
 """Major and minor of Triton's own version: (2, 55) is the container 25.02."""
 
@@ -75,3 +81,18 @@ def flags(version: Version, cpus: int, *, auto_complete: bool = False) -> list[s
     if version >= _SHM_IS_OFF_BY_DEFAULT:
         chosen.append("--allow-client-shm=true")
     return chosen
+
+
+def control_flags(key: str) -> list[str]:
+    """Have a server refuse all that changes it to whoever does not send this key."""
+    # Triton adds the first words of the header to gRPC's by itself.
+    grpc = KEY_HEADER.removeprefix("triton-grpc-protocol-")
+    return [
+        f"--grpc-restricted-protocol={_CONTROL}:{grpc}={key}",
+        f"--http-restricted-api={_CONTROL}:{KEY_HEADER}={key}",
+    ]
+
+
+def hidden_control_flags(key: str) -> dict[str, str]:
+    """By what a command line may show: one of `control_flags`."""
+    return dict(zip(control_flags("(hidden)"), control_flags(key), strict=True))

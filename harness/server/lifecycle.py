@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from harness.errors import ConfigError, ServerError
 from harness.machine import file_lock, kernel, paths, progress
 from harness.machine.paths import SERVER_STATE_DIR
 from harness.server import launch, regions, supervisor
+from harness.server.flags import KEY_HEADER
 from harness.server.launch import Ports
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ _NOISE = re.compile(r"[|+]|\s*\d+# ")
 """Triton's tables and stack frames."""
 
 _STATE_FILE = "server.json"
+_KEY_FILE = "control.key"
 LOG_FILE = "server.log"
 
 _STATE_KEYS = {
@@ -67,6 +70,13 @@ class ServerInfo:
     repository: Path
     shm_prefix: str
     """Of the names of its stubs' regions in /dev/shm."""
+    key_file: Path | None = None
+    """Has the key of the server's control, for the header `flags.KEY_HEADER`; None: open to all."""
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """What control of it needs, as --header takes it."""
+        return (f"{KEY_HEADER}: @{self.key_file}",) if self.key_file else ()
 
 
 class AlreadyRunning(ServerError):
@@ -89,6 +99,7 @@ def start(
     state_dir: Path = SERVER_STATE_DIR,
     host: str = "127.0.0.1",
     auto_complete: bool = False,
+    has_key: bool = False,
 ) -> ServerInfo:
     """Start the embedded server and wait until it is ready; no model is loaded yet.
 
@@ -100,6 +111,8 @@ def start(
         state_dir: Where this server keeps its files; one server per folder.
         host: Interface to listen on.
         auto_complete: Let backends fill in what a config.pbtxt omits; every load then takes 1.3 s longer.
+        has_key: Let nobody control it who does not have the key in `ServerInfo.key_file`. Otherwise whoever
+            reaches it can, other users of this machine included: a model may be a program.
 
     Raises:
         AlreadyRunning: this state folder has a live server.
@@ -121,9 +134,9 @@ def start(
             # Between choosing a free port and binding it, another process may take it.
             with contextlib.suppress(_PortLost):
                 chosen = launch.choose_ports(host, ports)
-                return _launch(repository, state_dir, host, chosen, auto_complete, parent)
+                return _launch(repository, state_dir, host, chosen, auto_complete, has_key, parent)
         chosen = launch.choose_ports(host, ports)
-        return _launch(repository, state_dir, host, chosen, auto_complete, parent)
+        return _launch(repository, state_dir, host, chosen, auto_complete, has_key, parent)
 
 
 @contextlib.contextmanager
@@ -134,7 +147,7 @@ def for_a_while(repository: Path, state_dir: Path) -> Iterator[ServerInfo]:
         as `start`.
     """
     try:
-        info = start(repository, die_with_parent=True, state_dir=state_dir)
+        info = start(repository, die_with_parent=True, state_dir=state_dir, has_key=True)
     except (KeyboardInterrupt, OSError):
         # A server that fails leaves its log there, which the error names; a full disk keeps nothing.
         shutil.rmtree(state_dir, ignore_errors=True)
@@ -149,9 +162,17 @@ def for_a_while(repository: Path, state_dir: Path) -> Iterator[ServerInfo]:
 
 
 def _launch(
-    repository: Path, state_dir: Path, host: str, ports: Ports, auto_complete: bool, parent: int
+    repository: Path,
+    state_dir: Path,
+    host: str,
+    ports: Ports,
+    auto_complete: bool,
+    has_key: bool,
+    parent: int,
 ) -> ServerInfo:
     plan, env = _prepare(repository, state_dir, host, ports, auto_complete)
+    if has_key:
+        plan["state"]["key_file"] = str(_new_key(state_dir))
     process = _spawn_supervisor({**plan, "die_with": parent}, env, state_dir / LOG_FILE)
     try:
         with progress.waiting("starting Triton"):
@@ -161,6 +182,15 @@ def _launch(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=2 * supervisor.GRACE_S)
         raise
+
+
+def _new_key(state_dir: Path) -> Path:
+    """Put a key where only this user can read it; nothing else has it but the server's memory."""
+    file = state_dir / _KEY_FILE
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_urlsafe(), encoding="ascii")
+    return file
 
 
 def _prepare(
@@ -185,6 +215,7 @@ def _prepare(
             "host": host,
             "ports": ports,
             "shm_prefix": shm_prefix,
+            "key_file": "",
         },
     }
     return plan, env
@@ -257,6 +288,7 @@ def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
         log=state_dir.absolute() / LOG_FILE,
         repository=Path(state["repository"]),
         shm_prefix=state["shm_prefix"],
+        key_file=Path(state["key_file"]) if state.get("key_file") else None,
     )
 
 
@@ -298,6 +330,7 @@ def stop(info: ServerInfo | None = None, state_dir: Path = SERVER_STATE_DIR) -> 
     _end(state, signal.SIGKILL, supervisor.GRACE_S)
     regions.clear(state["shm_prefix"])
     (state_dir / _STATE_FILE).unlink(missing_ok=True)
+    (state_dir / _KEY_FILE).unlink(missing_ok=True)
     if process := _supervisors.pop(state["supervisor"], None):
         process.wait()
     return was_alive

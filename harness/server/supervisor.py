@@ -19,7 +19,8 @@ from typing import Any
 
 from harness.machine.files import whole
 from harness.machine.kernel import PR_SET_PDEATHSIG, prctl, start_time
-from harness.server import regions
+from harness.server import hidden, regions
+from harness.server.flags import hidden_control_flags
 
 GRACE_S = 2.0
 """Between SIGTERM and SIGKILL."""
@@ -30,6 +31,8 @@ _ENDING = {signal.SIGTERM, signal.SIGINT}
 def main() -> None:
     """Run the server that argv[1] describes (see `lifecycle`) until it ends or we are told to."""
     plan = json.loads(sys.argv[1])
+    # What is written here and by the server is for its user; only stubs' regions are not, as Triton has it.
+    os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *_ENDING})
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if plan["die_with"]:
@@ -41,7 +44,7 @@ def main() -> None:
         regions.own(prefix)  # to our end, whatever that is
     except OSError as error:
         sys.exit(f"cannot create a file in /dev/shm: {error.strerror}")
-    server = subprocess.Popen(plan["command"], cwd=plan["folder"], preexec_fn=_follow_supervisor)
+    server = _start_server(plan)
     state_file = Path(plan["state_file"])
     own = {"pid": server.pid, "started": start_time(server.pid)}
     supervisor = {"supervisor": os.getpid(), "supervisor_started": start_time(os.getpid())}
@@ -53,6 +56,20 @@ def main() -> None:
         kill_children()
         regions.remove(prefix)
         state_file.unlink(missing_ok=True)
+        if key_file := plan["state"]["key_file"]:
+            Path(key_file).unlink(missing_ok=True)
+
+
+def _start_server(plan: dict[str, Any]) -> subprocess.Popen[bytes]:
+    key_file = plan["state"]["key_file"]
+    flags = hidden_control_flags(Path(key_file).read_text(encoding="utf-8")) if key_file else {}
+    try:
+        command = [*plan["command"], *flags]
+        return hidden.start(command, flags, _follow_supervisor, cwd=plan["folder"])
+    except hidden.CannotHide as error:
+        print(f"other users can read the key of this server's control: {error}", flush=True)  # noqa: T201
+        command = [*plan["command"], *flags.values()]
+        return subprocess.Popen(command, cwd=plan["folder"], preexec_fn=_follow_supervisor)
 
 
 def _follow_supervisor() -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import pytest
 import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from harness.machine.paths import PROJECT_ROOT
-from harness.server import flags, launch, supervisor
+from harness.server import flags, launch, regions
 from tests.docker_files import FOLDER, Image, lay_out, mounts, services
 
 OTHER_ADDRESS = "127.0.0.2"
@@ -43,6 +44,8 @@ class Containers:
     grpc_port: int
     health: list[str]
     """The health check's command."""
+    key: Path
+    """The file that the server put the key of its control into."""
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
     with free_ports() as (http, grpc, metrics):
         pass
     environment = environment_of(images["triton"], declared["triton"])
+    key = Path(environment["TRITON_KEY_FILE"])
     environment |= {"TRITON_SERVER_VERSION": "2.51.0"}
     environment["PATH"] = f"{place}/triton/opt/tritonserver/bin:{environment['PATH']}"
     prefix = f"triton_docker_test_{os.getpid()}_"
@@ -91,7 +95,12 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
             "triton:8001", f"{OTHER_ADDRESS}:{grpc}"
         )
         yield Containers(
-            **images, volumes=place / "volumes", environment=environment, grpc_port=grpc, health=health
+            **images,
+            volumes=place / "volumes",
+            environment=environment,
+            grpc_port=grpc,
+            health=health,
+            key=key,
         )
         assert process.poll() is None, log.read_text()
     finally:
@@ -101,7 +110,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]
         finally:
             process.kill()
             process.wait()
-            supervisor.remove_regions(prefix)
+            regions.remove(prefix)
 
 
 def put_tritonserver(home: Path) -> None:
@@ -166,6 +175,14 @@ def test_the_server_is_of_the_version_that_the_flags_are_for(containers: Contain
     assert flags.parse_version(version) == flags.EMBEDDED
 
 
+def test_the_server_is_controlled_by_nobody_but_the_client(containers: Containers) -> None:
+    assert containers.key.stat().st_mode & 0o777 == 0o600
+    with tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{containers.grpc_port}") as client:
+        with pytest.raises(InferenceServerException, match="restricted, expecting header"):
+            client.get_model_repository_index()
+        client.get_model_repository_index(headers={flags.KEY_HEADER: containers.key.read_text()})
+
+
 def test_the_clients_command_converts_measures_and_leaves_the_results_on_the_host(
     containers: Containers,
 ) -> None:
@@ -186,10 +203,12 @@ def test_the_clients_command_converts_measures_and_leaves_the_results_on_the_hos
     assert not any((containers.volumes / "no_data").iterdir())
 
 
-IS_HERE = (
-    "import sys; from harness.triton.address import Address; "
-    "from harness.triton.client import is_on_this_host; print(is_on_this_host(Address(sys.argv[1])))"
-)
+IS_HERE = """
+import sys
+from harness.triton.address import Address, parse_headers
+from harness.triton.client import is_on_this_host
+print(is_on_this_host(Address(sys.argv[1], headers=parse_headers(sys.argv[2:]))))
+"""
 
 
 @pytest.mark.parametrize(
@@ -206,7 +225,8 @@ def test_a_server_is_on_this_machine_if_it_can_map_our_memory(
     """In the last cases, from a container that shares nothing: /dev/shm is another one."""
     if prefix and os.getuid() != 0:
         prefix = [*prefix, "--map-root-user"]
-    ask = shlex.join([sys.executable, "-c", IS_HERE, f"{host}:{containers.grpc_port}"])
+    server = (f"{host}:{containers.grpc_port}", f"{flags.KEY_HEADER}: @{containers.key}")
+    ask = shlex.join([sys.executable, "-c", IS_HERE, *server])
     mount = "mount -t tmpfs none /dev/shm && " if prefix else ""
     asked = subprocess.run(
         [*prefix, "sh", "-c", mount + ask], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True

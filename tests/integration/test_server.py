@@ -19,6 +19,7 @@ from harness.errors import ServerError
 from harness.machine.paths import PROJECT_ROOT
 from harness.models.platforms import Platform
 from harness.server import lifecycle
+from harness.server.flags import KEY_HEADER
 from tests import small_models
 
 
@@ -41,7 +42,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 def load(info: lifecycle.ServerInfo) -> None:
     with tritonclient.grpc.InferenceServerClient(info.grpc_url) as client:
-        client.load_model("small")
+        key = {KEY_HEADER: info.key_file.read_text()} if info.key_file else None
+        client.load_model("small", headers=key)
         assert client.is_model_ready("small")
 
 
@@ -87,6 +89,7 @@ import sys, time
 from pathlib import Path
 import tritonclient.grpc
 from harness.server import lifecycle
+from harness.server.flags import KEY_HEADER
 folder = Path(sys.argv[1])
 info = lifecycle.start(folder / "models", state_dir=folder / "state", die_with_parent=True)
 tritonclient.grpc.InferenceServerClient(info.grpc_url).load_model("small")

@@ -96,8 +96,8 @@ DOORS = {
 }
 STANDARD_LIBRARY_ONLY = {
     *("harness.errors", "harness.machine.files", "harness.machine.kernel"),
-    *("harness.server.flags", "harness.server.regions", "harness.server.supervisor"),
-    *(f"harness.server.container.{name}" for name in ("owner", "backends", "server")),
+    *("harness.server.flags", "harness.server.hidden", "harness.server.regions", "harness.server.supervisor"),
+    *(f"harness.server.container.{name}" for name in ("owner", "backends", "locked", "server")),
 }
 LARGEST_FOLDER = 11
 

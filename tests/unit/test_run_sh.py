@@ -42,7 +42,7 @@ def make_project(folder: Path) -> Path:
     ):
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         (folder / module).write_text(RECORDER)
-    (folder / "requirements.txt").write_text("# nothing to install\n")
+    (folder / "requirements.lock").write_text("# nothing to install\n")
     shutil.copy(RUN_SH, folder)
     return folder / "run.sh"
 
@@ -135,8 +135,8 @@ def test_help_lists_every_command(script: Path) -> None:
     assert done.returncode == 0
     listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
     assert listed == {
-        "setup", "demo", "bench", "local", "docker", "report", "compare", "fetch", "convert", "test", "help",
-        "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
+        "setup", "demo", "bench", "local", "docker", "report", "compare", "fetch", "convert", "lock", "test",
+        "help", "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
     }  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def test_help_of_docker_needs_no_engine(script: Path, tmp_path: Path) -> None:
 def test_changed_requirements_are_installed_by_the_next_command(tmp_path: Path, script: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(script.parent, project, symlinks=True)
-    (project / "requirements.txt").write_text("# still nothing\n")
+    (project / "requirements.lock").write_text("# still nothing\n")
     first = run(project / "run.sh", "demo")
     second = run(project / "run.sh", "demo")
     assert "installing into" in first.stderr
@@ -217,7 +217,7 @@ def test_changed_requirements_are_installed_by_the_next_command(tmp_path: Path, 
 def test_concurrent_commands_set_up_once(tmp_path: Path, script: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(script.parent, project, symlinks=True)
-    (project / "requirements.txt").write_text("# still nothing\n")
+    (project / "requirements.lock").write_text("# still nothing\n")
     running = [
         subprocess.Popen(
             [project / "run.sh", "demo"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -232,12 +232,12 @@ def test_concurrent_commands_set_up_once(tmp_path: Path, script: Path) -> None:
 def test_requirements_that_cannot_be_installed_fail_and_are_tried_again(tmp_path: Path, script: Path) -> None:
     project = tmp_path / "project"
     shutil.copytree(script.parent, project, symlinks=True)
-    (project / "requirements.txt").write_text("./there-is-no-such-folder\n")
+    (project / "requirements.lock").write_text("./there-is-no-such-folder\n")
     for _ in range(2):
         done = run(project / "run.sh", "demo")
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1] == (
-            "run.sh: pip could not install requirements.txt (its message is above)"
+            "run.sh: pip could not install requirements.lock (its message is above)"
         )
 
 

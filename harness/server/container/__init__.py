@@ -1,1 +1,1 @@
-"""What runs inside the images of docker/. `owner`, `backends` and `server` need the standard library only."""
+"""What runs inside the images of docker/. All but `client` need the standard library only."""

@@ -1,16 +1,18 @@
 """While the server's image is built: give Triton those of our backends that it has no native one for.
 
-    python3 -m harness.server.container.backends SOURCE TARGET REQUIREMENTS
+    python3 -m harness.server.container.backends SOURCE TARGET LOCK
 
 Release 25.02 lacks only TensorFlow Lite; later ones lack TensorFlow too, NVIDIA's smaller images still more.
 """
 
-import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+
+from harness.server.container.locked import locked
 
 PACKAGES = {
     "onnxruntime": ("onnxruntime",),
@@ -29,27 +31,22 @@ def lacking(present: Collection[str]) -> list[str]:
     return [name for name in PACKAGES if name not in present]
 
 
-def pins(names: Iterable[str], requirements: str) -> list[str]:
-    """What pip shall install for some of our backends, in the versions of requirements.txt.
+def pins(names: Iterable[str], lock: str) -> str:
+    """What pip shall install for some of our backends, in the versions and with the digests of a lock.
 
     Raises:
-        ValueError: a package is not pinned there.
+        ValueError: a package is not locked.
     """
     # With numpy 2, Python backends of some releases answer with empty tensors.
-    packages = ["numpy", *(package for name in names for package in PACKAGES[name])]
-    found = dict(re.findall(r"^([\w-]+)==(\S+)", requirements, re.MULTILINE))
-    missing = [package for package in packages if package not in found]
-    if missing:
-        raise ValueError(f"requirements.txt pins no {', '.join(missing)}")
-    return [f"{package}=={found[package]}" for package in packages]
+    return locked(["numpy", *(package for name in names for package in PACKAGES[name])], lock)
 
 
-def add(source: Path, target: Path, requirements: Path) -> None:
+def add(source: Path, target: Path, lock: Path) -> None:
     """Copy what is lacking, and install what it imports.
 
     Raises:
         OSError: a folder is missing or cannot be written.
-        ValueError: a package is not pinned.
+        ValueError: a package is not locked.
         CalledProcessError: pip failed, and said why.
     """
     names = lacking({folder.name for folder in target.iterdir()})
@@ -58,18 +55,21 @@ def add(source: Path, target: Path, requirements: Path) -> None:
     for name in names:
         shutil.copytree(source / name, target / name)
     shutil.copy2(source / _SHARED, target / _SHARED)
-    packages = pins(names, requirements.read_text(encoding="utf-8"))
-    subprocess.run([sys.executable, "-m", "pip", "install", "--no-cache-dir", *packages], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--no-deps", "--require-hashes"]
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as chosen:
+        chosen.write(pins(names, lock.read_text(encoding="utf-8")))
+        chosen.flush()
+        subprocess.run([*pip, "--only-binary=:all:", f"--requirement={chosen.name}"], check=True)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Carry out the command line; returns the exit code."""
     if len(arguments) != 3:
-        sys.stderr.write("usage: python3 -m harness.server.container.backends SOURCE TARGET REQUIREMENTS\n")
+        sys.stderr.write("usage: python3 -m harness.server.container.backends SOURCE TARGET LOCK\n")
         return 2
-    source, target, requirements = map(Path, arguments)
+    source, target, lock = map(Path, arguments)
     try:
-        add(source, target, requirements)
+        add(source, target, lock)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -2,15 +2,21 @@
 
 import http.client
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
+from harness.server import hidden
 from harness.server.container.owner import become_owner
-from harness.server.flags import flags, parse_version
+from harness.server.flags import flags, hidden_control_flags, parse_version
+
+KEY_FILE_VARIABLE = "TRITON_KEY_FILE"
+"""Names the file that the server puts the key of its control into, and its client takes it from."""
 
 _ANSWER_TIMEOUT_S = 4
 
@@ -28,10 +34,16 @@ def serve(given: Sequence[str]) -> int:
         Its exit code; 0 where we were told to end it.
 
     Raises:
-        ValueError: $TRITON_SERVER_VERSION, which NVIDIA's images set, is not a version.
+        ValueError: $TRITON_SERVER_VERSION, which NVIDIA's images set, is not a version; or $TRITON_KEY_FILE,
+            which compose.yaml sets, is not there.
+        OSError: tritonserver cannot be started, or the key's file not written.
     """
     version = parse_version(os.environ.get("TRITON_SERVER_VERSION", ""))
-    become_owner()
+    if not os.environ.get(KEY_FILE_VARIABLE):
+        raise ValueError(f"${KEY_FILE_VARIABLE} does not say where to put the key of its control")
+    key_file = Path(os.environ[KEY_FILE_VARIABLE])
+    become_owner([key_file.parent])
+    control = hidden_control_flags(_new_key(key_file))
     command = ["tritonserver", *given, *flags(version, len(os.sched_getaffinity(0)))]
     server: subprocess.Popen[bytes] | None = None
     is_told = False
@@ -52,11 +64,24 @@ def serve(given: Sequence[str]) -> int:
     # of it and leaves the server alone: they must be there before the server is.
     for number, handler in {signal.SIGTERM: end, signal.SIGINT: end, signal.SIGALRM: kill}.items():
         signal.signal(number, handler)
-    server = subprocess.Popen(command)
+    try:
+        server = hidden.start([*command, *control], control)
+    except hidden.CannotHide as error:
+        sys.stderr.write(f"users of the host can read the key of this server's control: {error}\n")
+        server = subprocess.Popen([*command, *control.values()])
     if is_told:
         server.terminate()
     code = server.wait()
     return 0 if is_told else code if code >= 0 else 128 - code
+
+
+def _new_key(file: Path) -> str:
+    """Put a key where only this user can read it, and return it."""
+    key = secrets.token_urlsafe()
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(key, encoding="ascii")
+    return key
 
 
 def is_healthy(url: str) -> bool:

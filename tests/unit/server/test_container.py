@@ -1,6 +1,7 @@
 """What runs inside the images: whose it becomes, which backends it adds, which command it becomes."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from harness.machine.paths import PROJECT_ROOT
 from harness.server.container import backends, client, owner, server
 from harness.server.container.client import command_line
+from harness.server.container.locked import locked
 
 NATIVE_25_02 = {"dali", "fil", "identity", "onnxruntime", "openvino", "python", "pytorch", "tensorflow"}
 
@@ -37,22 +39,85 @@ def test_every_backend_of_ours_can_be_added() -> None:
     assert set(backends.PACKAGES) == folders
 
 
-def test_packages_have_the_versions_of_the_requirements_file() -> None:
-    text = "numpy==1.26.4   # why\nai-edge-litert==2.3.0\ntritonclient[grpc]==2.73.0\nflatbuffers==25.12.19\n"
-    wanted = ["numpy==1.26.4", "ai-edge-litert==2.3.0", "flatbuffers==25.12.19"]
-    assert backends.pins(["tflite"], text) == wanted
-    with pytest.raises(ValueError, match="pins no torch"):
-        backends.pins(["tflite", "pytorch"], text)
+LOCK = """\
+ai-edge-litert==2.3.0 \\
+    --hash=sha256:aa \\
+    --hash=sha256:ab
+    # via -r requirements.txt
+numpy==1.26.4 \\
+    --hash=sha256:ba
+    # via
+    #   -r requirements.txt
+    #   ai-edge-litert
+    #   onnx
+onnx==1.23.2 \\
+    --hash=sha256:ca
+    # via -r requirements.txt
+six==1.17.0 \\
+    --hash=sha256:da
+    # via tqdm
+tqdm==4.70.1 \\
+    --hash=sha256:ea
+    # via ai-edge-litert
+# PyTorch's CPU build
+torch==2.13.0+cpu \\
+    --hash=sha256:fa
+    # via -r requirements.txt
+# PyTorch's CUDA build, and what it needs
+nvidia-cublas==13.1.1.3 \\
+    --hash=sha256:ff
+    # via torch
+torch==2.13.0 \\
+    --hash=sha256:fc
+    # via -r requirements.txt
+"""
 
 
-def test_the_real_requirements_pin_what_every_backend_needs() -> None:
-    assert len(backends.pins(backends.PACKAGES, (PROJECT_ROOT / "requirements.txt").read_text())) == 7
+def names_in(lock: str) -> list[str]:
+    return re.findall(r"^([\w-]+)==", lock, re.MULTILINE)
+
+
+def test_what_a_package_needs_in_its_turn_is_locked_with_it() -> None:
+    chosen = locked(["AI_Edge.LiteRT"], LOCK)
+    assert names_in(chosen) == ["ai-edge-litert", "numpy", "six", "tqdm"]
+    # A part of the lock as it is, which pip reads.
+    assert chosen.startswith(LOCK[: LOCK.index("onnx==")])
+
+
+def test_an_image_gets_the_build_of_torch_that_needs_no_gpu() -> None:
+    chosen = locked(["torch"], LOCK)
+    assert chosen.startswith("torch==2.13.0+cpu ")
+    assert names_in(chosen) == ["torch"]
+
+
+def test_a_package_that_is_not_locked_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no flatbuffers; .*run\.sh lock"):
+        backends.pins(["tflite"], LOCK)
+
+
+def test_the_real_lock_has_what_every_backend_needs() -> None:
+    lock = (PROJECT_ROOT / "requirements.lock").read_text()
+    names = names_in(backends.pins(backends.PACKAGES, lock))
+    assert {package for packages in backends.PACKAGES.values() for package in packages} <= set(names)
+    assert "pytest" not in names
+
+
+def test_the_real_lock_is_of_the_real_requirements() -> None:
+    requirements = (PROJECT_ROOT / "requirements.txt").read_text()
+    wanted = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)", requirements, re.MULTILINE)
+    lock = (PROJECT_ROOT / "requirements.lock").read_text()
+    found = re.findall(r"^([\w-]+)==(\S+) \\\n(?=    --hash=sha256:[0-9a-f]{64}\b)", lock, re.MULTILINE)
+    assert len(found) == lock.count("==")
+    assert not set(wanted) - set(found), "run ./run.sh lock"
+    assert ("torch", f"{dict(wanted)['torch']}+cpu") in found
 
 
 def test_the_benchmark_is_told_the_server_and_the_device_and_options_count_last() -> None:
-    environment = {"TRITON_URL": "triton:8001", "TRITON_DEVICE": "gpu"}
+    environment = {"TRITON_URL": "triton:8001", "TRITON_DEVICE": "gpu", "TRITON_KEY_FILE": "/control/key"}
     assert command_line(["--model", "resnet50", "--device", "cpu"], environment) == [
-        "-m", "harness", "--url", "triton:8001", "--device", "gpu", "--model", "resnet50", "--device", "cpu",
+        "-m", "harness", "--url", "triton:8001", "--device", "gpu",
+        "--header", "triton-grpc-protocol-control: @/control/key",
+        "--model", "resnet50", "--device", "cpu",
     ]  # fmt: skip
     assert command_line(["--help"], {"TRITON_DEVICE": ""}) == ["-m", "harness", "--help"]
 
@@ -114,13 +179,22 @@ def test_an_image_without_tritons_version_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
+def test_a_server_that_has_no_place_for_its_key_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRITON_SERVER_VERSION", "2.55.0")
+    monkeypatch.delenv(server.KEY_FILE_VARIABLE, raising=False)
+    assert server.main(["serve"]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot start tritonserver: $TRITON_KEY_FILE ")
+
+
 SERVE = """
 import sys
 from harness.server.container import server
 server._GRACE_S = {grace_s}
 sys.exit(server.main(["serve"]))
 """
-FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child"]
+FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 if os.getuid() != 0:
     FIRST_PROCESS.append("--map-root-user")
 
@@ -130,7 +204,12 @@ def program(folder: Path, script: str) -> dict[str, str]:
     file = folder / "tritonserver"
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "TRITON_SERVER_VERSION": "2.55.0"}
+    return {
+        **os.environ,
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "TRITON_SERVER_VERSION": "2.55.0",
+        server.KEY_FILE_VARIABLE: str(folder / "key"),
+    }
 
 
 @pytest.mark.parametrize("prefix", [[], FIRST_PROCESS], ids=["a child", "first process"])
@@ -153,6 +232,22 @@ def test_a_server_that_is_told_to_end_ends_in_time_and_that_is_no_failure(
         os.kill(int(children) if prefix else process.pid, signal.SIGTERM)
         _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, said)
+
+
+def test_every_start_makes_a_key_that_is_in_the_arguments_and_not_in_the_command_line(tmp_path: Path) -> None:
+    environment = program(tmp_path, 'echo "$@"; tr "\\0" " " <"/proc/$$/cmdline"')
+    keys = set()
+    for _ in range(2):
+        command = [sys.executable, "-c", SERVE.format(grace_s=60)]
+        served = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        key = (tmp_path / "key").read_text()
+        given, shown = served.stdout.splitlines()
+        assert (given.count(key), shown.count(key), shown.count("(hidden)")) == (2, 0, 2)
+        assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+        keys.add(key)
+    assert len(keys) == 2
 
 
 def test_a_server_is_killed_before_docker_kills_the_container() -> None:

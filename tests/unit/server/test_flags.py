@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.server.flags import flags, parse_version
+from harness.server.flags import KEY_HEADER, control_flags, flags, hidden_control_flags, parse_version
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,18 @@ def test_a_flag_is_given_to_the_releases_that_have_it(
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 2), (32, 2), (64, 4), (512, 8)])
 def test_grpc_gets_tritons_own_two_threads_and_more_on_large_machines(cpus: int, threads: int) -> None:
     assert f"--grpc-infer-thread-count={threads}" in flags((2, 57), cpus)
+
+
+def test_the_key_is_asked_for_in_the_same_header_by_both_protocols() -> None:
+    # Triton asks for triton-grpc-protocol-NAME in gRPC and for NAME in HTTP.
+    grpc, http = control_flags("secret")
+    assert grpc.startswith("--grpc-restricted-protocol=")
+    assert grpc.endswith(":control=secret")
+    assert http.startswith("--http-restricted-api=")
+    assert http.endswith(":triton-grpc-protocol-control=secret")
+    assert KEY_HEADER == "triton-grpc-protocol-control"
+    shown = " ".join(hidden_control_flags("secret"))
+    assert "secret" not in shown
 
 
 def test_what_a_config_omits_is_filled_in_only_if_asked_for() -> None:
