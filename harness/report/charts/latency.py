@@ -52,8 +52,10 @@ def axis(all_latencies: Sequence[Latencies], bound_ms: float | None = None) -> S
     high = max(high, 1e-3)
     if low > 0 and high / max(median, 1e-3) > _LONG_TAIL:
         return Scale(low * 0.95, high * 1.05, LEFT, RIGHT, is_log=True)
-    step = nice_step(high - (low if low > 0.4 * high else 0.0), 5)
-    start = math.floor(low / step) * step if low > 0.4 * high else 0.0
+    is_cut = low > 0.4 * high
+    # Latencies that are all but equal are not blown up to the width of the page.
+    step = nice_step(max(high - (low if is_cut else 0.0), 0.01 * high), 5)
+    start = min(low, math.floor(low / step) * step) if is_cut else 0.0
     return Scale(start, max(high * 1.01, start + step), LEFT, RIGHT)
 
 

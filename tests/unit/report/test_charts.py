@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.report.charts import activity, latency, scale, svg
 from harness.report.charts.axes import BOTTOM, LEFT, RIGHT
@@ -77,6 +79,13 @@ def test_a_long_tail_gets_a_logarithmic_axis_and_a_short_one_does_not() -> None:
 def test_a_bound_nearby_is_on_the_axis_and_one_far_away_does_not_squeeze_it() -> None:
     assert latency.axis([of([9000, 10_000])], 15.0).high >= 15
     assert latency.axis([of([9000, 10_000])], 500.0).high < 15
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=6))
+def test_an_axis_holds_every_latency(latencies_us: list[int]) -> None:
+    latencies = of(latencies_us)
+    across = latency.axis([latencies])
+    assert np.histogram(latencies.ms, across.edges(60))[0].sum() == len(latencies_us)
 
 
 def test_a_histogram_has_every_query_once_and_alarms_above_the_bound() -> None:
