@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.report.charts import activity, latency, scale, svg
@@ -82,6 +82,7 @@ def test_a_bound_nearby_is_on_the_axis_and_one_far_away_does_not_squeeze_it() ->
 
 
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=6))
+@example([62_394_509])
 def test_an_axis_holds_every_latency(latencies_us: list[int]) -> None:
     latencies = of(latencies_us)
     across = latency.axis([latencies])
