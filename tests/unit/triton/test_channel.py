@@ -367,7 +367,7 @@ def test_a_request_whose_call_ends_before_its_answer_is_sent_again_and_counted()
         else:
             peer.answer(connection, event.stream_id, b"b")
 
-    channel = BlockingChannel(H2Peer(on_event).url)
+    channel = BlockingChannel(Address(H2Peer(on_event).url))
     assert [channel.infer(framed(body), TIMEOUT_S) for body in (b"a", b"b")] == [b"a", b"b"]
     channel.close()
     assert (heard, channel.sent_again) == ([1, 1, 3], 1)
