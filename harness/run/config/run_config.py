@@ -17,7 +17,7 @@ from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
-from harness.models.spec import Layout, ModelSpec, Nms, Precision
+from harness.models.spec import BOX_FORMS, Layout, ModelSpec, Nms, Numbering, Precision
 from harness.run.config import values
 from harness.run.config.layers import Layers
 from harness.run.config.values import number, one_of, positive
@@ -98,6 +98,9 @@ class ModelChoice:
     preprocess: str
     """As `harness.models.own_recipes` reads it; empty for the model's own."""
     label_offset: int | None
+    classes: Numbering | None
+    """Of a user's own detector, where they say it; likewise `boxes`, of `BOX_FORMS` or empty."""
+    boxes: str
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]
@@ -113,12 +116,16 @@ class ModelChoice:
         layout = layers.take("data_format", None, "model")
         nms = layers.take("nms", None, "model")
         precision = layers.take("precision", Precision.AUTO.value)
+        classes = layers.take("classes", None, "model")
+        boxes = layers.take("boxes", None, "model")
         return cls(
             weights=_weights(layers, target),
             nms=None if nms is None else Nms(one_of("nms", nms, Nms)),
             precision=Precision(one_of("precision", precision, Precision)),
             preprocess=_preprocess(layers, target),
             label_offset=_label_offset(layers.take("label_offset", None, "model")),
+            classes=None if classes is None else Numbering(one_of("classes", classes, Numbering)),
+            boxes="" if boxes is None else one_of("boxes", boxes, BOX_FORMS),
             inputs=values.names(layers.take("inputs", None, "model")),
             outputs=values.names(layers.take("outputs", None, "model")),
             data_format=None if layout is None else Layout(one_of("data-format", layout, Layout)),
@@ -335,6 +342,8 @@ _ARGS = (
         "precision",
         "preprocess",
         "label_offset",
+        "classes",
+        "boxes",
         "save_images",
         "output",
     ),
