@@ -17,7 +17,7 @@ from harness.models import MODELS, get_model, get_platform, get_variant, own_rec
 from harness.models.manifest import AUTO, Manifest, WeightsWord, is_user_file
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
-from harness.models.spec import ModelSpec, Nms
+from harness.models.spec import BOX_FORMS, ModelSpec, Nms, Numbering
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +62,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="what to add to your FILE's class to get its label: 0, or -1 where class 0 is a background "
         "(default: -1 if it has 1001 classes, else 0)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=Numbering,
+        choices=list(Numbering),
+        help="what your detector's class k means: "
+        + "; ".join(f"{each}: {each.meaning.removeprefix('k is ')}" for each in Numbering)
+        + " (default: the model's)",
+    )
+    parser.add_argument(
+        "--boxes",
+        default="",
+        choices=BOX_FORMS,
+        help="what your detector's boxes are: corners, or centre or left and top with width and height; in "
+        "pixels of its input, or else shares of the image's sides (default: by its names and answers)",
     )
     parser.add_argument(
         "--outputs",
@@ -116,6 +131,8 @@ def _requests(options: argparse.Namespace) -> list[Request]:
             preprocess=options.preprocess,
             label_offset=options.label_offset,
             outputs=tuple(filter(None, options.outputs.split(","))),
+            numbering=options.classes,
+            box_form=options.boxes,
         ),
         entry=options.name,
         nms=options.nms,

@@ -11,6 +11,7 @@ import numpy as np
 
 from converters import command
 from converters.conversion import detection_parity, model_files, parity
+from converters.conversion.own_files import NOTHING_SAID, Said
 from converters.formats.graph import Array, Graph, relayout
 from harness.answers import precision
 from harness.errors import ConversionError
@@ -83,8 +84,17 @@ def _labeller(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
 
 
 def _detector(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
-    variant = model_files.variant_of_source(graph, get_model(facts.model), facts.weights)
+    said = NOTHING_SAID
+    if facts.variant.detection and _has(graph, facts.variant.detection.boxes):
+        # What was said of the file, or found out, and is in the manifest; a graph that we build has its own.
+        found = facts.variant.detection
+        said = Said(numbering=found.numbering, box_form=found.box_form)
+    variant = model_files.variant_of_source(graph, get_model(facts.model), facts.weights, said)
     return lambda batch, start: np.concatenate(detection_parity.records(graph, variant, batch, start))
+
+
+def _has(graph: Graph, name: str) -> bool:
+    return any(output.name.removesuffix(":0") == name.removesuffix(":0") for output in graph.outputs)
 
 
 def _source(facts: Manifest, entry_dir: Path) -> Path:

@@ -65,7 +65,7 @@ class Candidate:
         return parity.compare(self.reference, self.export, self.variant, self.inputs)
 
     def _compare_detections(self) -> Comparison:
-        source_variant = model_files.variant_of_source(self.reference, self.spec, self.source.kind)
+        source_variant = model_files.variant_of_source(self.reference, self.spec, self.source.kind, self.said)
         found = detection_parity.compare(
             self.reference, source_variant, self.export, self.variant, self.inputs
         )

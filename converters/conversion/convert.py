@@ -58,13 +58,16 @@ class Request:
             raise ConfigError(f"--nms {self.nms}: {self.weights} has its own NMS, which is served as it is")
         if self.said != NOTHING_SAID and not self.is_own_file:
             raise ConfigError(
-                "--preprocess, --label-offset and --outputs are for your own files: named models have theirs"
+                "--preprocess, --label-offset, --classes, --boxes and --outputs are for your own files: "
+                "named models have theirs"
             )
         recipe = self.said.preprocess
         if recipe and not is_for(self.spec.task, own_recipes.parse(recipe, self.spec.task)):
             raise ConfigError(f"--preprocess {recipe} is not for a model of {self.spec.task}")
         if self.said.label_offset is not None and self.spec.task != Task.CLASSIFICATION:
             raise ConfigError(f"--label-offset is not for a model of {self.spec.task}")
+        if (self.said.numbering or self.said.box_form) and self.spec.task != Task.DETECTION:
+            raise ConfigError(f"--classes and --boxes are not for a model of {self.spec.task}")
         if self.entry and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.entry):
             raise ConfigError(
                 f"--name {self.entry!r} cannot be an entry's name: letters, digits, '_', '.' and '-' can"

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from converters.conversion import parity
+from converters.conversion.own_detectors import LARGEST_SHARE
 from converters.conversion.parity import Comparison
 from converters.formats.graph import Array, Graph, relayout
 from harness.answers import agreement, payloads
 from harness.answers.payloads import Payload
 from harness.errors import ConversionError
 from harness.models.manifest import GOLDEN_DETECTIONS, Parity
-from harness.models.spec import Variant
-
-_LARGEST_SHARE = 2.0
-"""Boxes may reach beyond the image; few reach so far, and of boxes in pixels nearly all do."""
+from harness.models.spec import BOX_FORMS, Variant
 
 
 def compare(
@@ -39,7 +37,8 @@ def compare(
     relaid = relayout(inputs, variant.preprocess.layout, source.layout)
     expected = run(source, source_variant, relaid, (1,) * len(inputs))
     found = run(export, variant, inputs, parity.chunks(variant))
-    _check_shares(source, expected)
+    if source_variant.detection:
+        _check_shares(source, source_variant.detection.box_form, expected)
     agreed = agreement.compare(expected, found, variant.tolerance)
     if not agreed.detections:
         raise ConversionError(f"{source.path}: finds nothing in any of {len(inputs)} test images")
@@ -56,12 +55,12 @@ def compare(
     return Comparison(found_parity, kept, golden([expected[index] for index in kept]))
 
 
-def _check_shares(source: Graph, found: Sequence[Payload]) -> None:
+def _check_shares(source: Graph, form: str, found: Sequence[Payload]) -> None:
     corners = np.concatenate(found)[:, 1:5]
-    if len(corners) and np.median(np.abs(corners).max(axis=1)) > _LARGEST_SHARE:
+    if len(corners) and np.median(np.abs(corners).max(axis=1)) > LARGEST_SHARE:
         raise ConversionError(
-            f"{source.path}: its boxes are in pixels (up to {corners.max():.0f}); shares of the image's "
-            "height and width, 0 to 1, are wanted"
+            f"{source.path}: its boxes, read as {form}, reach up to {corners.max():.0f} times the image's "
+            f"sides: say with --boxes what they are: {', '.join(BOX_FORMS)} (of the network's input)"
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from converters.conversion import own_files
+from converters.conversion.own_files import NOTHING_SAID, Said
 from converters.formats.graph import Graph
 from harness.errors import ConfigError, ConversionError
 from harness.models import manifest
@@ -92,16 +93,17 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def variant_of_source(graph: Graph, spec: ModelSpec, kind: str) -> Variant:
+def variant_of_source(graph: Graph, spec: ModelSpec, kind: str, said: Said = NOTHING_SAID) -> Variant:
     """How the answers of a source file are read: as declared for its kind of file, or as a user's file says.
 
     Args:
         graph: the file, opened.
         spec: the model.
         kind: of its weights; `file` for a user's own.
+        said: what the user says of that.
     """
     declared = spec.variants[BY_ENDING.get(graph.path.suffix, Platform.TENSORFLOW)]
-    return own_files.variant_of(graph, declared) if kind == USER_FILE else declared
+    return own_files.variant_of(graph, declared, said) if kind == USER_FILE else declared
 
 
 def _export_from_onnx(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms) -> None:

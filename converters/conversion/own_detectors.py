@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from converters.formats.graph import Array, Graph
 from harness.errors import ConversionError
 from harness.models.declared.ssd_mobilenet import TFLITE_DETECTION
-from harness.models.spec import BoxOrder, Detection, TensorSpec
+from harness.models.spec import PIXELS, BoxOrder, Detection, Numbering, TensorSpec
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "boxes": ("detection_boxes", "detection_bboxes", "bboxes", "boxes", TFLITE_DETECTION),
@@ -19,14 +21,72 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 _XYXY_NAMES = ("bboxes", "boxes")
 """What exports from PyTorch call boxes whose first number is x."""
 
+LARGEST_SHARE = 2.0
+"""Boxes may reach beyond the image; few reach so far, and of boxes in pixels nearly all do."""
+_INVERTED = 0.25
+"""Share of boxes that end before they begin; of corners none do, of a place and a size about half."""
+_FROM_1 = (Numbering.COCO, Numbering.FROM_1)
 
-def read_detection(graph: Graph, base: Detection, inputs: Array) -> Detection:
-    """Tell the outputs of a detector apart.
+
+def read_detection(
+    graph: Graph, base: Detection, inputs: Array, numbering: Numbering | None = None, box_form: str = ""
+) -> Detection:
+    """Tell the outputs of a detector apart, and what their numbers are.
 
     Args:
         graph: the file, opened.
         base: of the model's own variant; says what cannot be seen: class numbers, threshold.
-        inputs: a few of its samples; run where names and shapes do not tell classes from scores.
+        inputs: a few of its samples, whose answers tell what names and shapes do not.
+        numbering: what its class numbers mean, where the user says it.
+        box_form: of `BOX_FORMS`, likewise.
+
+    Raises:
+        ConversionError: these are not the outputs of a detector, or can be read in more than one way.
+    """
+    detection = _by_outputs(graph, base, inputs)
+    boxes, classes = _answered(graph, detection, inputs)
+    if numbering:
+        detection = detection.numbered(numbering)
+    elif detection.numbering in _FROM_1 and (classes == 0).any():
+        raise ConversionError(
+            f"{graph.path}: answers class 0 on test images, so it counts from 0: say --classes "
+            f"{Numbering.FROM_0} if its class {Numbering.FROM_0.meaning}, --classes {Numbering.COCO_LESS_1} "
+            f"if {Numbering.COCO_LESS_1.meaning}, or --classes {Numbering.COCO} if 0 is an id"
+        )
+    return detection.boxed(box_form or _box_form(graph, detection, boxes))
+
+
+def _box_form(graph: Graph, detection: Detection, boxes: Array) -> str:
+    """What the numbers of these boxes are, (n, 4), as far as they tell."""
+    if not len(boxes):
+        return detection.box_form
+    if (boxes[:, 2:] < boxes[:, :2]).any(axis=1).mean() > _INVERTED:
+        raise ConversionError(
+            f"{graph.path}: its boxes on test images are not corners, since many end before they begin: say "
+            f"--boxes {BoxOrder.XYWH} (left, top, width, height) or --boxes {BoxOrder.CXCYWH} (centre, "
+            f"width, height), with {PIXELS} behind it where they are in pixels of its input"
+        )
+    are_pixels = np.median(np.abs(boxes).max(axis=1)) > LARGEST_SHARE
+    return f"{detection.box_order}{PIXELS if are_pixels else ''}"
+
+
+def _answered(graph: Graph, detection: Detection, inputs: Array) -> tuple[Array, Array]:
+    """Boxes (n, 4) and classes (n,) of all that is found in these images, as they are answered."""
+    boxes, classes = [], []
+    for index in range(len(inputs)):
+        answers = graph.run(inputs[index : index + 1])
+        answer = dict(zip((output.name for output in graph.outputs), answers, strict=True))
+        scores = answer[detection.scores][0]
+        is_found = scores >= max(detection.score_threshold, np.finfo(np.float32).tiny)
+        if detection.count:
+            is_found &= np.arange(len(scores)) < answer[detection.count].ravel()[0]
+        boxes.append(answer[detection.boxes][0][is_found])
+        classes.append(answer[detection.classes][0][is_found])
+    return np.concatenate(boxes), np.concatenate(classes)
+
+
+def _by_outputs(graph: Graph, base: Detection, inputs: Array) -> Detection:
+    """What names, shapes and types tell.
 
     Raises:
         ConversionError: these are not the outputs of a detector.
@@ -83,8 +143,8 @@ def _by_name(graph: Graph) -> dict[str, str]:
 def _by_shape(graph: Graph, inputs: Array) -> dict[str, str]:
     """Role -> output, as far as shapes, types and values tell."""
     boxes = [output.name for output in graph.outputs if len(output.shape) == 2 and output.shape[1] == 4]
-    counts = [output.name for output in graph.outputs if not output.shape]
-    lists = [output for output in graph.outputs if len(output.shape) == 1]
+    counts = [output.name for output in graph.outputs if output.shape in ((), (1,))]
+    lists = [output for output in graph.outputs if len(output.shape) == 1 and output.name not in counts]
     if len(boxes) != 1 or len(lists) != 2 or len(counts) > 1:
         return {}
     classes = [output.name for output in lists if output.dtype.value.startswith("int")]
@@ -106,13 +166,13 @@ def _fits(found: Mapping[str, str], outputs: Mapping[str, TensorSpec]) -> bool:
         return False
     shapes = {role: outputs[name].shape for role, name in found.items()}
     slots = shapes["scores"]
-    is_float = all(outputs[found[role]].dtype == "float32" for role in ("boxes", "scores"))
+    is_float = not any(outputs[found[role]].dtype.is_whole for role in ("boxes", "scores"))
     return (
         is_float
         and len(slots) == 1
         and shapes["boxes"] == (*slots, 4)
         and shapes["classes"] == slots
-        and shapes.get("count", ()) == ()
+        and shapes.get("count", ()) in ((), (1,))
     )
 
 

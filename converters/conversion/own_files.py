@@ -15,7 +15,7 @@ from harness.errors import ConversionError
 from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300_PT, fit
-from harness.models.spec import DType, Preprocess, Task, TensorSpec, Variant
+from harness.models.spec import DType, Numbering, Preprocess, Task, TensorSpec, Variant
 
 _WITH_BACKGROUND = 1001
 """Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
@@ -34,6 +34,10 @@ class Said:
     """Classifiers: what is added to a class to get its label."""
     outputs: tuple[str, ...] = ()
     """Which to score."""
+    numbering: Numbering | None = None
+    """Detectors: what class numbers mean."""
+    box_form: str = ""
+    """Detectors: what the numbers of boxes are, of `BOX_FORMS`."""
 
 
 NOTHING_SAID = Said()
@@ -103,7 +107,10 @@ def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
         ConversionError: it is not.
     """
     if base.detection:
-        own_detectors.read_detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, ""), 1))
+        preprocess = _preprocess(graph, base, said.preprocess)
+        own_detectors.read_detection(
+            graph, base.detection, fixed_inputs(preprocess, 2), said.numbering, said.box_form
+        )
     else:
         classifier_outputs(graph, said.outputs)
 
@@ -146,7 +153,7 @@ def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     assert base.detection is not None
     preprocess = _preprocess(graph, base, said.preprocess)
     inputs = fixed_inputs(preprocess, 2)
-    detection = own_detectors.read_detection(graph, base.detection, inputs)
+    detection = own_detectors.read_detection(graph, base.detection, inputs, said.numbering, said.box_form)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
     return Variant(
         platform=base.platform,

@@ -105,9 +105,10 @@ def _categories(
     is_class = (classes == np.floor(classes)) & (lowest <= classes) & (classes <= highest)
     if not is_class.all():
         first = is_class.argmin()
-        wanted = f"a whole number from {lowest} to {highest}" if is_contiguous else "a COCO category id"
+        wanted = f"a whole number from {lowest} to {highest}" if is_contiguous else "a category id"
         raise InferenceError(
-            f"the payload of sample {records[first, 0]:g} has class {classes[first]:g}, which is not {wanted}"
+            f"the payload of sample {records[first, 0]:g} has class {classes[first]:g}, which is not "
+            f"{wanted}; --classes says what the class numbers of a detector of your own mean"
         )
     whole = classes.astype(np.int64)
     return np.asarray(category_ids, np.int64)[whole - 1] if is_contiguous else whole

@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from harness.answers import boxes
 from harness.answers.accuracy import Accuracy
 from harness.answers.boxes import Boxes
+from harness.answers.payloads import RECORD_BYTES
 from harness.data.annotations import Annotations
 from harness.errors import InferenceError
 from harness.machine import progress
@@ -42,20 +43,39 @@ def score(
     Raises:
         InferenceError: samples are missing from the log, or a payload is not a list of detections.
     """
-    found = boxes.collect(
-        payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
-    )
-    logger.info("scoring %d detections in %d images", len(found.scores), len(annotations.images))
-    # It prints a table, and where it is at; stdout is for the result.
-    with progress.waiting("scoring"), contextlib.redirect_stdout(io.StringIO()):
-        # Copies: the evaluation adds fields of its own.
-        truth = _indexed(annotations, [dict(entry) for entry in annotations.annotations])
-        detected = _indexed(annotations, _detections(found, annotations))
-        evaluation = COCOeval(truth, detected, "bbox")
+    with progress.waiting("scoring"), _silence():
+        evaluation = _evaluation(payloads, annotations, is_contiguous)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return dict(zip(_FIGURES, evaluation.stats.tolist(), strict=True))
+
+
+def mean_precision(payloads: Mapping[int, bytes], annotations: Annotations, *, is_contiguous: bool) -> float:
+    """The mAP of `score` alone, in a quarter of the time; arguments and errors are the same."""
+    with _silence():
+        evaluation = _evaluation(payloads, annotations, is_contiguous)
+        evaluation.params.areaRng = evaluation.params.areaRng[:1]
+        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][..., 0, -1]
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
+def _silence() -> contextlib.redirect_stdout[io.StringIO]:
+    """It prints a table, and where it is at; stdout is for the result."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _evaluation(payloads: Mapping[int, bytes], annotations: Annotations, is_contiguous: bool) -> COCOeval:
+    found = boxes.collect(
+        payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
+    )
+    # Copies: the evaluation adds fields of its own.
+    truth = _indexed(annotations, [dict(entry) for entry in annotations.annotations])
+    return COCOeval(truth, _indexed(annotations, _detections(found, annotations)), "bbox")
 
 
 def _indexed(annotations: Annotations, entries: list[dict[str, Any]]) -> COCO:
@@ -117,5 +137,8 @@ def score_detection(
         raise InferenceError(
             f"nothing can be scored: the {truth} has no object in any of {len(annotations.images)} images"
         )
+    images = len(annotations.images)
+    detections = sum(len(payloads.get(index, b"")) for index in range(images)) // RECORD_BYTES
+    logger.info("scoring %d detections in %d images", detections, images)
     figures = score(payloads, annotations, is_contiguous=is_contiguous)
-    return Accuracy(metric, truth, figures["mAP"], len(annotations.images), threshold, figures=figures)
+    return Accuracy(metric, truth, figures["mAP"], images, threshold, figures=figures)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.answers import box_forms
 from harness.errors import InferenceError
-from harness.models.spec import BoxOrder, Detection, Variant
+from harness.models.spec import Detection, Variant
 
 Payload = npt.NDArray[np.float32]
 Tensors = Sequence[npt.NDArray[Any]]
@@ -30,7 +31,6 @@ _LABEL_BYTES = 4
 RECORD_BYTES = 4 * RECORD_FLOATS
 _MAX_DETECTIONS = 1000
 """Per image, of models that say nothing of it; ten times what COCO's evaluation looks at."""
-_CORNERS = {BoxOrder.YXYX: (0, 1, 2, 3), BoxOrder.XYXY: (1, 0, 3, 2)}
 SIGNIFICANT_SCORE = 0.05
 """Detections below are not compared: which of the many near zero get the last slots is chance.
 The score below which the MLPerf reference's ssd-resnet34 drops them."""
@@ -80,7 +80,7 @@ def _detector(variant: Variant, detection: Detection) -> Decoder:
         names.index(name) for name in (detection.boxes, detection.scores, detection.classes)
     )
     count_at = names.index(detection.count) if detection.count else None
-    corners = list(_CORNERS[detection.box_order])
+    corners = box_forms.reader(detection, variant.preprocess.size_px)
     threshold = max(detection.score_threshold, _LEAST_SCORE)
     slots = _slots(variant, detection)
 
@@ -91,7 +91,7 @@ def _detector(variant: Variant, detection: Detection) -> Decoder:
             raise InferenceError(f"the model answered with {found} detections of one image; most are {slots}")
         records = np.empty((count, found, RECORD_FLOATS), np.float32)
         records[:, :, 0] = np.reshape(indices, (count, 1))
-        records[:, :, 1:5] = tensors[boxes_at][:, :, corners]
+        records[:, :, 1:5] = corners(tensors[boxes_at])
         records[:, :, 5] = scores
         records[:, :, 6] = tensors[classes_at]
         records[:, :, 6] += detection.class_offset

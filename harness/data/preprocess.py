@@ -41,13 +41,25 @@ _FILLER_BYTES = 64
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 
 
-def load(path: Path, recipe: Preprocess) -> npt.NDArray[Any]:
+def load(path: Path, recipe: Preprocess, annotated_px: tuple[int, int] | None = None) -> npt.NDArray[Any]:
     """Decode and preprocess one file; see `apply` for the result.
 
+    Args:
+        path: the file.
+        recipe: how.
+        annotated_px: (height, width) that annotations give for the image, if any: true boxes are in pixels.
+
     Raises:
-        DatasetError: the file cannot be used; names it.
+        DatasetError: the file cannot be used, or is not of the annotated size; names it.
     """
     image = decode(path)
+    if annotated_px and image.shape[:2] != annotated_px:
+        (height, width), (annotated_height, annotated_width) = image.shape[:2], annotated_px
+        raise DatasetError(
+            f"{path}: the image has {width}x{height} pixels (width x height, turned as its EXIF data says), "
+            f"its annotations are of one of {annotated_width}x{annotated_height}: use the images that were "
+            "annotated"
+        )
     try:
         return apply(image, recipe)
     except DatasetError as error:

@@ -37,7 +37,7 @@ from harness.models.spec import Preprocess
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_BYTES = 16
 _CHECK_ALL_BELOW_BYTES = 1 << 30
 _CHECKED_SAMPLES = 64
@@ -75,7 +75,8 @@ def preprocessed(
         A .npy file, (n, *recipe.shape) of recipe.dtype, which was checked.
 
     Raises:
-        DatasetError: images that cannot be decoded: the first, and how many of how many.
+        DatasetError: images that cannot be decoded, or are not of their annotations' size: the first, and how
+            many of how many. The key covers annotations, so what is in the cache passed.
         ConfigError: the cache folder is full or cannot be written.
     """
     workers = workers or cpu_count()
@@ -212,10 +213,13 @@ def _write_samples(
     descriptor: int, offset: int, dataset: Dataset, recipe: Preprocess, workers: int
 ) -> list[str]:
     """Preprocess everything, in any order, each sample to its place; return the digests in order."""
+    # Of images without true objects the sizes were read from the files.
+    sizes_px = dataset.coco.sizes_px if dataset.coco and dataset.has_labels else None
 
     def make(index: int) -> str | DatasetError:
         try:
-            sample = preprocess.load(dataset.samples[index].path, recipe)
+            annotated_px = sizes_px[index] if sizes_px else None
+            sample = preprocess.load(dataset.samples[index].path, recipe, annotated_px)
         except DatasetError as error:
             return error
         _write_at(descriptor, sample.data.cast("B"), offset + index * sample.nbytes)

@@ -69,11 +69,39 @@ class ChannelOrder(StrEnum):
 
 
 class BoxOrder(StrEnum):
-    """Order of a box's four numbers, which are shares of the image's height and width."""
+    """What a box's four numbers are."""
 
     YXYX = "yxyx"
     """ymin, xmin, ymax, xmax: TensorFlow's, and the accuracy log's."""
     XYXY = "xyxy"
+    XYWH = "xywh"
+    """left, top, width, height: COCO's annotations'."""
+    CXCYWH = "cxcywh"
+    """x and y of the centre, width, height: YOLO's and DETR's."""
+
+
+PIXELS = ",pixels"
+BOX_FORMS = tuple(f"{order}{unit}" for unit in ("", PIXELS) for order in BoxOrder)
+"""What the numbers are, and in which unit: of the network's input, or else shares of the image's sides."""
+
+
+class Numbering(StrEnum):
+    """What a detector's class numbers mean, by the categories of the annotation file."""
+
+    COCO = "coco"
+    COCO_LESS_1 = "coco-1"
+    FROM_1 = "1-80"
+    FROM_0 = "0-79"
+
+    @property
+    def meaning(self) -> str:
+        """In a sentence."""
+        return {
+            Numbering.COCO: "k is the category id k (COCO's are 1 to 90)",
+            Numbering.COCO_LESS_1: "k is the category id k+1",
+            Numbering.FROM_1: "k is the k-th category of the annotation file, from 1",
+            Numbering.FROM_0: "k is the k-th category of the annotation file, from 0",
+        }[self]
 
 
 class Precision(StrEnum):
@@ -228,6 +256,31 @@ class Detection:
     score_threshold: float = 0.0
     """Detections below are not logged, as in the MLPerf reference's post-processing."""
     nms: Nms = Nms.CORRECTED
+    are_pixels: bool = False
+    """Boxes are in pixels of the network's input, instead of shares of the image's height and width."""
+
+    @property
+    def numbering(self) -> Numbering:
+        """What the class numbers of the answers mean."""
+        return next(each for each in Numbering if self.numbered(each) == self)
+
+    def numbered(self, numbering: Numbering) -> "Detection":
+        """The same with another meaning of the class numbers."""
+        return replace(
+            self,
+            class_offset=int(numbering in (Numbering.COCO_LESS_1, Numbering.FROM_0)),
+            is_contiguous=numbering in (Numbering.FROM_1, Numbering.FROM_0),
+        )
+
+    @property
+    def box_form(self) -> str:
+        """What the numbers of the boxes are, as one of `BOX_FORMS`."""
+        return f"{self.box_order}{PIXELS if self.are_pixels else ''}"
+
+    def boxed(self, form: str) -> "Detection":
+        """The same with boxes of another of the `BOX_FORMS`."""
+        order = BoxOrder(form.removesuffix(PIXELS))
+        return replace(self, box_order=order, are_pixels=form.endswith(PIXELS))
 
 
 SAME_GRAPH = 1e-5

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.answers import doubt
+from harness.answers import detection_doubt, doubt
 from harness.answers.accuracy import Accuracy, score_classification
 from harness.answers.coco_scoring import score_detection
 from harness.answers.precision import BOX_AGREEMENT, is_full
@@ -151,7 +151,7 @@ def _judge_accuracy(prepared: Prepared, truths: Truths, log_dir: Path, is_exact:
         found.failures.append(str(error))
     else:
         found.reasons += _below_threshold(found.accuracy)
-        found.doubts = _doubts(prepared, truth, payloads)
+        found.doubts = _doubts(prepared, truth, payloads, found.accuracy.value)
     found.reasons += verdict.error_reasons(logs.read_detail(log_dir))
 
 
@@ -227,10 +227,14 @@ def _deviations(prepared: Prepared) -> Iterator[str]:
         yield f"{len(dataset.samples)} images instead of the whole data set"
 
 
-def _doubts(prepared: Prepared, truth: Truth, payloads: Mapping[int, bytes]) -> tuple[str, ...]:
+def _doubts(prepared: Prepared, truth: Truth, payloads: Mapping[int, bytes], value: float) -> tuple[str, ...]:
     variant, is_own_file = prepared.manifest.variant, prepared.config.choice.is_user_file
-    if truth.origin != DATA_SET or variant.detection:
+    if truth.origin != DATA_SET:
         return ()
+    if truth.annotations and variant.detection:
+        return detection_doubt.of_detections(
+            payloads, truth.annotations, variant, value, is_own_file=is_own_file
+        )
     return doubt.of_classes(payloads, truth.labels, variant, is_own_file=is_own_file)
 
 

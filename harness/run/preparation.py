@@ -78,6 +78,10 @@ def _said(config: RunConfig) -> Iterator[str]:
         yield f"--preprocess={recipe}"
     if choice.label_offset is not None:
         yield f"--label-offset={choice.label_offset}"
+    if choice.classes:
+        yield f"--classes={choice.classes}"
+    if choice.boxes:
+        yield f"--boxes={choice.boxes}"
     if choice.outputs and config.spec.task == Task.CLASSIFICATION:
         yield f"--outputs={','.join(choice.outputs)}"
 

@@ -171,7 +171,12 @@ def _check_model_options(config: RunConfig) -> None:
 def _check_own(config: RunConfig) -> None:
     """See that what only a user knows of a file of theirs is said of one, and once."""
     choice, dataset = config.choice, config.data.dataset
-    said = {"--preprocess": choice.preprocess or None, "--label-offset": choice.label_offset}
+    of_detectors = {"--classes": choice.classes, "--boxes": choice.boxes or None}
+    said = {
+        "--preprocess": choice.preprocess or None,
+        "--label-offset": choice.label_offset,
+        **of_detectors,
+    }
     given = [option for option, value in said.items() if value is not None]
     if given and not choice.is_user_file:
         raise ConfigError(f"{given[0]} is for a file of your own: {config.model}'s is known; leave it out")
@@ -183,6 +188,8 @@ def _check_own(config: RunConfig) -> None:
         raise ConfigError(f"--preprocess {choice.preprocess} {why}: name another")
     if choice.label_offset is not None and task == Task.DETECTION:
         raise ConfigError(f"--label-offset is for classifiers: {config.model} is a detector")
+    if task == Task.CLASSIFICATION and (wrong := [name for name in given if name in of_detectors]):
+        raise ConfigError(f"{wrong[0]} is for detectors: {config.model} is a classifier")
 
 
 def check_tensors(config: RunConfig, variant: Variant) -> None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from harness.models import MODELS, own_recipes
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
-from harness.models.spec import Layout, Nms, Precision
+from harness.models.spec import PIXELS, BoxOrder, Layout, Nms, Numbering, Precision
 from harness.run.config.run_config import AUTO, DATASETS, KEEP, OURS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario
@@ -140,6 +140,20 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "classes, else 0)",
                 Kind.NUMBER,
                 "N",
+            ),
+            Option(
+                "classes",
+                f"{_words(Numbering)}: what your detector's class numbers are: category ids of the "
+                "annotation file, ids less one, places among its categories from 1, or from 0 (default: the "
+                "model's)",
+                metavar="WORD",
+            ),
+            Option(
+                "boxes",
+                f"{_words(BoxOrder)}: what your detector's boxes are; with {PIXELS} behind it where they are "
+                "in pixels of its input instead of shares of the image's sides (default: by its names and "
+                "answers)",
+                metavar=f"WORD[{PIXELS}]",
             ),
             Option(
                 "inputs",

@@ -18,7 +18,7 @@ from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
-from harness.models.spec import Layout, ModelSpec, Nms, Precision
+from harness.models.spec import BOX_FORMS, Layout, ModelSpec, Nms, Numbering, Precision
 from harness.run.config import values
 from harness.run.config.layers import Layers
 from harness.run.config.values import number, one_of, positive
@@ -106,6 +106,9 @@ class ModelChoice:
     preprocess: str
     """As `harness.models.own_recipes` reads it; empty for the model's own."""
     label_offset: int | None
+    classes: Numbering | None
+    """Of a user's own detector, where they say it; likewise `boxes`, of `BOX_FORMS` or empty."""
+    boxes: str
     inputs: tuple[str, ...]
     """What the user expects the model's tensors to be; empty for no expectation."""
     outputs: tuple[str, ...]
@@ -121,6 +124,8 @@ class ModelChoice:
         layout = layers.take("data_format", None, "model")
         nms = layers.take("nms", None, "model")
         precision = layers.take("precision", Precision.AUTO.value)
+        classes = layers.take("classes", None, "model")
+        boxes = layers.take("boxes", None, "model")
         return cls(
             weights=_weights(layers, target),
             nms=None if nms is None else Nms(one_of("nms", nms, Nms)),
@@ -128,6 +133,8 @@ class ModelChoice:
             tolerance=positive("tolerance", layers.take("tolerance", None, "precision"), float),
             preprocess=_preprocess(layers, target),
             label_offset=_label_offset(layers.take("label_offset", None, "model")),
+            classes=None if classes is None else Numbering(one_of("classes", classes, Numbering)),
+            boxes="" if boxes is None else one_of("boxes", boxes, BOX_FORMS),
             inputs=values.names(layers.take("inputs", None, "model")),
             outputs=values.names(layers.take("outputs", None, "model")),
             data_format=None if layout is None else Layout(one_of("data-format", layout, Layout)),
@@ -401,7 +408,7 @@ _ARGS = (
     *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
     *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
     *("client_processes", "in_flight", "server_config", "served_name", "served_version"),
-    *("weights", "nms", "precision", "tolerance", "preprocess", "label_offset"),
+    *("weights", "nms", "precision", "tolerance", "preprocess", "label_offset", "classes", "boxes"),
     *("save_images", "output"),
     *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
 )

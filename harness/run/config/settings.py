@@ -106,6 +106,11 @@ def assumed(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
     if variant and not variant.detection:
         shift = f"{variant.label_offset:+d}" if variant.label_offset else ""
         yield Setting("label of class k", f"k{shift}", config.provenance["label_offset"])
+    if variant and (found := variant.detection):
+        origin = config.provenance
+        yield Setting("class numbers", f"{found.numbering}: {found.numbering.meaning}", origin["classes"])
+        unit = "pixels of the input" if found.are_pixels else "shares of the image's sides"
+        yield Setting("box numbers", f"{found.box_order} in {unit}", origin["boxes"])
 
 
 def _preprocessing(config: RunConfig, variant: Variant | None) -> Setting:
@@ -129,7 +134,11 @@ def _of_model(variant: Variant) -> dict[str, Any]:
         "data_format": variant.preprocess.layout.value,
         "max_batchsize": variant.batch_limit,
         "nms": choice,
-    }
+    } | (
+        {"classes": variant.detection.numbering.value, "boxes": variant.detection.box_form}
+        if variant.detection
+        else {}
+    )
 
 
 def of_test(test: ScenarioPlan, tuning: Tuning, plan: Plan | None = None) -> list[Setting]:

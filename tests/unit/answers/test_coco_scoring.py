@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from harness.answers.boxes import with_detections_as_truth
-from harness.answers.coco_scoring import score
+from harness.answers.coco_scoring import mean_precision, score
 from harness.data.annotations import (
     COCO_CATEGORIES,
     Annotations,
@@ -243,6 +243,7 @@ def test_mlcommons_reading_of_the_log_gives_the_same_map(tmp_path, contiguous):
     write_log(payloads, tmp_path / "mlperf_log_accuracy.json")
     theirs = map_as_mlcommons_reads_it(tmp_path / "mlperf_log_accuracy.json", COCO_ANNOTATIONS, contiguous)
     ours = score(payloads, annotations, is_contiguous=contiguous)["mAP"]
+    assert mean_precision(payloads, annotations, is_contiguous=contiguous) == pytest.approx(ours, abs=1e-12)
     assert 0.3 < ours < 0.4038  # the two emptied images cost something
     assert ours == pytest.approx(theirs, abs=1e-9)
 

@@ -23,7 +23,9 @@ from harness.data.annotations import (
 )
 from harness.data.coco import open_coco, open_synthetic_coco
 from harness.data.imagenet import open_synthetic
+from harness.data.sample_cache import preprocessed
 from harness.errors import ConfigError, DatasetError, InferenceError
+from harness.models.recipes import COCO_300
 from tests import real_data
 from tests.real_data import needs_real_data
 
@@ -357,3 +359,23 @@ def test_synthetic_images_have_categories_and_sizes_but_no_objects(tmp_path):
     assert dataset.samples == open_synthetic(tmp_path, 4).samples
     with pytest.raises(ConfigError, match="at least 1, not 0"):
         open_synthetic_coco(tmp_path, 0)
+
+
+def test_images_that_are_not_of_the_annotated_size_are_counted_and_the_first_is_named(folder, tmp_path):
+    (folder / "val2017" / "b.jpg").write_bytes(jpeg(40, 30))
+    complaint = r"b\.jpg: the image has 30x40 pixels .* annotations are of one of 40x30.* \(1 of 3 images"
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=complaint):
+            preprocessed(opened(folder), COCO_300, tmp_path / "cache")
+    write(folder, changed("images", 2, height=40, width=30))
+    assert preprocessed(opened(folder), COCO_300, tmp_path / "cache").exists()
+
+
+def test_an_image_that_its_exif_data_turns_is_compared_as_it_is_decoded(folder, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(folder / "val2017" / "b.jpg", exif=exif)
+    with pytest.raises(DatasetError, match=r"b\.jpg: the image has 30x40 pixels"):
+        preprocessed(opened(folder), COCO_300, tmp_path / "cache")
+    write(folder, changed("images", 2, height=40, width=30))
+    assert preprocessed(opened(folder), COCO_300, tmp_path / "cache").exists()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 MODEL = "--model resnet50 --platform onnxruntime"
 OWN_FILE = "--model FOLDER/resnet50_v1.pb"
+OWN_DETECTOR = "--model FOLDER/run.toml --model-name ssd-mobilenet --platform tflite"
 OWN_RECIPE = "own: size=224,resize=linear,crop=0.875,scale=1/255,order=BGR,layout=NHWC"
 EVERY = "--scenario SingleStream,MultiStream,Server,Offline"
 
@@ -76,6 +77,13 @@ CASES = (
     Case("--label-offset", f"{OWN_FILE} --label-offset -1", {"label-offset": -1}),
     Case("--label-offset", f"{OWN_FILE} --label-offset one", refusal="takes a whole number"),
     Case("--label-offset", f"{MODEL} --label-offset 0", refusal="is for a file of your own"),
+    Case("--classes", f"{OWN_DETECTOR} --classes 0-79", {"classes": "0-79"}),
+    Case("--classes", f"{OWN_DETECTOR} --classes 0-90", refusal="coco, coco-1, 1-80, 0-79"),
+    Case("--classes", f"{OWN_FILE} --classes 0-79", refusal="--classes is for detectors"),
+    Case("--classes", "--model ssd-mobilenet --platform tflite --classes coco", refusal="of your own"),
+    Case("--boxes", f"{OWN_DETECTOR} --boxes XYXY,pixels", {"boxes": "xyxy,pixels"}),
+    Case("--boxes", f"{OWN_DETECTOR} --boxes xyxy,percent", refusal="did you mean xyxy,pixels?"),
+    Case("--boxes", f"{OWN_FILE} --boxes xywh", refusal="--boxes is for detectors"),
     Case("--inputs", "--profile resnet50-tf --inputs input_tensor:0", {"inputs": ["input_tensor:0"]}),
     Case("--inputs", "--profile resnet50-tf --inputs image", refusal="has the input input_tensor"),
     Case("--outputs", "--profile resnet50-tf --outputs ArgMax:0", {"outputs": ["ArgMax:0"]}),
