@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _PROBE_SHARE = 1 / 3
 """Of the duration. Shorter tests let rates pass at which the queue only begins to grow, and what then has to
-be made again is the test of full length: by simulation, that takes longer and ends at less equal rates."""
+be made again is the test of full length."""
 _SHORTEST_PROBE_MS = 10_000
 _LONGEST_PROBE_MS = 60_000
 _PROBE_QUERIES = 100
