@@ -147,7 +147,7 @@ class MessageStore:
 def open_store(
     job: Job, clients: Sequence[TritonClient], variant: Variant, rows: int
 ) -> SharedMemoryStore | MessageStore:
-    """Choose where samples live: `shm`, `grpc`, or `auto` for shm where all servers can map it and it has room.
+    """Choose where samples live: `shm`, `grpc`, or `auto`: shm if all servers can map it and it has room.
 
     Args:
         job: whose requests it is for.
