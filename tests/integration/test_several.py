@@ -65,7 +65,9 @@ def test_two_servers_share_the_samples(
     assert len(list((tmp_path / "results").glob("*/results.json"))) == 2
 
 
-def test_servers_that_are_named_twice_or_that_the_processes_cannot_share_are_refused(run_harness: Callable) -> None:
+def test_servers_that_are_named_twice_or_that_the_processes_cannot_share_are_refused(
+    run_harness: Callable,
+) -> None:
     common = ("--model", "mobilenet", "--platform", "onnxruntime")
     twice = run_harness(*common, "--url", "a:1,a:1")
     assert (twice.returncode, twice.stderr) == (2, "error: --url names one server twice: a:1 and a:1\n")
