@@ -1,7 +1,8 @@
 """Bytes on the wire: ready-made ModelInfer requests, and responses read without protobuf where possible.
 
 Triton's protocol is tritonclient's generated schema. Building and parsing its messages costs more than
-everything else that a query costs the client, so requests are serialised when samples are loaded, and a
+everything else that a query costs the client, so requests are serialised beforehand but for what differs from
+one to the next, the samples or where they lie; nothing is kept of a query, as MLPerf's rules want. And a
 response that has the length and the leading bytes of one that was parsed and checked before is read in place.
 """
 

@@ -6,8 +6,8 @@
     _answered, Endpoint.read      bytes -> check -> payloads
     _finish                       payloads -> LoadGen, and a note in the timeline
 
-Everything else was decided before the test: requests are serialised when samples are loaded, slots with
-their payload buffers exist from the start. No side may let an exception out: LoadGen would crash the
+Everything else was decided before the test: requests are serialised but for where their samples lie, slots
+with their payload buffers exist from the start. No side may let an exception out: LoadGen would crash the
 process, an event loop would drop it and LoadGen would wait for ever. A failed sample is completed empty, and
 counted.
 
