@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,9 +50,10 @@ class House:
         repository.mkdir()
         self.entry = add_null_entry(repository, **of_entry)
         self._runs: list[Run] = []
-        self.start()
+        # Not the default ones, which another server could take while this one is down.
+        self.start(free_ports())
 
-    def start(self, ports: Ports | None = None) -> None:
+    def start(self, ports: Ports) -> None:
         self.info = lifecycle.start(
             self.entry.parent, state_dir=self._state_dir, die_with_parent=True, ports=ports
         )
@@ -95,6 +97,13 @@ class House:
         output = self.folder / f"results-{len(self._runs)}"
         self._runs.append(Run(self.entry, output, words, place))
         return self._runs[-1]
+
+
+def free_ports() -> Ports:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        http, grpc, metrics = (one.getsockname()[1] for one in sockets)
+    return http, grpc, metrics
 
 
 def words_of(scenario: Scenario, seconds: float) -> tuple[str, ...]:
@@ -248,7 +257,7 @@ class Fault:
     mend: Callable[[House], object] = lambda _: None
 
 
-_ENDING = "UNAVAILABLE|has no available versions"
+_ENDING = "UNAVAILABLE|has no available versions|the server is ending"
 _NO_STUB = "DEADLINE_EXCEEDED|is not healthy"
 FAULTS = {
     "server killed": Fault(lambda house: house.server.kill(), "the server is gone", House.restart),
