@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2
 from harness import cli
 from harness.bench.null import entry
 from harness.machine import paths
-from harness.run import runner
+from harness.run import runner, serving
 from harness.run.preparation import Prepared
 from harness.run.worker.job import Job
 
@@ -48,7 +48,7 @@ def main(entry_dir: Path, timeout_s: float, words: Sequence[str]) -> int:
 
     paths.MODEL_REPOSITORY = entry_dir.parent
     runner.prepare = lambda config: dataclasses.replace(ready, config=config)
-    runner.model_config = lambda *_: text_format.Parse(text, model_config_pb2.ModelConfig())
+    serving.model_config = lambda *_: text_format.Parse(text, model_config_pb2.ModelConfig())
     runner.job_of = job_with_timeout
     return cli.main(words)
 

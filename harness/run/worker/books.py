@@ -135,7 +135,7 @@ def other_server(failure: str, segment: str) -> str:
     if "Request for unknown model" in failure:
         # Which a server also says that was told to end.
         return (
-            f"{_SEVERAL}; one has loaded the model, another was asked for it; or else the server is ending, or "
+            f"{_SEVERAL}; one has loaded the model, another was asked for it; or else it is ending, or "
             "somebody unloaded the model"
         )
     return ""
