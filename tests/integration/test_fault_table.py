@@ -356,7 +356,11 @@ def test_harness(house: House, report, name: str, scenario: Scenario) -> None:
     assert (ended.exit_code, ended.verdict) == (-signal.SIGKILL, "")
     assert run.logs()
     run.check_nothing_left()
+    # Which puts right what could not be put right by who was killed.
     check_next_run(house)
+    with TritonClient(house.info.grpc_url) as client:
+        assert not client.shared_memory_regions()
+    assert not list((paths.STATE_DIR / "borrowed").glob(f"*port-{house.ports[1]}*"))
 
 
 def test_a_pause_of_the_harness_is_in_its_figures(house: House, report) -> None:
