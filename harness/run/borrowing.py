@@ -173,6 +173,8 @@ def _put_back(client: TritonClient, journal: _Journal) -> None:
     if journal.before is None:
         client.unload(journal.entry)
         return
+    # A server that is stopped says nothing to this in seconds, and to a load in minutes.
+    client.is_model_ready(journal.entry)
     # Without a configuration, Triton would load it with the one that it was given last.
     client.load(journal.entry, json.dumps(journal.before))
     live = client.model_config(journal.entry)

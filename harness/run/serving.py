@@ -115,6 +115,12 @@ def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str
         raise ServerError(f"{entry} is not ready on {client.url}; see the server's log")
     live = client.model_config(entry)
     has_batch_axis = variant.max_batch_size > 0
+    limit = int(live.get("max_batch_size", 0)) if has_batch_axis else 1
+    if limit == 0:
+        raise ServerError(
+            f"{entry} on {client.url} is served without batching, which its samples need: set max_batch_size "
+            "to 1 or more in its config.pbtxt"
+        )
     _check_tensors(client, entry, "input", (variant.input,), has_batch_axis, live)
     _check_tensors(client, entry, "output", variant.requested_outputs, has_batch_axis, live)
     if live.get("response_cache", {}).get("enable"):

@@ -214,13 +214,6 @@ class TritonClient:
         latest = max(answer.model_stats, key=lambda stats: int(stats.version))
         return dict(json_format.MessageToDict(latest, preserving_proto_field_name=True))
 
-    def register_shared_memory(self, name: str, size: int) -> bool:
-        """Have the server map /dev/shm/`name`; False where it cannot (another host, or refused)."""
-        refusal = self.refusal_of_shared_memory(name, size)
-        if refusal:
-            logger.info("shared memory is not available: %s", refusal)
-        return not refusal
-
     def refusal_of_shared_memory(self, name: str, size: int) -> str:
         """Have the server map /dev/shm/`name`; why it cannot, or nothing."""
         try:

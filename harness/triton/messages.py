@@ -1,7 +1,8 @@
 """Bytes on the wire: ready-made ModelInfer requests, and responses read without protobuf where possible.
 
 Triton's protocol is tritonclient's generated schema. Building and parsing its messages costs more than
-everything else that a query costs the client, so requests are serialised when samples are loaded, and a
+everything else that a query costs the client, so requests are serialised beforehand but for what differs from
+one to the next, the samples or where they lie; nothing is kept of a query, as MLPerf's rules want. And a
 response that has the length and the leading bytes of one that was parsed and checked before is read in place.
 """
 
@@ -17,10 +18,14 @@ from harness.errors import InferenceError, RequestFailed
 from harness.models.spec import TensorSpec
 from harness.triton.http2 import Message, message_prefix
 
+_INPUT_TAG = b"\x2a"
+"""Field 5 (`inputs`), length-delimited, of ModelInferRequest."""
 _RAW_INPUT_TAG = b"\x3a"
 """Field 7 (`raw_input_contents`), length-delimited, of ModelInferRequest."""
 _INFER_RESPONSE_TAG = 0x12
 """Field 2 (`infer_response`), length-delimited, of ModelStreamInferResponse."""
+_OFFSET_BYTES = 6
+"""Of a varint, seven bits each: 4 TB, which no /dev/shm holds."""
 _DESCRIBE = "describe_execution"
 """`DESCRIBE` of backends/batching.py."""
 
@@ -42,32 +47,55 @@ def _request(
     return request
 
 
-def shared_memory_request(
-    entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], region: str, first_row: int, batch: int
-) -> Message:
-    """Serialise a request for `batch` consecutive samples of a registered region."""
+def shared_memory_request_header(
+    entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], region: str, batch: int
+) -> bytes:
+    """Serialise all of a request for `batch` consecutive samples of a registered region but their place.
+
+    `offset_bytes` must follow to complete it.
+    """
     request = _request(entry, source, outputs, batch)
-    parameters = request.inputs[0].parameters
-    parameters["shared_memory_region"].string_param = region
-    parameters["shared_memory_byte_size"].int64_param = batch * source.sample_bytes
-    if first_row:
-        parameters["shared_memory_offset"].int64_param = first_row * source.sample_bytes
-    return _message(request)
+    tensor = request.inputs.pop()
+    tensor.parameters["shared_memory_region"].string_param = region
+    tensor.parameters["shared_memory_byte_size"].int64_param = batch * source.sample_bytes
+    # Messages may be joined, and fields come in any order: the offset can be the last of all.
+    last = service_pb2.ModelInferRequest.InferInputTensor()
+    last.parameters["shared_memory_offset"].int64_param = (1 << 7 * _OFFSET_BYTES) - 1
+    whole = tensor.SerializeToString() + last.SerializeToString()
+    body = b"".join((request.SerializeToString(), _INPUT_TAG, _varint(len(whole)), whole))
+    return message_prefix(len(body)) + body[:-_OFFSET_BYTES]
+
+
+def offset_bytes(offset: int) -> bytes:
+    """Where samples begin in a region, in bytes, as a varint whose length is always the same."""
+    return bytes(
+        (
+            offset & 0x7F | 0x80,
+            offset >> 7 & 0x7F | 0x80,
+            offset >> 14 & 0x7F | 0x80,
+            offset >> 21 & 0x7F | 0x80,
+            offset >> 28 & 0x7F | 0x80,
+            offset >> 35,
+        )
+    )
 
 
 def message_request_header(
     entry: str, source: TensorSpec, outputs: Sequence[TensorSpec], batch: int
 ) -> bytes:
     """Serialise all of a request but the samples, whose raw bytes must follow to complete it."""
-    size = rest = batch * source.sample_bytes
-    length = bytearray()
-    while rest > 0x7F:
-        length.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    length.append(rest)
+    size = batch * source.sample_bytes
     request = _request(entry, source, outputs, batch)
-    header = bytes(request.SerializeToString()) + _RAW_INPUT_TAG + bytes(length)
+    header = b"".join((request.SerializeToString(), _RAW_INPUT_TAG, _varint(size)))
     return message_prefix(len(header) + size) + header
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*found, number))
 
 
 def description_request(entry: str, source: TensorSpec, outputs: Sequence[TensorSpec]) -> Message:

@@ -150,3 +150,13 @@ def run_harness() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the fault table, of the cases that were run."""
+    reports = [report for group in ("passed", "failed") for report in terminalreporter.stats.get(group, ())]
+    cases = [value for report in reports for name, value in report.user_properties if name == "fault"]
+    if cases:
+        terminalreporter.section("faults: case, seconds to the end, result")
+        for case, result, seconds in cases:
+            terminalreporter.line(f"{case}\t{seconds}\t{result}")

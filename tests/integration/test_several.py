@@ -65,10 +65,13 @@ def test_two_servers_share_the_samples(
     assert len(list((tmp_path / "results").glob("*/results.json"))) == 2
 
 
-def test_servers_that_are_named_twice_or_outnumber_the_processes_are_refused(run_harness: Callable) -> None:
+def test_servers_that_are_named_twice_or_that_the_processes_cannot_share_are_refused(
+    run_harness: Callable,
+) -> None:
     common = ("--model", "mobilenet", "--platform", "onnxruntime")
     twice = run_harness(*common, "--url", "a:1,a:1")
     assert (twice.returncode, twice.stderr) == (2, "error: --url names one server twice: a:1 and a:1\n")
-    few = run_harness(*common, "--url", "a:1,b:1,c:1", "--client-processes", 2)
-    assert few.returncode == 2
-    assert "2 is impossible with 3 servers" in few.stderr
+    for urls, processes, servers in (("a:1,b:1,c:1", 2, 3), ("a:1,b:1", 3, 2)):
+        ended = run_harness(*common, "--url", urls, "--client-processes", processes)
+        assert ended.returncode == 2
+        assert f"{processes} is impossible with {servers} servers" in ended.stderr

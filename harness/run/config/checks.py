@@ -35,10 +35,10 @@ def check(config: RunConfig) -> None:
     _check_rules(config)
     _check_data(config)
     _check_access(server)
-    if 1 < server.client_processes < len(server.urls):
+    if server.client_processes > 1 and server.client_processes % max(len(server.urls), 1):
         raise ConfigError(
             f"--client-processes {server.client_processes} is impossible with {len(server.urls)} servers: "
-            "each process asks one"
+            f"each process asks one, and all servers are asked alike; give a multiple of {len(server.urls)}"
         )
     _check_server_config(config)
     _check_model_options(config)

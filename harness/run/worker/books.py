@@ -133,7 +133,11 @@ def other_server(failure: str, segment: str) -> str:
     if f"find shared memory region: '{segment}'" in failure:
         return f"{_SEVERAL}; one has mapped the shared memory, another was asked for its samples"
     if "Request for unknown model" in failure:
-        return f"{_SEVERAL}; one has loaded the model, another was asked for it; or else somebody unloaded it"
+        # Which a server also says that was told to end.
+        return (
+            f"{_SEVERAL}; one has loaded the model, another was asked for it; or else it is ending, or "
+            "somebody unloaded the model"
+        )
     return ""
 
 

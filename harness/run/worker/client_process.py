@@ -58,7 +58,6 @@ class Assignment:
     """Path of the .npy array of all preprocessed samples, read where they travel in messages."""
     segment: str
     """Shared memory that the server has mapped; empty for messages."""
-    rows: int
     batch: int
     timeout_s: float
 
@@ -223,7 +222,7 @@ class _Client:
         self._messages = MessageStore(entry, variant, batch)
         requests: Requests = self._messages
         if assignment.segment:
-            requests = SharedMemoryRequests(entry, variant, assignment.segment, assignment.rows, batch)
+            requests = SharedMemoryRequests(entry, variant, assignment.segment, batch)
         self._endpoint = ServerEndpoint(client, channel, requests, variant, assignment.timeout_s)
         self._batch, self._payload_floats = batch, payload_floats(variant)
         self._free: list[Slot] = []

@@ -141,7 +141,7 @@ def connected(job: Job) -> Iterator[Session]:
             yield Session(job, variant, clients, samples, library, loop, endpoints, answer_now=now)
         else:
             is_shared = isinstance(store, SharedMemoryStore)
-            processes = stack.enter_context(_processes(job, loop, rows, is_shared=is_shared))
+            processes = stack.enter_context(_processes(job, loop, is_shared=is_shared))
             library = SampleLibrary(samples, store if is_shared else ProcessStore(processes))
             pids = [process.pid for process in processes]
             yield Session(job, variant, clients, samples, library, loop, processes, processes=pids)
@@ -174,7 +174,7 @@ def _own_endpoints(
 
 @contextlib.contextmanager
 def _processes(
-    job: Job, loop: asyncio.AbstractEventLoop, rows: int, *, is_shared: bool
+    job: Job, loop: asyncio.AbstractEventLoop, *, is_shared: bool
 ) -> Iterator[list[ProcessEndpoint]]:
     processes: list[ProcessEndpoint] = []
     try:
@@ -185,7 +185,6 @@ def _processes(
                 entry_dir=job.entry_dir,
                 samples=job.samples,
                 segment=job.segment if is_shared else "",
-                rows=rows,
                 batch=job.client_batch,
                 timeout_s=job.timeout_s,
             )

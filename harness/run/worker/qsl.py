@@ -4,6 +4,9 @@ Rows are numbered in the order in which LoadGen had them loaded, so that neighbo
 in memory, and a client-side batch is one range of rows.
 """
 
+import contextlib
+import logging
+import mmap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -15,8 +18,10 @@ from harness.models.spec import Variant
 from harness.run.worker.job import Job
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Message
-from harness.triton.messages import message_request_header, shared_memory_request
+from harness.triton.messages import message_request_header, offset_bytes, shared_memory_request_header
 from harness.triton.shared_memory import Segment
+
+logger = logging.getLogger(__name__)
 
 
 class Samples(Protocol):
@@ -66,25 +71,17 @@ class SampleStore(Protocol):
 class SharedMemoryRequests:
     """Requests that point into a segment which the servers have mapped."""
 
-    def __init__(self, entry: str, variant: Variant, segment: str, rows: int, batch: int) -> None:
-        """Make the requests for 1 and for `batch` of the segment's rows, once."""
-        self._entry, self._variant, self._segment = entry, variant, segment
-        self._ready = {
-            (row, size): self._make(row, size) for size in {1, batch} for row in range(rows - size + 1)
-        }
+    def __init__(self, entry: str, variant: Variant, segment: str, batch: int) -> None:
+        """Make the requests for up to `batch` samples, all but where these are."""
+        self._sample_bytes = variant.input.sample_bytes
+        self._headers = [
+            shared_memory_request_header(entry, variant.input, variant.requested_outputs, segment, size)
+            for size in range(1, batch + 1)
+        ]
 
     def request(self, first_row: int, batch: int) -> Message:
-        """The request for these rows, made beforehand but for odd batch sizes."""
-        ready = self._ready.get((first_row, batch))
-        if ready is None:
-            ready = self._ready[first_row, batch] = self._make(first_row, batch)
-        return ready
-
-    def _make(self, row: int, batch: int) -> Message:
-        variant = self._variant
-        return shared_memory_request(
-            self._entry, variant.input, variant.requested_outputs, self._segment, row, batch
-        )
+        """The request for these rows."""
+        return self._headers[batch - 1] + offset_bytes(first_row * self._sample_bytes)
 
 
 class SharedMemoryStore:
@@ -99,7 +96,7 @@ class SharedMemoryStore:
         self._clients, self._segment = clients, segment
         rows = np.frombuffer(segment.buffer, variant.input.dtype.value)
         self._rows = rows.reshape(-1, *variant.input.shape)
-        self.request = SharedMemoryRequests(entry, variant, segment.name, len(self._rows), batch).request
+        self.request = SharedMemoryRequests(entry, variant, segment.name, batch).request
 
     def fill(self, samples: Samples, indices: Sequence[int]) -> None:
         """Copy the samples in; the servers see them at once."""
@@ -108,10 +105,8 @@ class SharedMemoryStore:
 
     def close(self) -> None:
         """Have the servers unmap the segment, then unmap it here."""
-        for client in self._clients:
-            client.unregister_shared_memory(self._segment.name)
         del self._rows
-        self._segment.close()
+        _let_go(self._clients, self._segment)
 
 
 class MessageStore:
@@ -152,7 +147,7 @@ class MessageStore:
 def open_store(
     job: Job, clients: Sequence[TritonClient], variant: Variant, rows: int
 ) -> SharedMemoryStore | MessageStore:
-    """Choose where samples live: `shm`, `grpc`, or `auto` for shm where every server can map our memory.
+    """Choose where samples live: `shm`, `grpc`, or `auto`: shm if all servers can map it and it has room.
 
     Args:
         job: whose requests it is for.
@@ -161,25 +156,48 @@ def open_store(
         rows: most samples ever loaded at once.
 
     Raises:
-        ServerError: no room in /dev/shm, or `shm` was asked for and a server cannot map it.
+        ServerError: `shm` was asked for, and /dev/shm has no room or a server cannot map it.
     """
     entry, name, batch = job.entry, job.segment, job.client_batch
     if job.transport == "grpc":
         return MessageStore(entry, variant, batch)
-    segment = Segment(name, rows * variant.input.sample_bytes)
-    with segment.named():
-        refusing = [client for client in clients if not client.register_shared_memory(name, segment.size)]
-    if not refusing:
-        return SharedMemoryStore(clients, entry, variant, segment, batch)
+    try:
+        # One page tells whether the servers can map our memory at all; only then is there need of so much.
+        _let_go(clients, _mapped(clients, name, mmap.PAGESIZE))
+        segment = _mapped(clients, name, rows * variant.input.sample_bytes)
+    except ServerError as error:
+        if job.transport == "shm":
+            raise
+        logger.info("samples travel in messages: %s", error)
+        return MessageStore(entry, variant, batch)
+    return SharedMemoryStore(clients, entry, variant, segment, batch)
+
+
+def _mapped(clients: Sequence[TritonClient], name: str, size: int) -> Segment:
+    """A new segment that every server has mapped.
+
+    Raises:
+        ServerError: there is no room for it, or a server cannot map it.
+    """
+    segment = Segment(name, size)
+    with contextlib.ExitStack() as undo:
+        undo.callback(_let_go, clients, segment)
+        with segment.named():
+            for client in clients:
+                if refusal := client.refusal_of_shared_memory(name, size):
+                    raise ServerError(
+                        f"the server at {client.url} cannot map this machine's shared memory ({refusal}): it "
+                        "is on another host, in another IPC namespace, or was started without "
+                        "--allow-client-shm=true; use --transport grpc"
+                    )
+        undo.pop_all()
+    return segment
+
+
+def _let_go(clients: Sequence[TritonClient], segment: Segment) -> None:
     for client in clients:
-        client.unregister_shared_memory(name)
+        client.unregister_shared_memory(segment.name)
     segment.close()
-    if job.transport == "shm":
-        raise ServerError(
-            f"the server at {refusing[0].url} cannot map this machine's shared memory (other host or IPC "
-            "namespace, or started without --allow-client-shm=true); use --transport grpc"
-        )
-    return MessageStore(entry, variant, batch)
 
 
 class SampleLibrary:

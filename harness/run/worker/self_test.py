@@ -16,7 +16,7 @@ from harness.answers.precision import (
     is_near_best,
     shortfall,
 )
-from harness.errors import InferenceError
+from harness.errors import InferenceError, RequestFailed
 from harness.models import manifest
 from harness.models.spec import Variant
 from harness.run.worker.job import SelfTest
@@ -45,7 +45,8 @@ def self_test(
     `harness.answers.precision` says, with the tolerance instead of its margin and its tolerance of boxes.
 
     Raises:
-        InferenceError: it answers something else: other weights, a broken backend, a wrong configuration.
+        InferenceError: it answers nothing, or something else: other weights, a broken backend, a wrong
+            configuration.
     """
     with np.load(golden) as stored:
         expected = dict(stored)
@@ -53,7 +54,13 @@ def self_test(
     store = MessageStore(entry, variant, 1)
     store.fill(inputs, range(len(inputs)))
     reader = ResponseReader(variant.requested_outputs)
-    answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
+    try:
+        answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
+    except RequestFailed as error:
+        # One whose stub has died stays loaded, and ready by its own account.
+        raise InferenceError(
+            f"{entry} cannot answer: {error}; see the server's log, and load the model again or restart it"
+        ) from error
     if variant.detection:
         found, difference = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:

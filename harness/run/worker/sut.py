@@ -6,8 +6,8 @@
     _answered, Endpoint.read      bytes -> check -> payloads
     _finish                       payloads -> LoadGen, and a note in the timeline
 
-Everything else was decided before the test: requests are serialised when samples are loaded, slots with
-their payload buffers exist from the start. No side may let an exception out: LoadGen would crash the
+Everything else was decided before the test: requests are serialised but for where their samples lie, slots
+with their payload buffers exist from the start. No side may let an exception out: LoadGen would crash the
 process, an event loop would drop it and LoadGen would wait for ever. A failed sample is completed empty, and
 counted.
 
@@ -143,7 +143,7 @@ class Sut:
 
         Args:
             loop: the running event loop that the endpoints belong to.
-            endpoints: where requests go; to the one with the fewest under way first.
+            endpoints: where requests go; to the one with the fewest under way first, at a tie in turns.
             library: the samples, which LoadGen loads and queries by index.
             complete: hands payloads to LoadGen.
             payload_floats: most float32 in the payload of one sample.
@@ -162,6 +162,8 @@ class Sut:
         self._completed, self._failed = [0 for _ in numbers], [0 for _ in numbers]
         """Samples, by endpoint; the first with the second."""
         self._idle = [[Slot(number, batch, payload_floats) for _ in range(in_flight)] for number in numbers]
+        self._turns = list(self._idle)
+        """The same, the endpoint that was given a new query longest ago first."""
         self.slots = [slot for slots in self._idle for slot in slots]
         for slot in self.slots:
             slot.answered = functools.partial(self._answered, slot)
@@ -210,7 +212,10 @@ class Sut:
     def _accept(self, query: tuple[list[int], list[int], int]) -> None:
         """Give a query to free slots; what is left waits until one of them has its answer."""
         self._waiting.append(query)
-        while self._waiting and (idle := max(self._idle, key=len)):
+        # At a tie `max` takes the first.
+        while self._waiting and (idle := max(self._turns, key=len)):
+            self._turns.remove(idle)
+            self._turns.append(idle)
             self._ask_next(idle.pop())
 
     def _ask_next(self, slot: Slot) -> None:

@@ -21,6 +21,8 @@ _FATAL_GRACE_S = 2.0
 """LoadGen may end by itself when the server is gone (Offline does, at once); after this it is ended."""
 _MAX_FAILED_REQUESTS = 64
 """One failure already makes the run invalid; so many make the rest of it a waste of time."""
+_ONLY_FAILURES_S = 5.0
+"""Where each failure takes long, as with a server that is stopped, so many would take hours."""
 _LOST_GRACE_S = 10.0
 """A request's own deadline comes first and completes its samples; this is for when it does not."""
 _MORE_QUERIES = 1.05
@@ -61,6 +63,9 @@ class Watchdog(threading.Thread):
         self._job, self._sut, self._bound = job, sut, bound
         self._over = threading.Event()
         self._fatal_since_s: float | None = None
+        self._answered = 0
+        self._no_answer_since_s = 0.0
+        """Since when every sample failed."""
         self._seen: dict[int, tuple[int, float]] = {}
         """By slot: which request was seen in it (`Slot.uses`), and when for the first time."""
 
@@ -83,10 +88,14 @@ class Watchdog(threading.Thread):
         if failures.is_fatal:
             if self._fatal_since_s is None:
                 self._fatal_since_s = now_s
-            if now_s - self._fatal_since_s > _FATAL_GRACE_S:
-                return "the server is gone"
+            return "the server is gone" if now_s - self._fatal_since_s > _FATAL_GRACE_S else None
         if failures.requests >= _MAX_FAILED_REQUESTS:
             return f"{failures.requests} requests failed"
+        answered = self._sut.completed_samples - failures.samples
+        if not failures.requests or answered != self._answered:
+            self._answered, self._no_answer_since_s = answered, now_s
+        elif now_s - self._no_answer_since_s > _ONLY_FAILURES_S:
+            return f"{failures.requests} requests failed, and no other was answered in {_ONLY_FAILURES_S:g} s"
         for number, slot in enumerate(self._sut.slots):
             if not slot.response_ids:
                 continue

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError, RequestFailed
@@ -7,7 +9,8 @@ from harness.models.spec import DType, TensorSpec
 from harness.triton.messages import (
     ResponseReader,
     message_request_header,
-    shared_memory_request,
+    offset_bytes,
+    shared_memory_request_header,
     streamed_response,
 )
 
@@ -48,15 +51,21 @@ def test_a_request_names_the_version_that_is_asked() -> None:
         assert (request.model_name, request.model_version) == ("prod", version)
 
 
-def test_a_shared_memory_request_points_at_its_rows() -> None:
-    message = service_pb2.ModelInferRequest.FromString(
-        shared_memory_request("resnet", IMAGE, [CLASS], "region", 7, 2)[5:]
-    )
-    parameters = message.inputs[0].parameters
-    assert parameters["shared_memory_region"].string_param == "region"
-    assert parameters["shared_memory_offset"].int64_param == 7 * 240
-    assert parameters["shared_memory_byte_size"].int64_param == 2 * 240
-    assert not message.raw_input_contents
+@given(st.integers(0, 2**42 - 1))
+@example(0)
+@example(7 * 240)
+def test_a_shared_memory_request_points_at_its_rows(offset: int) -> None:
+    request = shared_memory_request_header("resnet", IMAGE, [CLASS], "region", 2) + offset_bytes(offset)
+    length = int.from_bytes(request[1:5], "big")
+    assert (request[0], length) == (0, len(request) - 5)
+    message = service_pb2.ModelInferRequest.FromString(request[5:])
+    wanted = service_pb2.ModelInferRequest(model_name="resnet")
+    image = wanted.inputs.add(name="input:0", datatype="FP32", shape=[2, 3, 4, 5])
+    image.parameters["shared_memory_region"].string_param = "region"
+    image.parameters["shared_memory_byte_size"].int64_param = 2 * 240
+    image.parameters["shared_memory_offset"].int64_param = offset
+    wanted.outputs.add(name="ArgMax:0")
+    assert message == wanted
 
 
 def test_responses_are_read_alike_before_and_after_their_layout_is_known() -> None:

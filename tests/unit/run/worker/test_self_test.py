@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from tritonclient.grpc import service_pb2
 
-from harness.errors import InferenceError
+from harness.errors import InferenceError, RequestFailed
 from harness.models import MODELS
 from harness.models.platforms import Platform
 from harness.models.spec import TensorSpec, Variant
@@ -102,6 +102,19 @@ def test_other_weights_are_found_out(check: Callable[..., SelfTest], is_exact: b
         check(SCORES, golden_of(scores(0)), scores(1), is_exact=is_exact)
     with pytest.raises(InferenceError, match="convert it again, or check the server's model repository"):
         check(CLASSES, golden_of(classes(5, 6, 7, 8)), classes(1, 2, 3, 4), is_exact=is_exact)
+
+
+class DeadClient:
+    """Of a model whose stub has died: loaded, ready, and no more."""
+
+    def infer_now(self, request: bytes) -> bytes:
+        raise RequestFailed("Stub process 'an_entry_0_0' is not healthy.", is_fatal=False)
+
+
+def test_a_model_that_cannot_answer_is_named_with_what_to_do(tmp_path: Path) -> None:
+    np.savez(tmp_path / "golden.npz", input=inputs_of(CLASSES), **golden_of(classes(5, 6, 7, 8)))
+    with pytest.raises(InferenceError, match=r"an_entry cannot answer: Stub .* not healthy.*load the model"):
+        self_test(DeadClient(), "an_entry", CLASSES, tmp_path / "golden.npz", is_exact=True)
 
 
 def test_scores_may_be_off_by_a_hundredth(check: Callable[..., SelfTest]) -> None:

@@ -427,6 +427,17 @@ def test_a_test_that_is_given_up_sends_nothing_more_and_ends_with_what_is_under_
         assert test.sut.failures.samples == 4
 
 
+def test_endpoints_that_have_equally_few_under_way_take_turns() -> None:
+    with staged(Servers(is_held=True), range(20), in_flight=2, endpoints=3) as test:
+        seen = []
+        for sample in range(6):
+            test.issue([sample])
+            test.settle()
+            seen.append(test.under_way().index(1))
+            test.release(endpoint=seen[-1])
+    assert seen == [0, 1, 2, 0, 1, 2]
+
+
 def test_a_request_goes_to_the_endpoint_with_the_fewest_under_way() -> None:
     with staged(Servers(is_held=True), range(20), in_flight=3, endpoints=2) as test:
         for sample in range(4):

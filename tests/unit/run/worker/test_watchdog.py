@@ -46,6 +46,7 @@ class FakeSlot:
 class FakeSut:
     failures: Failures = field(default_factory=Failures)
     slots: list[FakeSlot] = field(default_factory=lambda: [FakeSlot(), FakeSlot()])
+    completed_samples: int = 0
 
 
 def test_a_server_that_is_gone_ends_the_test_unless_loadgen_does_so_within_two_seconds() -> None:
@@ -55,13 +56,29 @@ def test_a_server_that_is_gone_ends_the_test_unless_loadgen_does_so_within_two_s
     sut.failures.is_fatal = True
     # Counted from when it is first seen, whatever the clock says.
     assert [dog.reason_to_end(now) for now in (0.0, 1.0, 2.0)] == [None] * 3
+    # However many requests were given up meanwhile, for that reason.
+    sut.failures.requests = 1000
+    assert dog.reason_to_end(2.0) is None
     assert dog.reason_to_end(2.25) == "the server is gone"
 
 
-def test_a_failure_that_is_not_fatal_ends_nothing() -> None:
+def test_failures_that_are_not_fatal_end_nothing_while_others_are_answered() -> None:
     sut = FakeSut(Failures(samples=63 * 8, requests=63, first="InferenceError: out of luck"))
     dog = Watchdog(JOB, sut)
-    assert [dog.reason_to_end(now) for now in (0.0, 60.0, 600.0)] == [None] * 3
+    for now in (0.0, 60.0, 600.0):
+        sut.completed_samples += 1
+        assert dog.reason_to_end(now) is None
+
+
+def test_nothing_but_failures_for_five_seconds_ends_the_test() -> None:
+    sut = FakeSut(completed_samples=100)
+    dog = Watchdog(JOB, sut)
+    # A slow model has done nothing wrong.
+    assert [dog.reason_to_end(now) for now in (0.0, 300.0)] == [None] * 2
+    sut.failures, sut.completed_samples = Failures(samples=8, requests=1), 108
+    assert [dog.reason_to_end(now) for now in (300.25, 305.0)] == [None] * 2
+    sut.failures, sut.completed_samples = Failures(samples=16, requests=2), 116
+    assert dog.reason_to_end(305.25) == "2 requests failed, and no other was answered in 5 s"
 
 
 def test_64_failed_requests_end_the_test_at_once() -> None:
