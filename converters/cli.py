@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "--outputs",
         default="",
         metavar="NAME",
-        help="which output of your FILE to score, where it has several",
+        help="which output of your FILE to score, where it has several; a detector's with commas between",
     )
     parser.add_argument(
         "--nms",

@@ -88,7 +88,8 @@ def _detector(graph: Graph, facts: Manifest) -> Callable[[Array, int], Array]:
     if facts.variant.detection and _has(graph, facts.variant.detection.boxes):
         # What was said of the file, or found out, and is in the manifest; a graph that we build has its own.
         found = facts.variant.detection
-        said = Said(numbering=found.numbering, box_form=found.box_form)
+        read = tuple(filter(None, (found.boxes, found.scores, found.classes, found.count)))
+        said = Said(numbering=found.numbering, box_form=found.box_form, outputs=read)
     variant = model_files.variant_of_source(graph, get_model(facts.model), facts.weights, said)
     return lambda batch, start: np.concatenate(detection_parity.records(graph, variant, batch, start))
 

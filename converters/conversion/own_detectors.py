@@ -1,6 +1,6 @@
 """Which of a user's detector's outputs holds what: told by their names, else by their shapes and values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +29,13 @@ _FROM_1 = (Numbering.COCO, Numbering.FROM_1)
 
 
 def read_detection(
-    graph: Graph, base: Detection, inputs: Array, numbering: Numbering | None = None, box_form: str = ""
+    graph: Graph,
+    base: Detection,
+    inputs: Array,
+    *,
+    numbering: Numbering | None = None,
+    box_form: str = "",
+    chosen: Sequence[str] = (),
 ) -> Detection:
     """Tell the outputs of a detector apart, and what their numbers are.
 
@@ -39,11 +45,12 @@ def read_detection(
         inputs: a few of its samples, whose answers tell what names and shapes do not.
         numbering: what its class numbers mean, where the user says it.
         box_form: of `BOX_FORMS`, likewise.
+        chosen: names of the outputs to look at, likewise; all if empty.
 
     Raises:
         ConversionError: these are not the outputs of a detector, or can be read in more than one way.
     """
-    detection = _by_outputs(graph, base, inputs)
+    detection = _by_outputs(graph, base, inputs, chosen)
     boxes, classes = _answered(graph, detection, inputs)
     if numbering:
         detection = detection.numbered(numbering)
@@ -85,19 +92,25 @@ def _answered(graph: Graph, detection: Detection, inputs: Array) -> tuple[Array,
     return np.concatenate(boxes), np.concatenate(classes)
 
 
-def _by_outputs(graph: Graph, base: Detection, inputs: Array) -> Detection:
+def _by_outputs(graph: Graph, base: Detection, inputs: Array, chosen: Sequence[str]) -> Detection:
     """What names, shapes and types tell.
 
     Raises:
         ConversionError: these are not the outputs of a detector.
     """
-    outputs = {output.name: output for output in graph.outputs}
-    found = _by_name(graph) or _by_shape(graph, inputs)
+    wanted = [name.removesuffix(":0") for name in chosen]
+    outputs = {
+        output.name: output
+        for output in graph.outputs
+        if not wanted or output.name.removesuffix(":0") in wanted
+    }
+    found = _by_name(outputs) or _by_shape(graph, outputs, inputs)
     if not _fits(found, outputs):
         listing = ", ".join(f"{output.name} {['n', *output.shape]}" for output in graph.outputs)
         raise ConversionError(
             f"{graph.path}: not a detector: outputs of boxes [n, m, 4], scores [n, m], classes [n, m] and "
-            f"perhaps a count [n] wanted; it has {listing.replace(chr(39), '')}"
+            f"perhaps a count [n] wanted; it has {listing.replace(chr(39), '')}; --outputs chooses among "
+            "several"
         )
     boxes = found["boxes"]
     is_litert = boxes == TFLITE_DETECTION
@@ -133,19 +146,21 @@ def output_shapes(graph: Graph, inputs: Array) -> tuple[TensorSpec, ...]:
     return tuple(result)
 
 
-def _by_name(graph: Graph) -> dict[str, str]:
+def _by_name(outputs: Iterable[str]) -> dict[str, str]:
     """Role -> output, if names tell all of boxes, classes and scores."""
-    bare = {output.name.removesuffix(":0"): output.name for output in graph.outputs}
+    bare = {name.removesuffix(":0"): name for name in outputs}
     found = {role: next((bare[name] for name in names if name in bare), "") for role, names in _NAMES.items()}
     return {role: name for role, name in found.items() if name} if _has_all(found) else {}
 
 
-def _by_shape(graph: Graph, inputs: Array) -> dict[str, str]:
+def _by_shape(graph: Graph, outputs: Mapping[str, TensorSpec], inputs: Array) -> dict[str, str]:
     """Role -> output, as far as shapes, types and values tell."""
-    boxes = [output.name for output in graph.outputs if len(output.shape) == 2 and output.shape[1] == 4]
-    counts = [output.name for output in graph.outputs if output.shape in ((), (1,))]
-    lists = [output for output in graph.outputs if len(output.shape) == 1 and output.name not in counts]
-    if len(boxes) != 1 or len(lists) != 2 or len(counts) > 1:
+    boxes = [output for output in outputs.values() if len(output.shape) == 2 and output.shape[1] == 4]
+    if len(boxes) != 1:
+        return {}
+    lists = [output for output in outputs.values() if output.shape == boxes[0].shape[:1]]
+    counts = [name for name, output in outputs.items() if output.shape in ((), (1,)) and output not in lists]
+    if len(lists) != 2 or len(counts) > 1:
         return {}
     classes = [output.name for output in lists if output.dtype.value.startswith("int")]
     if not classes:
@@ -155,7 +170,7 @@ def _by_shape(graph: Graph, inputs: Array) -> dict[str, str]:
     scores = [output.name for output in lists if output.name not in classes]
     if len(classes) != 1 or len(scores) != 1:
         return {}
-    return {"boxes": boxes[0], "classes": classes[0], "scores": scores[0]} | (
+    return {"boxes": boxes[0].name, "classes": classes[0], "scores": scores[0]} | (
         {"count": counts[0]} if counts else {}
     )
 

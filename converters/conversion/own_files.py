@@ -15,7 +15,7 @@ from harness.errors import ConversionError
 from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300_PT, fit
-from harness.models.spec import DType, Numbering, Preprocess, Task, TensorSpec, Variant
+from harness.models.spec import Detection, DType, Numbering, Preprocess, Task, TensorSpec, Variant
 
 _WITH_BACKGROUND = 1001
 """Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
@@ -107,10 +107,7 @@ def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
         ConversionError: it is not.
     """
     if base.detection:
-        preprocess = _preprocess(graph, base, said.preprocess)
-        own_detectors.read_detection(
-            graph, base.detection, fixed_inputs(preprocess, 2), said.numbering, said.box_form
-        )
+        _detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, said.preprocess), 2), said)
     else:
         classifier_outputs(graph, said.outputs)
 
@@ -153,7 +150,7 @@ def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     assert base.detection is not None
     preprocess = _preprocess(graph, base, said.preprocess)
     inputs = fixed_inputs(preprocess, 2)
-    detection = own_detectors.read_detection(graph, base.detection, inputs, said.numbering, said.box_form)
+    detection = _detection(graph, base.detection, inputs, said)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
     return Variant(
         platform=base.platform,
@@ -167,6 +164,12 @@ def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
         source=base.source,
         tolerance=base.tolerance,
         detection=detection,
+    )
+
+
+def _detection(graph: Graph, base: Detection, inputs: Array, said: Said) -> Detection:
+    return own_detectors.read_detection(
+        graph, base, inputs, numbering=said.numbering, box_form=said.box_form, chosen=said.outputs
     )
 
 

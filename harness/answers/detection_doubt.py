@@ -20,7 +20,7 @@ _LOW = 0.2
 """mAP from which on nothing else is tried: the published detectors have as much."""
 _NEAR_ZERO = 0.01
 _MUCH_BETTER, _LEAST_GAIN = 2.0, 0.05
-_IMAGES, _PLACED_IMAGES = 500, 100
+_IMAGES, _PLACED_IMAGES = 200, 50
 """How many are scored again, and of how many the places of boxes without their classes: some seconds."""
 _LISTED = 5
 

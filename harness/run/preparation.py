@@ -82,7 +82,7 @@ def _said(config: RunConfig) -> Iterator[str]:
         yield f"--classes={choice.classes}"
     if choice.boxes:
         yield f"--boxes={choice.boxes}"
-    if choice.outputs and config.spec.task == Task.CLASSIFICATION:
+    if choice.outputs:
         yield f"--outputs={','.join(choice.outputs)}"
 
 

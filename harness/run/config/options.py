@@ -163,8 +163,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             ),
             Option(
                 "outputs",
-                "which output of your classifier to score; of other models, what you expect to be scored: "
-                "others are refused",
+                "which outputs of your file to score; of other models, what you expect to be scored: others "
+                "are refused",
                 Kind.LIST,
                 "LIST",
             ),

@@ -12,7 +12,7 @@ from harness.answers.payloads import decode
 from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.models import MODELS
 from harness.models.platforms import Platform
-from harness.models.spec import BOX_FORMS, Numbering
+from harness.models.spec import Numbering
 
 IDS, NAMES = zip(*COCO_CATEGORIES, strict=True)
 OF_COCO = MODELS["ssd-mobilenet"].variants[Platform.ONNXRUNTIME]
@@ -129,10 +129,3 @@ def test_what_is_right_in_no_reading_is_told_of_with_the_preprocessing(truth):
     (found,) = detection_doubt.of_detections(payloads, truth, OF_COCO, 0.0, is_own_file=True)
     assert "mAP 0.00% is next to nothing" in found
     assert "size=300,resize=stretch" in found
-
-
-@pytest.mark.parametrize("form", BOX_FORMS)
-def test_boxes_of_every_form_become_the_same_corners(truth, form):
-    variant = reading(OF_COCO, Numbering.COCO, form)
-    records = np.frombuffer(answered(truth, variant, variant.detection)[0], "<f4").reshape(-1, 7)
-    assert records[:, 1:5] == pytest.approx(np.array(PLACES), abs=1e-6)

@@ -529,6 +529,29 @@ def test_a_choice_of_nms_is_told_with_the_figure(run: Run) -> None:
     assert (accuracy.metric, accuracy.value) == ("mAP with corrected NMS", pytest.approx(1.0))
 
 
+def test_a_detector_that_is_misread_is_doubted_and_the_verdict_stays(run: Run) -> None:
+    with_boxes(run)
+    coco = run.dataset.coco
+    assert coco is not None
+    truth = [
+        {"id": n + 1, "image_id": n, "category_id": 18, "bbox": [0, 25, 50, 50], "area": 2500, "iscrowd": 0}
+        for n in range(4)
+    ]
+    run.dataset = dataclasses.replace(
+        run.dataset, coco=dataclasses.replace(coco, annotations=tuple(truth)), has_labels=True
+    )
+    run.weights = USER_FILE
+    boxes = [record(index, 0.0) for index in range(4)]
+    for box in boxes:
+        box[6] = 16  # its place, from 0
+    run.ended(Mode.ACCURACY, {}, [box.tobytes() for box in boxes])
+    result = run.judged(weights=str(run.folder))
+    assert (result.verdict, result.accuracy and result.accuracy.value) == ("VALID", 0.0)
+    assert result.doubts == (
+        "mAP of the first 4 images would be 100.00% instead of 0.00% with --classes 0-79",
+    )
+
+
 def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -> None:
     run.ended(Mode.PERFORMANCE, OF_EACH[Scenario.SERVER])
     as_run = Plan(Scenario.SERVER, Mode.PERFORMANCE, 5000, 838, 4, 1, 200_000_000, 1, 2, 3, target_qps=38.5)

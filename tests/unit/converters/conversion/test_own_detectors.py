@@ -10,7 +10,7 @@ from harness.errors import ConversionError
 from harness.models import MODELS
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300, COCO_1200_ONNX
-from harness.models.spec import BoxOrder, Detection, DType, Layout, TensorSpec
+from harness.models.spec import BoxOrder, Detection, DType, Layout, Numbering, TensorSpec
 
 SLOTS = 7
 MOBILENET = MODELS["ssd-mobilenet"].variants
@@ -107,6 +107,73 @@ def test_outputs_of_other_names_are_told_by_their_shapes_types_and_values(classe
     assert (found.boxes, found.scores, found.classes, found.count) == ("d", "a", "c", "b")
     assert found.box_order == BoxOrder.YXYX
     assert found.class_offset == 1
+
+
+def _found(said=own_files.NOTHING_SAID, base=None, roles=None, **answers):
+    """What is told of a detector that gives these answers to every image."""
+    roles = roles or {"boxes": "boxes", "scores": "scores", "labels": "classes", "num_detections": "count"}
+
+    def run(batch):
+        one = {name: answers.get(name, _answer(role, batch)) for name, role in roles.items()}
+        return [np.broadcast_to(value, (len(batch), *value.shape[1:])) for value in one.values()]
+
+    graph = _own(roles, run=run)
+    base = base or MOBILENET[Platform.ONNXRUNTIME]
+    own_files.check_task(graph, base, said)
+    return own_files.variant_of(graph, base, said).detection
+
+
+CORNERS = np.array([[[0.1, 0.2, 0.4, 0.9]] * SLOTS], np.float32)
+SIZED = np.array([[[0.6, 0.5, 0.4, 0.3]] * SLOTS], np.float32)
+
+
+def test_boxes_far_beyond_the_image_are_in_pixels():
+    assert _found(boxes=CORNERS).box_form == "xyxy"
+    assert _found(boxes=CORNERS * 300).box_form == "xyxy,pixels"
+    assert _found(own_files.Said(box_form="yxyx"), boxes=CORNERS * 300).box_form == "yxyx"
+
+
+def test_boxes_that_end_before_they_begin_are_no_corners_and_are_asked_for():
+    with pytest.raises(ConversionError, match=r"--boxes xywh .* or --boxes cxcywh"):
+        _found(boxes=SIZED)
+    assert _found(own_files.Said(box_form="cxcywh"), boxes=SIZED).box_form == "cxcywh"
+
+
+@pytest.mark.parametrize("base", [MOBILENET[Platform.ONNXRUNTIME], RESNET[Platform.ONNXRUNTIME]])
+def test_a_class_0_is_no_category_id_and_no_first_place_and_is_asked_for(base):
+    labels = np.zeros((1, SLOTS), np.float32)
+    with pytest.raises(ConversionError, match=r"--classes 0-79 .* --classes coco-1 .* --classes coco if"):
+        _found(base=base, labels=labels)
+    for numbering in Numbering:
+        assert _found(own_files.Said(numbering=numbering), labels=labels).numbering == numbering
+
+
+def test_a_class_0_in_an_empty_slot_says_nothing():
+    labels = np.array([[3, *[0] * (SLOTS - 1)]], np.float32)
+    count = np.array([1], np.float32)
+    assert _found(labels=labels, num_detections=count).numbering == Numbering.COCO
+    scores = np.array([[0.9, *[0] * (SLOTS - 1)]], np.float32)
+    assert _found(labels=labels, scores=scores).numbering == Numbering.COCO
+
+
+@pytest.mark.parametrize("name", ["num_detections", "n"])
+def test_a_count_may_have_an_axis_of_1(name):
+    names = ("boxes", "scores", "labels") if name == "num_detections" else ("a", "b", "c")
+    roles = dict(zip((*names, name), ("boxes", "scores", "classes", "count"), strict=True))
+    assert _found(roles=roles, **{name: np.full((1, 1), SLOTS, np.float32)}).count == name
+
+
+def test_the_outputs_to_look_at_can_be_said():
+    roles = {"a": "boxes", "b": "scores", "c": "scores", "d": "classes"}
+    with pytest.raises(ConversionError, match="--outputs chooses"):
+        _found(roles=roles)
+    found = _found(own_files.Said(outputs=("a", "c", "d")), roles=roles)
+    assert (found.boxes, found.scores, found.classes) == ("a", "c", "d")
+
+
+def test_boxes_and_scores_may_be_in_half_precision():
+    halves = {"boxes": CORNERS.astype(np.float16), "scores": np.full((1, SLOTS), 0.5, np.float16)}
+    assert _found(**halves).box_form == "xyxy"
 
 
 def test_an_output_that_is_not_read_is_not_requested():
