@@ -21,6 +21,8 @@ from harness.triton.messages import description_request, name_and_version
 
 logger = logging.getLogger(__name__)
 
+_CLOSED, _NOT_THERE = "explicit model load", "failed to poll from model repository"
+"""What Triton says where no client may load models, and where its repository lacks one."""
 _DESCRIPTION = re.compile(r"execution: (\{.*\})")
 
 
@@ -93,15 +95,24 @@ class ModelLoader:
             with progress.waiting(f"loading {self._entry} into the server"):
                 self.client.load(self._entry, config_json)
         except ServerError as error:
-            if "explicit model load" not in str(error):
+            if not any(words in str(error) for words in (_CLOSED, _NOT_THERE)):
                 raise
             if self._loan:
                 self._loan.stays()
-            if not self.client.is_model_ready(self._entry):
-                raise ServerError(f"{error}; --served-name says what it is called there") from error
+            if _NOT_THERE in str(error) or not self.client.is_model_ready(self._entry):
+                raise ServerError(self._missing()) from error
             logger.warning("the server at %s does not let clients load models", self.client.url)
             return False
         return True
+
+    def _missing(self) -> str:
+        """What the server has instead, and what to do."""
+        name, _ = name_and_version(self._entry)
+        ready = ", ".join(self.client.ready_models()) or "no model"
+        return (
+            f"the server at {self.client.url} has no {name}, it serves {ready}: copy the folder "
+            f"model_repository/{name} into its model repository, or say with --served-name what it is called"
+        )
 
 
 def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str, Any]:

@@ -224,6 +224,15 @@ class TritonClient:
             return _reason(error)
         return ""
 
+    def ready_models(self) -> list[str]:
+        """Names of the models that can be inferred with; none where it does not tell."""
+        try:
+            answer = self._control.get_model_repository_index(client_timeout=_CONTROL_TIMEOUT_S)
+        except InferenceServerException as error:
+            logger.debug("%s does not tell its models: %s", self.url, _reason(error))
+            return []
+        return sorted({model.name for model in answer.models if model.state == "READY"})
+
     def shared_memory_regions(self) -> list[str]:
         """Names of the regions that the server has mapped.
 

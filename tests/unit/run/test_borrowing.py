@@ -46,6 +46,9 @@ class FakeClient:
         self.told.append(f"unload {entry}")
         self.config = None
 
+    def ready_models(self) -> list[str]:
+        return ["a", "b"]
+
     def shared_memory_regions(self) -> list[str]:
         return list(self.regions)
 
@@ -104,7 +107,10 @@ def test_a_model_that_is_not_there_and_cannot_be_loaded_leaves_nothing_to_put_ba
     client = FakeClient(None)
     client.is_open = False
     with (
-        pytest.raises(ServerError, match="--served-name says what it is called there"),
+        pytest.raises(
+            ServerError,
+            match="has no prod, it serves a, b: copy the folder model_repository/prod into",
+        ),
         borrowed(client, "prod") as loan,
     ):
         ModelLoader(client, "prod", loan).load(OURS)
