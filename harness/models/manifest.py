@@ -90,7 +90,8 @@ def files_of(path: Path) -> list[Path]:
     """The files that a model's file or folder consists of, but for an ONNX file's weights beside it."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
 
 
 def save(manifest: Manifest, entry_dir: Path) -> None:

@@ -27,6 +27,7 @@ Original stack trace for 'MatMul':
         (TORCHSCRIPT, "mat1 and mat2 shapes cannot be multiplied (1x588 and 972x10)"),
         (TENSORFLOW, "Matrix size-incompatible: In[0]: [1,588], In[1]: [972,10]"),
         ("\n two ways: \x1b[1monly if you trust it\x1b[0m. \n\tmore", "two ways: only if you trust it."),
+        ("Exception from a.cpp:8:\nCheck 'x' failed at b.cpp:3:\nAxis 7 of [-4, 3]", "Axis 7 of [-4, 3]"),
         ("node 3 failed\nto prepare", "node 3 failed"),
         ("", "RuntimeError"),
         ("x" * 400, "x" * 300 + "…"),
