@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.log_all(is_debug=options.debug)
         for request in _requests(options):
             made = convert(request)
-            line = request.entry_dir if options.print_entry else _summary(made)
+            line = request.repository / made.entry if options.print_entry else _summary(made)
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 

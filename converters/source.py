@@ -50,7 +50,7 @@ def predict(
             f"samples are {samples.dtype} {list(samples.shape[1:])}, {facts.entry} takes "
             f"{variant.input.dtype} {list(variant.input.shape)}"
         )
-    with model_files.open_file(_source(facts, entry_dir), spec, variant.input.shape) as graph:
+    with model_files.open_file(_source(facts, entry_dir), spec, variant.preprocess.size_px) as graph:
         if variant.detection:
             answer = _detector(graph, facts)
         else:
@@ -102,7 +102,7 @@ def _source(facts: Manifest, entry_dir: Path) -> Path:
     """The source file, after its checksum was compared."""
     if facts.variant.detection and facts.variant.detection.nms == Nms.REFERENCE:
         # No published file has that NMS as a graph: the export is its own source, run without Triton.
-        return entry_dir / "1" / facts.variant.platform.facts.model_filename
+        return entry_dir / "1" / facts.variant.model_filename
     path = Path(facts.weights_file)
     found = model_files.digest(path) if path.exists() else "missing"
     if found != facts.weights_sha256:

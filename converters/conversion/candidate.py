@@ -10,10 +10,10 @@ from converters.conversion import detection_parity, model_files, own_files, pari
 from converters.conversion.own_files import Said
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
-from converters.formats.graph import Array, Graph, shape_in
+from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
 from harness.models.manifest import USER_FILE
-from harness.models.spec import Layout, ModelSpec, Nms, Variant
+from harness.models.spec import ModelSpec, Nms, Variant
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ class Candidate:
         if self.source.kind != USER_FILE:
             parity.check_tensors(self.export, self.declared)
             return self.declared
-        variant = own_files.variant_of(self.export, self.declared, self.said)
+        # What is wrong is said of the user's file and not of ours.
+        export = replace(self.export, path=self.source.path)
+        variant = own_files.variant_of(export, self.declared, self.said)
+        if self.target.name != variant.model_filename:
+            variant = replace(variant, other_filename=self.target.name)
         is_built_here = self.source.path.suffix != self.target.suffix
         # A graph that was built here has what could be chosen.
         return replace(variant, nms_choices=self.declared.nms_choices) if is_built_here else variant
@@ -86,13 +90,14 @@ def opened(
     """Open an export, `target`, and its source; what they are is said at `Candidate`."""
     with ExitStack() as stack:
         checked = stack.enter_context(_with_the_sources_nms(spec, declared, source, target))
-        reference = stack.enter_context(model_files.open_file(source.path, spec))
+        size_px = said.size_px(spec.task)
+        reference = stack.enter_context(model_files.open_file(source.path, spec, size_px))
         export = stack.enter_context(_open_export(checked, spec, reference))
         yield Candidate(spec, declared, said, source, reference, target, export)
 
 
 def _open_export(path: Path, spec: ModelSpec, reference: Graph) -> AbstractContextManager[Graph]:
-    return model_files.open_file(path, spec, shape_in(Layout.NCHW, reference))
+    return model_files.open_file(path, spec, reference.size_px, as_served=True)
 
 
 @contextmanager

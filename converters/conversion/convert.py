@@ -4,6 +4,8 @@ import hashlib
 import logging
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +19,7 @@ from converters.conversion.weights import SourceFile
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
+from harness.machine.paths import absolute
 from harness.models import get_variant, manifest, own_recipes
 from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file
 from harness.models.model_config import model_config, to_text
@@ -93,6 +96,13 @@ class Request:
         return self.repository / (self.entry or self.default_entry)
 
     @property
+    def filename(self) -> str:
+        """Of the file to be served: a user's own may keep its kind."""
+        facts = self.platform.facts
+        kept = (name for name in facts.other_filenames if Path(name).suffix == Path(self.weights).suffix)
+        return next(kept, facts.model_filename)
+
+    @property
     def variant(self) -> Variant:
         """The model's own declaration for the platform, with the NMS that was chosen."""
         declared = get_variant(self.spec, self.platform)
@@ -112,15 +122,48 @@ def convert(request: Request) -> Manifest:
         ConversionError: weights that cannot be had, or an export that does not equal its source.
     """
     entry = request.entry_dir.name
-    variant = request.variant
     with publish.claim(request.repository, entry):
-        existing = None if request.is_forced else _intact(request, variant)
-        source = _source(request, variant, existing)
-        if existing and _is_made_from(existing, source, request):
-            logger.info("%s is up to date (%s weights)", entry, existing.weights)
-            return existing
-        with publish.staged(request.repository, entry) as staging:
-            return _copy_of_twin(request, source, staging) or _build(request, source, staging)
+        if not _is_anothers(request):
+            return _made(request, entry)
+    apart = own_files.entry_name_apart(Path(request.weights), request.platform)
+    logger.info("%s is another file's entry: that of %s is %s", entry, request.weights, apart)
+    return convert(replace(request, entry=apart))
+
+
+def _is_anothers(request: Request) -> bool:
+    """Whether the entry that a user's file would get is that of another file, which is still there."""
+    if not request.is_own_file or request.entry:
+        return False
+    try:
+        other = Path(manifest.load(request.entry_dir).weights_file)
+    except ConversionError:
+        return False
+    path = absolute(Path(request.weights))
+    return other.exists() and path.exists() and not other.samefile(path)
+
+
+def _made(request: Request, entry: str) -> Manifest:
+    """What is in a claimed entry, once it was made if need be."""
+    variant = request.variant
+    existing = None if request.is_forced else _intact(request, variant)
+    source = _source(request, variant, existing)
+    if existing and _is_made_from(existing, source, request):
+        logger.info("%s is up to date (%s weights)", entry, existing.weights)
+        return existing
+    with publish.staged(request.repository, entry) as staging, _in_the_users_words(request, source, staging):
+        return _copy_of_twin(request, source, staging) or _build(request, source, staging)
+
+
+@contextmanager
+def _in_the_users_words(request: Request, source: SourceFile, staging: Path) -> Iterator[None]:
+    """Say of a user's file what is said of the one that is made of it, and soon is gone."""
+    try:
+        yield
+    except ConversionError as error:
+        made = str(staging / "1" / request.filename)
+        raise ConversionError(
+            str(error).replace(made, f"{source.path} as {request.platform}'s {request.filename}")
+        ) from error
 
 
 def _intact(request: Request, variant: Variant) -> Manifest | None:
@@ -130,7 +173,7 @@ def _intact(request: Request, variant: Variant) -> Manifest | None:
         found = manifest.load(entry_dir)
     except ConversionError:
         return None
-    graph = entry_dir / "1" / request.platform.facts.model_filename
+    graph = entry_dir / "1" / request.filename
     config = entry_dir / publish.CONFIG_NAME
     is_intact = (
         (request.is_own_file or found.variant == variant)
@@ -187,7 +230,7 @@ def _copy_of_twin(request: Request, source: SourceFile, staging: Path) -> Manife
     verified = _intact(twin, twin.variant)
     if verified is None or not _is_made_from(verified, source, twin):
         return None
-    target = staging / "1" / request.platform.facts.model_filename
+    target = staging / "1" / request.filename
     made = replace(
         verified,
         entry=request.entry_dir.name,
@@ -195,7 +238,7 @@ def _copy_of_twin(request: Request, source: SourceFile, staging: Path) -> Manife
         tools=_tools(request),
     )
     with publish.writing(request.repository):
-        shutil.copyfile(twin.entry_dir / "1" / twin.platform.facts.model_filename, target)
+        shutil.copyfile(twin.entry_dir / "1" / twin.filename, target)
         shutil.copyfile(twin.entry_dir / GOLDEN_NAME, staging / GOLDEN_NAME)
         _describe(made, staging)
     # Another process may have replaced it meanwhile.
@@ -212,7 +255,7 @@ def _describe(made: Manifest, staging: Path) -> None:
 
 
 def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
-    name, target = request.entry_dir.name, staging / "1" / request.platform.facts.model_filename
+    name, target = request.entry_dir.name, staging / "1" / request.filename
     _export(request, source, target)
     with (
         progress.waiting(f"{name}: comparing with its source"),
@@ -241,7 +284,9 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
 def _export(request: Request, source: SourceFile, target: Path) -> None:
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
-        with model_files.open_file(source.path, request.spec) as graph:
+        with model_files.open_file(
+            source.path, request.spec, request.said.size_px(request.spec.task)
+        ) as graph:
             own_files.check_task(graph, request.variant, request.said)
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
     with progress.waiting(f"{request.entry_dir.name}: exporting"):

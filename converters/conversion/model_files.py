@@ -16,31 +16,35 @@ from harness.models.manifest import USER_FILE
 from harness.models.platforms import BY_ENDING, Platform
 from harness.models.spec import Layout, ModelSpec, Nms, Variant
 
+Size = tuple[int, int]
+"""(height, width)"""
+
 
 def open_file(
-    path: Path, spec: ModelSpec, torch_shape: tuple[int, ...] = ()
+    path: Path, spec: ModelSpec, size_px: Size | None = None, *, as_served: bool = False
 ) -> AbstractContextManager[Graph]:
     """Open a model file with the framework that its ending stands for.
 
     Args:
-        path: `.pb`, `.graphdef`, SavedModel folder, `.onnx`, `.tflite`, `.pt` or `.pth`.
+        path: `.pb`, `.graphdef`, SavedModel folder, `.onnx`, `.tflite`, `.pt`, `.pth` or `.xml`.
         spec: the model whose task it shares; says what the file leaves open.
-        torch_shape: (3, height, width) of a PyTorch file's input, which is in no such file; the model's own
-            if empty.
+        size_px: where the file leaves it open, as PyTorch's always do; the model's own if None.
+        as_served: as the server is to run it, where that rounds otherwise.
 
     Raises:
         ConversionError: the file isn't of its kind.
     """
     if not path.exists():
         raise ConversionError(f"{path} is missing; convert the model again")
+    size_px = size_px or next(iter(spec.variants.values())).preprocess.size_px
     if path.is_dir():
         from converters.formats.tensorflow import open_saved_model
 
-        return open_saved_model(path, _named(spec))
+        return open_saved_model(path, size_px)
     platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
     if platform == Platform.PYTORCH:
-        return _open_torch(path, spec, torch_shape)
-    return _OPENERS[platform](path, spec)
+        return _open_torch(path, spec, size_px, as_served=as_served)
+    return _OPENERS[platform](path, spec, size_px)
 
 
 def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
@@ -50,7 +54,7 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         ConversionError: it cannot be expressed there.
     """
     named = _named(spec)
-    if source.suffix == Path(platform.facts.model_filename).suffix and source.is_file():
+    if source.suffix == target.suffix and source.is_file():
         _copy(source, target)
     elif source.suffix == ".onnx":
         _export_from_onnx(platform, source, target, spec, nms)
@@ -75,13 +79,19 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
 
 def digest(path: Path) -> str:
     """SHA-256 of a model file or folder, with the files beside it that hold its weights."""
-    if path.suffix == ".onnx":
+    files = files_of(path)
+    if path.suffix == ".onnx" and len(files) > 1:
+        return hashlib.sha256("".join(map(manifest.digest, files)).encode()).hexdigest()
+    return manifest.digest(path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files that a model consists of."""
+    if path.suffix == ".onnx" and path.is_file():
         from converters.formats.onnx import external_files
 
-        if beside := external_files(path):
-            parts = [manifest.digest(file) for file in (path, *beside) if file.is_file()]
-            return hashlib.sha256("".join(parts).encode()).hexdigest()
-    return manifest.digest(path)
+        return [path, *(file for file in external_files(path) if file.is_file())]
+    return manifest.files_of(path)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -89,6 +99,10 @@ def _copy(source: Path, target: Path) -> None:
         from converters.formats.onnx import copy_onnx
 
         copy_onnx(source, target)
+    elif source.suffix == ".xml":
+        from converters.formats.openvino import copy_openvino
+
+        copy_openvino(source, target)
     else:
         shutil.copyfile(source, target)
 
@@ -156,31 +170,38 @@ def _named(spec: ModelSpec) -> Variant | None:
     return spec.variants.get(Platform.TENSORFLOW)
 
 
-def _open_graph_def(path: Path, spec: ModelSpec) -> AbstractContextManager[Graph]:
+def _open_graph_def(path: Path, spec: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
     from converters.formats.tensorflow import open_graph_def
 
-    return open_graph_def(path, _named(spec))
+    return open_graph_def(path, _named(spec), size_px)
 
 
-def _open_onnx(path: Path, spec: ModelSpec) -> AbstractContextManager[Graph]:
+def _open_onnx(path: Path, _: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
     from converters.formats.onnx import open_onnx
 
-    return open_onnx(path, spec.variants[Platform.ONNXRUNTIME].preprocess.size_px)
+    return open_onnx(path, size_px)
 
 
-def _open_tflite(path: Path, spec: ModelSpec) -> AbstractContextManager[Graph]:
+def _open_openvino(path: Path, _: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
+    from converters.formats.openvino import open_openvino
+
+    return open_openvino(path, size_px)
+
+
+def _open_tflite(path: Path, _: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
     from converters.formats.tflite import open_tflite
 
-    return open_tflite(path)
+    return open_tflite(path, size_px)
 
 
-def _open_torch(path: Path, spec: ModelSpec, shape: tuple[int, ...]) -> AbstractContextManager[Graph]:
-    expected = spec.variants[Platform.PYTORCH].input
-    expected = replace(expected, shape=shape or expected.shape)
+def _open_torch(
+    path: Path, spec: ModelSpec, size_px: Size, *, as_served: bool
+) -> AbstractContextManager[Graph]:
+    expected = replace(spec.variants[Platform.PYTORCH].input, shape=(3, *size_px))
     if path.suffix == ".pt":
         from converters.formats.torch import open_torchscript
 
-        return open_torchscript(path, expected)
+        return open_torchscript(path, expected, as_served=as_served)
     if "pytorch" not in spec.sources:
         raise ConversionError(f"{path}: {spec.name} has no state dict; give a TorchScript file (.pt)")
     from converters.networks.torch import open_state_dict
@@ -188,8 +209,9 @@ def _open_torch(path: Path, spec: ModelSpec, shape: tuple[int, ...]) -> Abstract
     return open_state_dict(path, expected)
 
 
-_OPENERS: dict[Platform, Callable[[Path, ModelSpec], AbstractContextManager[Graph]]] = {
+_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Size], AbstractContextManager[Graph]]] = {
     Platform.TENSORFLOW: _open_graph_def,
     Platform.ONNXRUNTIME: _open_onnx,
+    Platform.OPENVINO: _open_openvino,
     Platform.TFLITE: _open_tflite,
 }

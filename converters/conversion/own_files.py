@@ -1,5 +1,7 @@
 """A user's own file of a model's task: what it takes and gives is read from the file."""
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +13,9 @@ from converters.conversion import own_detectors
 from converters.conversion.parity import classes
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
+from harness.answers.precision import allowed_difference
 from harness.errors import ConversionError
+from harness.machine.paths import absolute
 from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300_PT, fit
@@ -39,6 +43,10 @@ class Said:
     box_form: str = ""
     """Detectors: what the numbers of boxes are, of `BOX_FORMS`."""
 
+    def size_px(self, task: Task) -> tuple[int, int] | None:
+        """(height, width) of images where the file leaves it open; None where that is not said either."""
+        return own_recipes.size_of(self.preprocess, task)
+
 
 NOTHING_SAID = Said()
 
@@ -48,6 +56,12 @@ def entry_name(path: Path, platform: Platform) -> str:
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
     name = f"{stem}_{platform}"
     return f"{stem}-file_{platform}" if is_reserved(name) else name
+
+
+def entry_name_apart(path: Path, platform: Platform) -> str:
+    """Name an entry after a file where another file of its name has the plain one: by the folder it is in."""
+    mark = hashlib.sha256(os.fsencode(absolute(path))).hexdigest()[:6]
+    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{mark}_{platform}"
 
 
 def is_reserved(entry: str) -> bool:
@@ -79,7 +93,7 @@ def variant_of(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> Varian
         label_offset=_label_offset(graph, outputs, said),
         max_batch_size=base.max_batch_size if _takes_batches(graph, inputs, _is_same_class) else 1,
         source=base.source,
-        tolerance=base.tolerance * max(1.0, _peak(graph, inputs)),
+        tolerance=_tolerance(graph, inputs, base.tolerance),
     )
 
 
@@ -101,15 +115,17 @@ def _label_offset(graph: Graph, outputs: tuple[TensorSpec, ...], said: Said) -> 
 
 
 def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
-    """See that a file is of its model's task: a classifier or a detector.
+    """See that a file is of its model's task, a classifier or a detector, of images that can be made for it.
 
     Raises:
         ConversionError: it is not.
     """
+    _is_fixed(graph)
     if base.detection:
         _detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, said.preprocess), 2), said)
     else:
         classifier_outputs(graph, said.outputs)
+        _preprocess(graph, base, said.preprocess)
 
 
 def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
@@ -125,8 +141,8 @@ def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
         raise ConversionError(f"{graph.path}: images of {dtype}{scale} are not supported")
     task = Task.DETECTION if base.detection else Task.CLASSIFICATION
     chosen = own_recipes.parse(text, task) if text else base.preprocess
-    height, width = graph.input.shape[:2] if layout == "NHWC" else graph.input.shape[1:]
-    if own_recipes.asks_for_size(text) and chosen.size_px != (height, width):
+    height, width = graph.size_px
+    if own_recipes.asks_for_size(text) and chosen.size_px != graph.size_px:
         raise ConversionError(f"{graph.path}: takes images of {height}x{width}, not as {text!r} says")
     if own_recipes.asks_for_layout(text) and chosen.layout != layout:
         raise ConversionError(f"{graph.path}: takes images as {layout}, not as {text!r} says")
@@ -142,7 +158,7 @@ def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
         raise ConversionError(
             f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
         )
-    return fit(chosen, layout=layout, size_px=(height, width), dtype=dtype, quantization=graph.quantization)
+    return fit(chosen, layout=layout, size_px=graph.size_px, dtype=dtype, quantization=graph.quantization)
 
 
 def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
@@ -248,7 +264,8 @@ def _is_same_class(output: TensorSpec, together: Array, apart: Array) -> bool:
     return bool((classes(together) == classes(apart)).all())
 
 
-def _peak(graph: Graph, inputs: Array) -> float:
-    """Largest floating-point answer: raw scores may be in the tens, and their rounding errors with them."""
+def _tolerance(graph: Graph, inputs: Array, share: float) -> float:
+    """How far an export's floating-point answers may be from the file's own."""
+    is_half = DType.FP16 in [tensor.dtype for tensor in (graph.input, *graph.outputs)]
     answers = [answer for answer in graph.run(inputs[:1]) if np.issubdtype(answer.dtype, np.floating)]
-    return max((float(np.abs(answer).max()) for answer in answers), default=0.0)
+    return max((allowed_difference(answer, share, is_half=is_half) for answer in answers), default=0.0)

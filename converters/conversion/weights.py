@@ -13,7 +13,7 @@ from converters.networks.seeds import RECIPE_VERSION
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import file_lock, progress
-from harness.machine.files import whole
+from harness.machine.files import is_lfs_pointer, whole
 from harness.machine.paths import absolute, weights_dir
 from harness.models import manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE
@@ -91,6 +91,9 @@ def own_file(path: Path, spec: ModelSpec, platform: Platform) -> SourceFile:
     if not accepts(spec, platform, path):
         known = ", ".join(suffix or "a SavedModel folder" for suffix in _suffixes(spec, platform))
         raise ConfigError(f"{path} cannot be served by {platform} as {spec.name}, which takes {known}")
+    for file in model_files.files_of(path):
+        if file.is_file() and is_lfs_pointer(file):
+            raise ConfigError(f"{file} is a Git LFS pointer, not the model: run `git lfs pull` there")
     return SourceFile(USER_FILE, path, model_files.digest(path))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.spec import DType, Layout, Quantization, TensorSpec
 
@@ -36,6 +37,12 @@ class Graph:
     def layout(self) -> Layout:
         """Axis order of the input."""
         return layout_of(self.input.shape, self.path)
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(height, width) of the input."""
+        first, second, third = self.input.shape
+        return (first, second) if self.layout == Layout.NHWC else (second, third)
 
 
 def layout_of(shape: Sequence[int], path: Path) -> Layout:
@@ -80,8 +87,9 @@ def dtype_of(name: str, dtype: Any, path: Path) -> DType:
     try:
         return DType(np.dtype(dtype).name)
     except (TypeError, ValueError) as error:
+        word = getattr(dtype, "__name__", dtype)
         raise ConversionError(
-            f"{path}: tensor {name} is {dtype}; supported types: {', '.join(DType)}"
+            f"{path}: tensor {name} is {word}; supported types: {', '.join(DType)}"
         ) from error
 
 
@@ -91,6 +99,7 @@ def describe(
     output_names: Sequence[str] | None,
     fixed_batch: int,
     run: Callable[[Array], list[Array]],
+    hint: str = "",
 ) -> Graph:
     """Complete a graph's description by running it once, on zeros.
 
@@ -101,6 +110,7 @@ def describe(
             numbered as Triton's PyTorch backend does.
         fixed_batch: the batch size that it insists on; 0 for any.
         run: runs it.
+        hint: what to try should it not run.
 
     Raises:
         ConversionError: it doesn't run, or its answers have no batch axis.
@@ -110,8 +120,9 @@ def describe(
     try:
         answers = run(zeros)
     except Exception as error:  # each framework has its own, often bare RuntimeError
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ConversionError(f"{path}: does not run on an input of {list(zeros.shape)}: {reason}") from error
+        raise ConversionError(
+            f"{path}: does not run on an input of {list(zeros.shape)}: {reason_of(error)}{hint}"
+        ) from error
     outputs = []
     output_names = output_names or [f"OUTPUT__{index}" for index in range(len(answers))]
     for name, answer in zip(output_names, answers, strict=True):
@@ -119,14 +130,6 @@ def describe(
             raise ConversionError(f"{path}: output {name} of shape {list(answer.shape)} has no batch axis")
         outputs.append(TensorSpec(name, dtype_of(name, answer.dtype, path), answer.shape[1:]))
     return Graph(path, input_spec, tuple(outputs), fixed_batch, run)
-
-
-def shape_in(layout: Layout, graph: Graph) -> tuple[int, ...]:
-    """Shape of a graph's input, were it in another axis order."""
-    first, second, third = graph.input.shape
-    if graph.layout == layout:
-        return graph.input.shape
-    return (third, first, second) if layout == Layout.NCHW else (second, third, first)
 
 
 def relayout(batch: Array, source: Layout, target: Layout) -> Array:

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
 from converters.formats.native_output import held_back
+from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.spec import Layout, TensorSpec
 
@@ -28,12 +29,8 @@ OPSET = 13
 _FATAL_ONLY = 4
 _LARGEST_BYTES = 2**31 - 1
 """Of a protobuf message."""
-_TYPES = {
-    "tensor(float)": "float32",
-    "tensor(uint8)": "uint8",
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-}
+_TYPES = {"float": "float32", "double": "float64"}
+"""ONNX's names that are not numpy's."""
 
 
 @contextmanager
@@ -52,15 +49,15 @@ def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # one class per error code, without a common parent
-        reason = str(error).strip().splitlines()[0]
-        raise ConversionError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+        raise ConversionError(f"{path}: ONNX Runtime cannot load it: {reason_of(error)}") from error
     if len(session.get_inputs()) != 1:
         raise ConversionError(f"{path}: one input wanted; it has {len(session.get_inputs())}")
     source, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
     shape = close_shape(source.shape, size_px)
     if len(shape) != 4:
         raise ConversionError(f"{path}: input {source.name} is {source.shape}; a batch of images is wanted")
-    dtype = dtype_of(source.name, _TYPES.get(source.type, source.type), path)
+    word = source.type.removeprefix("tensor(").removesuffix(")")
+    dtype = dtype_of(source.name, _TYPES.get(word, word), path)
     layout_of(shape[1:], path)
 
     def run(batch: Array) -> list[Array]:
@@ -136,7 +133,7 @@ def export_onnx(frozen: "FrozenGraph", source: Path, target: Path, layout: Layou
                 large_model=True,
             )
     except (ValueError, RuntimeError, AttributeError, KeyError) as error:
-        raise ConversionError(f"{source}: tf2onnx cannot express this graph: {error}") from error
+        raise ConversionError(f"{source}: tf2onnx cannot express this graph: {reason_of(error)}") from error
     for tensor in model.graph.initializer:
         if tensor.data_location == tensor.EXTERNAL:
             tensor.raw_data = weights.name_to_tensor_data[tensor.external_data[0].value]

@@ -14,6 +14,7 @@ import numpy as np
 
 from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of
 from converters.formats.native_output import held_back
+from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.spec import TensorSpec, Variant
 
@@ -74,7 +75,7 @@ def read_frozen(path: Path, named: Variant | None) -> FrozenGraph:
     try:
         graph_def.ParseFromString(path.read_bytes())
     except Exception as error:  # protobuf's DecodeError; TensorFlow's own copy of protobuf may differ
-        raise ConversionError(f"{path}: not a TensorFlow graph ({error})") from error
+        raise ConversionError(f"{path}: not a TensorFlow graph ({reason_of(error)})") from error
     if variables := [node.name for node in graph_def.node if node.op in _VARIABLE_OPS]:
         raise ConversionError(f"{path}: not frozen: {variables[0]} is a variable; freeze the graph first")
     return _ends(graph_def, path, named)
@@ -109,7 +110,9 @@ def _freeze(path: Path) -> FrozenGraph:
             model = tf.saved_model.load(folder)
         signature = model.signatures[_SIGNATURE]
     except (OSError, KeyError, ValueError) as error:
-        raise ConversionError(f"{path}: no SavedModel with a signature {_SIGNATURE!r} ({error})") from error
+        raise ConversionError(
+            f"{path}: no SavedModel with a signature {_SIGNATURE!r} ({reason_of(error)})"
+        ) from error
     frozen = convert_variables_to_constants_v2(signature)
     inputs = [tensor.name for tensor in frozen.inputs if tensor.dtype != tf.resource]
     if len(inputs) != 1:
@@ -141,16 +144,21 @@ def _without_globs(folder: Path) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as plain:
         link = Path(plain) / "saved_model"
         link.symlink_to(folder.absolute(), target_is_directory=True)
-        yield str(link)
+        try:
+            yield str(link)
+        except (OSError, RuntimeError, ValueError) as error:
+            # Of the user's folder, not of the link to it.
+            raise OSError(str(error).replace(str(link), str(folder))) from error
 
 
 @contextmanager
-def open_graph_def(path: Path, named: Variant | None) -> Iterator[Graph]:
+def open_graph_def(path: Path, named: Variant | None, size_px: tuple[int, int]) -> Iterator[Graph]:
     """Open a frozen graph; tensors have node names, as Triton's backend wants them.
 
     Args:
         path: the file.
-        named: see `read_frozen`; says the image's size where the graph leaves it open.
+        named: see `read_frozen`.
+        size_px: (height, width) to use where the graph leaves its own open.
 
     Raises:
         ConversionError: not such a file, or not one image in.
@@ -160,21 +168,21 @@ def open_graph_def(path: Path, named: Variant | None) -> Iterator[Graph]:
         try:
             tf.import_graph_def(frozen.graph_def, name="")
         except ValueError as error:
-            raise ConversionError(f"{path}: TensorFlow cannot load the graph ({error})") from error
+            raise ConversionError(f"{path}: TensorFlow cannot load the graph ({reason_of(error)})") from error
         names = (frozen.input_name, *frozen.output_names)
         source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
         with tf.compat.v1.Session() as session:
             outputs = dict(zip(names[1:], targets, strict=True))
-            yield _describe(path, session, frozen.input_name, source, outputs, named)
+            yield _describe(path, session, frozen.input_name, source, outputs, size_px)
 
 
 @contextmanager
-def open_saved_model(path: Path, named: Variant | None) -> Iterator[Graph]:
+def open_saved_model(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
     """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them.
 
     Args:
         path: the folder.
-        named: says the image's size where the signature leaves it open.
+        size_px: (height, width) to use where the signature leaves its own open.
 
     Raises:
         ConversionError: not such a folder, or not one image in.
@@ -185,14 +193,16 @@ def open_saved_model(path: Path, named: Variant | None) -> Iterator[Graph]:
                 model = tf.compat.v1.saved_model.load(session, _TAGS, folder)
             signature = model.signature_def[_SIGNATURE]
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise ConversionError(f"{path}: not a SavedModel that can be served ({error})") from error
+            raise ConversionError(
+                f"{path}: not a SavedModel that can be served ({reason_of(error)})"
+            ) from error
         if len(signature.inputs) != 1:
             raise ConversionError(f"{path}: one input wanted; {_SIGNATURE} has {len(signature.inputs)}")
         ((input_name, source),) = signature.inputs.items()
         targets = {
             name: graph.get_tensor_by_name(info.name) for name, info in sorted(signature.outputs.items())
         }
-        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, named)
+        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, size_px)
 
 
 def _describe(
@@ -201,10 +211,10 @@ def _describe(
     input_name: str,
     source: Any,
     targets: dict[str, Any],
-    named: Variant | None,
+    size_px: tuple[int, int],
 ) -> Graph:
     shape = source.shape.as_list() if source.shape.rank is not None else []
-    closed = close_shape(shape, named.preprocess.size_px if named else (0, 0))
+    closed = close_shape(shape, size_px)
     if len(closed) != 4 or 0 in closed[1:]:
         raise ConversionError(
             f"{path}: input {input_name} is {source.shape}; a batch of images of one size is wanted"
@@ -268,8 +278,9 @@ def to_tflite(frozen: FrozenGraph, source: Path) -> bytes:
             with held_back():
                 return bytes(converter.convert())
         except Exception as error:  # the converter's own, from a native module
-            reason = str(error).strip().splitlines()[0]
-            raise ConversionError(f"{source}: TFLite cannot express this graph: {reason}") from error
+            raise ConversionError(
+                f"{source}: TFLite cannot express this graph: {reason_of(error)}"
+            ) from error
 
 
 def serialise(graph_def: Any) -> bytes:

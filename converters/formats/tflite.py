@@ -10,16 +10,21 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from converters.formats.graph import Array, Graph, describe, dtype_of
+from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of
 from converters.formats.native_output import held_back
+from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.declared.ssd_mobilenet import TFLITE_DETECTION
 from harness.models.spec import Quantization, TensorSpec
 
 
 @contextmanager
-def open_tflite(path: Path) -> Iterator[Graph]:
+def open_tflite(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
     """Open a TFLite file; tensors have the names that the interpreter reports.
+
+    Args:
+        path: the file.
+        size_px: (height, width) to use where the file leaves its own open.
 
     Raises:
         ConversionError: not a TFLite file, or not one image in.
@@ -34,11 +39,13 @@ def open_tflite(path: Path) -> Iterator[Graph]:
         shapes = [list(tensor["shape"]) for tensor in inputs]
         raise ConversionError(f"{path}: one batch of images wanted as input; it has {shapes}")
     source = inputs[0]
-    # Every shape in such a file can be resized: whether the graph stands it is found out by running it.
+    # Without open axes there is no signature. Every shape in such a file can be resized: whether the graph
+    # stands it is found out by running it.
+    signature = source["shape_signature"] if len(source["shape_signature"]) else source["shape"]
     spec = TensorSpec(
         source["name"],
         dtype_of(source["name"], source["dtype"], path),
-        tuple(int(side) for side in source["shape"][1:]),
+        close_shape([int(side) for side in signature], size_px)[1:],
     )
     run = _runner(interpreter)
     # That operation takes one image at a time.
@@ -56,7 +63,7 @@ def _open(path: Path, threads: int) -> Interpreter:
             interpreter = Interpreter(os.fspath(path), num_threads=threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ConversionError(f"{path}: LiteRT cannot load it: {str(error).splitlines()[0]}") from error
+        raise ConversionError(f"{path}: LiteRT cannot load it: {reason_of(error)}") from error
     return interpreter
 
 

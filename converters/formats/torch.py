@@ -1,8 +1,11 @@
-"""PyTorch's door: TorchScript files, read, run and written. Slow to import."""
+"""PyTorch's door: TorchScript files and state dicts, read, run and written. Slow to import."""
 
 import os
-from collections.abc import Iterator
+import pickle
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +14,107 @@ import torch
 from torch import Tensor, nn
 
 from converters.formats.graph import Array, Graph, describe
+from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
-from harness.models.spec import TensorSpec
+from harness.models.spec import DType, TensorSpec
 
 INPUT_NAME = "INPUT__0"
 """TorchScript names no tensors: Triton's PyTorch backend goes by this, the number being the position."""
 
+_OTHER_SIZE = "; --preprocess size=… says another size, which is in no such file"
+_LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError)
+_AROUND = {"module", "_orig_mod", "model"}
+"""DataParallel's, torch.compile's, and PyTorch Lightning's customary name."""
+_OBJECT = re.compile(r"Unsupported (?:global|class|operand)\W+(?:GLOBAL )?([\w.]+)")
+"""What `torch.load` says of a pickle that would run code."""
+
 
 @contextmanager
-def open_torchscript(path: Path, expected: TensorSpec) -> Iterator[Graph]:
-    """Open a TorchScript file, which doesn't say what it takes: `expected` does.
+def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = False) -> Iterator[Graph]:
+    """Open a TorchScript file, which doesn't say what it takes: `expected` does, or the same in fp16.
+
+    Args:
+        path: the file.
+        expected: its input.
+        as_served: as `backends/pytorch` runs it, which rounds otherwise: frozen, in the CPU's own layouts.
 
     Raises:
         ConversionError: not a TorchScript file, or it doesn't run on such an input.
     """
     try:
         module = torch.jit.load(os.fspath(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        if as_served:
+            module = torch.jit.optimize_for_inference(torch.jit.freeze(module))
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConversionError(f"{path}: PyTorch cannot load it as TorchScript: {reason}") from error
-    yield describe_module(path, module, expected)
+        reason = _other_kind(path) or f"PyTorch cannot load it as TorchScript: {reason_of(error)}"
+        raise ConversionError(f"{path}: {reason}") from error
+    try:
+        graph = describe_module(path, module, expected)
+    except ConversionError as error:
+        try:
+            graph = describe_module(path, module, replace(expected, dtype=DType.FP16))
+        except ConversionError:
+            raise error from None
+    yield graph
+
+
+def _other_kind(path: Path) -> str:
+    """What a file that is no TorchScript is instead, and what to do; empty where nobody knows."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except _LOAD_ERRORS as error:
+        return _pickled(error)
+    return "a state dict, not TorchScript: name it .pth (torchvision's resnet50's), or save TorchScript"
+
+
+def _pickled(error: Exception) -> str:
+    """What to do where an error says that loading a file would run its code; empty where it does not."""
+    found = _OBJECT.search(str(error))
+    return (
+        f"a whole module, or another Python object ({found[1]}), which only its own code can load: "
+        "save model.state_dict() (.pth) or TorchScript (.pt)"
+        if found
+        else ""
+    )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict out of what it was saved in, without the prefixes of what the module was wrapped in.
+
+    Raises:
+        ConversionError: not a state dict, or several.
+    """
+    try:
+        # weights_only: a pickle may run any code, a state dict needs none.
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except _LOAD_ERRORS as error:
+        reason = _pickled(error) or f"PyTorch cannot load it as a state dict: {reason_of(error)}"
+        if "TorchScript archive" in str(error):
+            reason = "TorchScript, not a state dict: name it .pt"
+        raise ConversionError(f"{path}: {reason}") from error
+    state = found
+    if not _is_state(found):
+        inner = {key: value for key, value in found.items() if _is_state(value)} if _is_dict(found) else {}
+        if len(inner) != 1:
+            has = f"it has several: {', '.join(map(str, inner))}" if inner else "it has none"
+            raise ConversionError(f"{path}: one state dict wanted, a dictionary of tensors; {has}")
+        (state,) = inner.values()
+    return _without_prefix(dict(state))
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_state(value: Any) -> bool:
+    return _is_dict(value) and bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop the names of modules around the network, which every key then begins with."""
+    while (around := {key.partition(".")[0] for key in state}) <= _AROUND and len(around) == 1:
+        state = {key.partition(".")[2]: tensor for key, tensor in state.items()}
+    return state
 
 
 def save_script(module: nn.Module, target: Path) -> None:
@@ -47,4 +131,5 @@ def describe_module(path: Path, module: Any, expected: TensorSpec) -> Graph:
             answer = module(torch.from_numpy(np.array(batch)))
         return [value.numpy() for value in ([answer] if isinstance(answer, Tensor) else answer)]
 
-    return describe(path, TensorSpec(INPUT_NAME, expected.dtype, expected.shape), None, 0, run)
+    taken = TensorSpec(INPUT_NAME, expected.dtype, expected.shape)
+    return describe(path, taken, None, 0, run, _OTHER_SIZE)

@@ -1,7 +1,6 @@
 """The networks as PyTorch modules."""
 
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from converters.formats.graph import Graph
-from converters.formats.torch import describe_module, save_script
+from converters.formats.torch import describe_module, read_state_dict, save_script
 from converters.networks.architectures import RESNET50_EPSILON, RESNET50_STAGES
 from converters.networks.chain import Activation, Chain, Convolution
 from converters.networks.seeds import CLASSIFIER, Arrays
@@ -51,7 +50,7 @@ class Bottleneck(nn.Module):
 class ResNet50(nn.Module):
     """ResNet-50 v1.5 whose state dict has the keys of torchvision's."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         """Build it without weights of use."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, padding=3, bias=False)
@@ -65,10 +64,10 @@ class ResNet50(nn.Module):
                 inputs = width * Bottleneck.expansion
             stages.append(nn.Sequential(*stage))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.fc = nn.Linear(inputs, 1000)
+        self.fc = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 3, h, w) normalised RGB -> (n, 1000) logits."""
+        """(n, 3, h, w) normalised RGB -> (n, classes) logits."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.fc(x.mean((2, 3)))
@@ -162,16 +161,25 @@ _TORCH_PARTS = {
 
 
 def _load_resnet50(path: Path) -> nn.Module:
-    try:
-        # weights_only: a pickle may run any code, a state dict needs none.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise ConversionError(f"{path}: PyTorch cannot load it as a state dict: {reason}") from error
-    module = ResNet50()
-    try:
-        module.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConversionError(f"{path}: not the state dict of a ResNet-50: {reason}") from error
+    """ResNet-50 with a state dict's weights, and as many classes as that has."""
+    state = read_state_dict(path)
+    bias = state.get("fc.bias")
+    module = ResNet50(1000 if bias is None else bias.numel())
+    expected = module.state_dict()
+    # Counted while training only, and not by old versions.
+    needed = {key for key in expected if not key.endswith("num_batches_tracked")}
+    missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        wrong = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(unknown)}"] * bool(unknown)
+        raise ConversionError(f"{path}: not the state dict of torchvision's resnet50: {' and '.join(wrong)}")
+    if other := sorted(key for key in needed if state[key].shape != expected[key].shape):
+        raise ConversionError(
+            f"{path}: not the state dict of torchvision's resnet50: {other[0]} is "
+            f"{list(state[other[0]].shape)}, not {list(expected[other[0]].shape)}"
+        )
+    module.load_state_dict(state, strict=False)
     return module.eval()
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} and {len(keys) - 1} more"

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from harness.models.spec import TensorSpec, Variant
 
 FULL = "fp32"
-REDUCED = ("bf16", "fp16")
-"""Chosen by the framework; int8 is what a quantised file asks for."""
+FP16 = "fp16"
+REDUCED = ("bf16", FP16)
+"""Chosen by the framework, or fp16 by the file; int8 is what a quantised file asks for."""
 UNKNOWN = "unknown"
 """The server does not say, as NVIDIA's native OpenVINO backend: it may be any."""
 
@@ -43,6 +44,27 @@ image), 0.97 with real ones; of another image's, 0.03."""
 BOX_AGREEMENT = 0.75
 """Smallest mAP with the source's own boxes as the truth: it was 0.88 for both detectors with seeded weights,
 whose scores are alike, 0.94 with real ones, and 0.01 with another image's boxes."""
+
+
+GPU_SHARE = 1e-2
+"""How far the stored scores and a server's may be apart, for `allowed_difference`; generous, since a GPU may
+compute in TF32."""
+
+_ROUNDINGS = 8
+"""By as many units in the last place of the largest score may one graph's sums differ in another order."""
+
+
+def allowed_difference(scores: npt.NDArray[Any], share: float, *, is_half: bool = False) -> float:
+    """How far apart two runtimes' floating-point scores may be: relative to themselves, whatever their unit.
+
+    Args:
+        scores: of several samples.
+        share: of their spread, largest less smallest, that the arithmetic may be off by.
+        is_half: whether numbers are rounded to fp16.
+    """
+    rounding = float(np.finfo(np.float16 if is_half else np.float32).eps)
+    values = scores.astype(np.float64)
+    return share * float(np.ptp(values)) + _ROUNDINGS * rounding * float(np.abs(values).max())
 
 
 def is_full(precision: str | None) -> bool:

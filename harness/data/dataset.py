@@ -17,12 +17,12 @@ from harness.data.annotations import Annotations
 from harness.errors import ConfigError, DatasetError
 from harness.machine import progress
 from harness.machine.environment import cpu_count
+from harness.machine.files import LFS_POINTER
 from harness.machine.threads import in_threads
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"II*\0", b"MM\0*")
 """Of what OpenCV reads, and so the MLPerf reference: JPEG, PNG, BMP, WebP, TIFF."""
-_LFS_POINTER = b"version https://git-lfs"
 _READERS = 8
 """Threads that look at files: they wait for the disk, not for a core."""
 
@@ -121,7 +121,7 @@ def _probe(path: Path) -> tuple[bytes, str]:
         if stat.S_ISFIFO(path.stat().st_mode):
             return b"", "is a pipe"  # which would be waited for
         with path.open("rb", buffering=0) as stream:
-            head = stream.read(len(_LFS_POINTER))
+            head = stream.read(len(LFS_POINTER))
             stream.seek(0)
             content = hashlib.file_digest(stream, "sha256").digest()
     except FileNotFoundError:
@@ -132,6 +132,6 @@ def _probe(path: Path) -> tuple[bytes, str]:
         return b"", "cannot be the name of a file"
     if not head:
         return content, "is empty"
-    if head == _LFS_POINTER:
+    if head == LFS_POINTER:
         return content, "is a Git LFS pointer, not the image: run `git lfs pull` there"
     return content, "" if head.startswith(_MAGIC) else "is no JPEG, PNG, BMP, WebP or TIFF"

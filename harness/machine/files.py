@@ -11,6 +11,16 @@ _PROBE_BYTES = 1 << 20
 """About what one test leaves of logs."""
 
 
+LFS_POINTER = b"version https://git-lfs"
+"""How the text begins that git has in a file's place until it is fetched."""
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is Git LFS's stand-in for the one that is meant."""
+    with path.open("rb") as stream:
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def check_writable(folder: Path) -> None:
     """Find out now, not after ten minutes, whether results can be written to a folder; makes it if missing.
 

@@ -75,16 +75,23 @@ class Manifest:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative file names and contents."""
+    """SHA-256 of a file (OpenVINO's with its weights), or of a folder's relative file names and contents."""
     result = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        if file != path:
+    for file in files_of(path):
+        if path.is_dir():
             result.update(f"{file.relative_to(path).as_posix()}\0".encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 result.update(block)
     return result.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a model's file or folder consists of, but for an ONNX file's weights beside it."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    weights = path.with_suffix(".bin")
+    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
 
 
 def save(manifest: Manifest, entry_dir: Path) -> None:

@@ -40,7 +40,7 @@ def model_config(
         name=entry,
         platform=facts.triton_platform,
         backend=facts.triton_backend,
-        default_model_filename=facts.model_filename,
+        default_model_filename=variant.model_filename,
         max_batch_size=min(settings.max_batch_size or variant.max_batch_size, variant.max_batch_size),
     )
     has_batch_axis = variant.max_batch_size > 0

@@ -80,6 +80,12 @@ def asks_for_size(text: str) -> bool:
     return "size" in _split(text)[1]
 
 
+def size_of(text: str, task: Task) -> tuple[int, int] | None:
+    """(height, width) that a text names, or its recipe has; None where it leaves the size to the file."""
+    name, given = _split(text)
+    return parse(text, task).size_px if name or "size" in given else None
+
+
 def asks_for_layout(text: str) -> bool:
     """Whether a text names the axis order in so many words."""
     return "layout" in _split(text)[1]

@@ -47,6 +47,8 @@ class Facts:
     """Endings of the files that an entry can be made from; "" is a SavedModel's folder."""
     tools: tuple[str, ...]
     """Packages that have a say in an entry: their versions are recorded with it."""
+    other_filenames: tuple[str, ...] = ()
+    """Files that a user may bring for it and that keep their kind, with that kind's ending."""
     triton_platform: str = ""
     """`platform` of config.pbtxt, empty where Triton has no native platform of that kind."""
     endings: tuple[str, ...] = ()
@@ -106,7 +108,9 @@ _DECLARED: Mapping[Platform, Facts] = {
         # Its own default is model.xml; every entry names its file.
         model_filename="model.onnx",
         thread_parameter="INFERENCE_NUM_THREADS",
-        made_from=(".onnx", *_FROM_TENSORFLOW),
+        other_filenames=("model.xml",),
+        endings=(".xml",),
+        made_from=(".onnx", ".xml", *_FROM_TENSORFLOW),
         # It reads the very file; what it answers, the live server's self-test shows.
         tools=_ONNX_TOOLS,
         is_cpu_only=True,

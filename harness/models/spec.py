@@ -310,6 +310,8 @@ class Variant:
     """Detectors only."""
     nms_choices: tuple[Nms, ...] = ()
     """What `--nms` can choose from; empty where the published graph fixes it."""
+    other_filename: str = ""
+    """Of a user's file that is served as another kind than the platform's usual one."""
 
     def __post_init__(self) -> None:
         """Reject declarations that contradict themselves."""
@@ -329,6 +331,16 @@ class Variant:
     def batch_limit(self) -> int:
         """Most samples in one request."""
         return max(1, self.max_batch_size)
+
+    @property
+    def model_filename(self) -> str:
+        """File (or folder) inside the version folder."""
+        return self.other_filename or self.platform.facts.model_filename
+
+    @property
+    def is_half(self) -> bool:
+        """Whether what goes in or comes out is fp16, as then mostly is what happens in between."""
+        return any(tensor.dtype == DType.FP16 for tensor in (self.input, *self.outputs))
 
     @property
     def requested_outputs(self) -> tuple[TensorSpec, ...]:

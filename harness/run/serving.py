@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.answers.precision import REDUCED, UNKNOWN
+from harness.answers.precision import FP16, REDUCED, UNKNOWN
 from harness.errors import RequestFailed, ServerError
 from harness.machine import progress
 from harness.models import live_config
@@ -145,17 +145,18 @@ def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str
 def executed_precision(
     clients: Sequence[TritonClient], entry: str, variant: Variant, wanted: Precision
 ) -> str | None:
-    """Ask the servers what they really calculate in; None on platforms that have no choice.
+    """Ask the servers what they really calculate in.
 
     Returns:
-        `fp32`, `bf16`, …, or `unknown` where one does not say, as NVIDIA's native backend.
+        `fp32`, `bf16`, …, or `unknown` where one does not say, as NVIDIA's native backend. On platforms
+        that have no choice, `fp16` where the file says so, else None.
 
     Raises:
         ServerError: it is not what was wanted, or not the same everywhere.
         RequestFailed: the model cannot answer.
     """
     if not variant.platform.facts.chooses_precision:
-        return None
+        return FP16 if variant.is_half else None
     answers = {client.url: _asked_precision(client, entry, variant) for client in clients}
     if len(set(answers.values())) > 1:
         found = ", ".join(f"{precision} on {url}" for url, precision in answers.items())

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.formats.graph import Array, close_shape
+from converters.formats.reasons import reason_of
 from converters.formats.tensorflow import FrozenGraph, read_frozen, serialise, tf, to_tflite
 from converters.inputs import fixed_inputs
 from converters.networks.architectures import ssd_mobilenet
@@ -158,7 +159,7 @@ def cut(frozen: FrozenGraph, source: Path, named: Variant) -> Predictors:
         try:
             seen, logits = session.run([f"{PREPROCESSED}:0", f"{LOGITS}:0"], feed)
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = reason_of(error)
             raise ConversionError(
                 f"{source}: does not run on uint8 images of {list(drawn.shape)}: {reason}"
             ) from error

@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from converters.formats.reasons import reason_of
 from converters.networks.architectures import Layer
 from converters.networks.seeds import Floats
 from converters.networks.ssd_resnet34.network import LAYERS
@@ -43,7 +44,7 @@ def read_weights(path: Path) -> Weights:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf's DecodeError, or the checker's own for weights kept elsewhere
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = reason_of(error)
         raise ConversionError(f"{path}: not an ONNX file: {reason}") from error
     reader = _Reader(model.graph, path)
     convolutions = list(reader.convolutions())

@@ -99,7 +99,7 @@ def main() -> None:
     # Frameworks print to stdout, which is for answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     variant = manifest.load(Path(entry_dir)).variant
-    file = Path(entry_dir) / "1" / variant.platform.facts.model_filename
+    file = Path(entry_dir) / "1" / variant.model_filename
     bind = open_graph(file, variant, threads=int(threads), is_spinning=is_spinning == "1")
     rows = read_rows(Path(samples))
     print("{}", file=answers, flush=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from harness.answers.accuracy import Accuracy
 from harness.answers.precision import is_full
+from harness.models.platforms import Platform
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.result import ERROR
 from harness.run.results.result import Kind
@@ -71,6 +72,11 @@ def _platform(result: Result) -> str:
     return result.platform if is_full(result.precision) else f"{result.platform} ({result.precision})"
 
 
+def _is_reduced(result: Result) -> bool:
+    """Whether the framework chose fewer bits than the file's."""
+    return not is_full(result.precision) and Platform(result.platform).facts.chooses_precision
+
+
 def _table(*columns: str) -> Table:
     """An empty table with words to the left and figures to the right."""
     table = Table(title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -120,7 +126,7 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
     )
     precisions = dict.fromkeys(
         f"Precision: {result.precision}, on {result.platform}"
-        + ("." if is_full(result.precision) else "; --precision fp32 asks for the file's own.")
+        + ("; --precision fp32 asks for the file's own." if _is_reduced(result) else ".")
         for result in collected
         if result.precision
     )

@@ -69,7 +69,10 @@ def test_writing_configs_leaves_an_entrys_other_files_alone(tmp_path):
         ),
         (["--model", "resnet50", "--weights", "README.md"], "README.md is no model file"),
         (["--model", "resnet50", "--platform", "tflite", "--weights", "README.md"], "takes .tflite, .pb"),
-        (["--model", "resnet50", "--recipe", "imagenet"], "are for your own files"),
+        (
+            ["--model", "resnet50", "--recipe", "imagenet"],
+            "are for your own files",
+        ),
         (["--model", "resnet50", "--name", "x"], "--name is for one entry"),
         (
             ["--model", "resnet50", "--platform", "tflite", "--name", "mobilenet_tflite"],

@@ -200,12 +200,30 @@ def test_an_arg_max_is_requested_rather_than_the_scores():
     assert variant.label_offset == 0
 
 
-def test_raw_scores_get_a_tolerance_of_their_size():
+@pytest.mark.parametrize(
+    ("least", "most", "tolerance"),
+    [
+        (-20.0, 10.0, 30 * 1e-4),
+        (0.0, 1e-3, 1e-7),
+        # So large that the last bit of a float32 is most of it: 2^-23 of it, eight times.
+        (1e6, 1e6, 0.954),
+    ],
+)
+def test_scores_get_a_tolerance_of_their_own_spread(least, most, tolerance):
     def run(batch):
-        return [np.full((len(batch), 1000), -30.0, np.float32)]
+        return [np.tile(np.linspace(least, most, 1000, dtype=np.float32), (len(batch), 1))]
 
     graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run)
-    assert own_files.variant_of(graph, _BASE).tolerance == pytest.approx(30 * 1e-4)
+    assert own_files.variant_of(graph, _BASE).tolerance == pytest.approx(tolerance, rel=0.01)
+
+
+def test_scores_in_fp16_are_rounded_more_coarsely():
+    def run(batch):
+        return [np.tile(np.linspace(-8, 8, 1000, dtype=np.float16), (len(batch), 1))]
+
+    graph = _own((TensorSpec("scores", DType.FP16, (1000,)),), run)
+    # 2^-10 of 8, eight times, beside 1e-4 of the spread.
+    assert own_files.variant_of(graph, _BASE).tolerance == pytest.approx(0.0625 + 0.0016)
 
 
 def _refuses_two(batch):

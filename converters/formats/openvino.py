@@ -1,0 +1,84 @@
+"""OpenVINO's door: files of its own kind (IR), an .xml with its weights in a .bin beside it."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
+from converters.formats.reasons import reason_of
+from harness.errors import ConversionError
+from harness.models.spec import TensorSpec
+
+_TYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "u8": "uint8", "i8": "int8"} | {
+    "i32": "int32",
+    "i64": "int64",
+}
+
+
+@contextmanager
+def open_openvino(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+    """Open an IR file, to be calculated as precisely as it says.
+
+    Args:
+        path: the .xml.
+        size_px: (height, width) to use where the file leaves its own open.
+
+    Raises:
+        ConversionError: not an IR file, or not one image in.
+    """
+    model = _read(path)
+    if len(model.inputs) != 1:
+        raise ConversionError(f"{path}: one input wanted; it has {len(model.inputs)}")
+    (source,) = model.inputs
+    shape = close_shape(_sizes(source.partial_shape), size_px)
+    if len(shape) != 4:
+        raise ConversionError(
+            f"{path}: input {source.any_name} is {source.partial_shape}; a batch of images is wanted"
+        )
+    word = source.element_type.get_type_name()
+    dtype = dtype_of(source.any_name, _TYPES.get(word, word), path)
+    layout_of(shape[1:], path)
+    try:
+        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except RuntimeError as error:
+        raise ConversionError(f"{path}: OpenVINO cannot compile it: {reason_of(error)}") from error
+
+    def run(batch: Array) -> list[Array]:
+        answers = compiled({source.any_name: batch})
+        return [np.array(answers[port]) for port in compiled.outputs]
+
+    names = [port.any_name for port in model.outputs]
+    yield describe(path, TensorSpec(source.any_name, dtype, shape[1:]), names, shape[0], run)
+
+
+def copy_openvino(source: Path, target: Path) -> None:
+    """Copy a file and its weights; tensors without a name, by which servers ask, get one."""
+    model = openvino.Core().read_model(source)
+    if all(port.names for port in (*model.inputs, *model.outputs)):
+        shutil.copyfile(source, target)
+        shutil.copyfile(source.with_suffix(".bin"), target.with_suffix(".bin"))
+    else:
+        openvino.save_model(_read(source), target, compress_to_fp16=False)
+
+
+def _read(path: Path) -> openvino.Model:
+    if not path.with_suffix(".bin").is_file():
+        raise ConversionError(f"{path}: its weights, {path.with_suffix('.bin').name}, are not beside it")
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise ConversionError(f"{path}: OpenVINO cannot load it: {reason_of(error)}") from error
+    for kind, ports in (("input", model.inputs), ("output", model.outputs)):
+        for position, port in enumerate(ports):
+            if not port.names:
+                port.get_tensor().set_names({f"{kind}_{position}"})
+    return model
+
+
+def _sizes(shape: openvino.PartialShape) -> list[int]:
+    """0 for an open axis; empty where even the number of axes is open."""
+    return [] if shape.rank.is_dynamic else [axis.get_length() if axis.is_static else 0 for axis in shape]

@@ -1,0 +1,225 @@
+"""Frameworks' files as users have them, drawn here and converted; no server."""
+
+import numpy as np
+import pytest
+
+from converters import source
+from converters.conversion import model_files
+from converters.conversion.convert import Request, convert
+from converters.conversion.own_files import Said
+from harness.errors import ConfigError, ConversionError
+from harness.models import MODELS, manifest
+from harness.models.platforms import Platform
+from harness.models.spec import DType
+
+
+def _convert(folder, path, platform, said=None, model="resnet50"):
+    request = Request(MODELS[model], platform, str(path), folder / "repository", said=said or Said())
+    return convert(request)
+
+
+def _refusal(folder, path, platform=Platform.PYTORCH, **rest):
+    """The error's words, which name the user's file and nothing of ours."""
+    with pytest.raises((ConversionError, ConfigError)) as caught:
+        _convert(folder, path, platform, **rest)
+    text = str(caught.value)
+    assert text.startswith(f"{path}")
+    assert "repository" not in text
+    assert "\x1b" not in text
+    assert "\n" not in text
+    return text.removeprefix(f"{path}")
+
+
+@pytest.fixture
+def nets():
+    """Small networks of PyTorch, by name."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Normalised(nn.Module):
+        """Freezing folds the batch normalisation, and so rounds otherwise."""
+
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 64, 7, 4), nn.BatchNorm2d(64), nn.ReLU())
+            self.head = nn.Linear(64, 50)
+
+        def forward(self, x):
+            return self.head(self.body(x).mean((2, 3))) * 20
+
+    class OfOneSize(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3 * 6 * 6, 10)
+
+        def forward(self, x):
+            return self.head(nn.functional.avg_pool2d(x, 16).flatten(1))
+
+    return {"normalised": Normalised().eval(), "96": OfOneSize().eval()}
+
+
+def test_torchscript_in_fp16_is_fed_fp16_and_judged_so(tmp_path, nets):
+    import torch
+
+    torch.jit.script(nets["normalised"].half()).save(tmp_path / "half.pt")
+    made = _convert(tmp_path, tmp_path / "half.pt", Platform.PYTORCH)
+    assert made.variant.input.dtype == made.variant.outputs[0].dtype == DType.FP16
+    assert made.variant.is_half
+    # What the server runs is frozen: it differs from the source, and by less than is allowed.
+    assert 0 < made.parity.max_abs_diff <= made.parity.tolerance < 1
+    samples = np.load(tmp_path / "repository" / made.entry / "golden.npz")
+    assert samples["input"].dtype == np.float16
+    labels = source.predict(tmp_path / "repository" / made.entry, samples["input"])
+    assert labels.tolist() == samples["output:OUTPUT__0"].argmax(axis=1).tolist()
+
+
+def test_torchscript_of_another_size_is_told_it(tmp_path, nets):
+    import torch
+
+    torch.jit.script(nets["96"]).save(tmp_path / "net.pt")
+    text = _refusal(tmp_path, tmp_path / "net.pt")
+    assert "mat1 and mat2 shapes cannot be multiplied (1x588 and 108x10); --preprocess size=" in text
+    made = _convert(tmp_path, tmp_path / "net.pt", Platform.PYTORCH, Said("size=96,scale=1/255"))
+    assert made.variant.input.shape == (3, 96, 96)
+    samples = np.load(tmp_path / "repository" / made.entry / "golden.npz")["input"]
+    assert source.predict(tmp_path / "repository" / made.entry, samples).shape == (len(samples),)
+
+
+def test_pytorch_files_of_another_kind_are_told_by_name(tmp_path, nets):
+    import torch
+
+    net = nets["96"]
+    torch.save(net.state_dict(), tmp_path / "state.pt")
+    for name in ("whole.pt", "whole.pth"):
+        torch.save(torch.nn.Sequential(net.head), tmp_path / name)
+    torch.jit.script(net).save(tmp_path / "script.pth")
+    torch.save({"a": net.state_dict(), "b": net.state_dict()}, tmp_path / "two.pth")
+    assert "a state dict, not TorchScript: name it .pth" in _refusal(tmp_path, tmp_path / "state.pt")
+    for name in ("whole.pt", "whole.pth"):
+        text = _refusal(tmp_path, tmp_path / name)
+        assert "a whole module" in text
+        assert "save model.state_dict() (.pth) or TorchScript (.pt)" in text
+    assert "TorchScript, not a state dict: name it .pt" in _refusal(tmp_path, tmp_path / "script.pth")
+    assert "it has several: a, b" in _refusal(tmp_path, tmp_path / "two.pth")
+
+
+def test_a_state_dict_is_unwrapped(tmp_path):
+    import torch
+
+    from converters.networks.torch import ResNet50
+
+    torch.manual_seed(0)
+    # Of ten classes, as after fine-tuning.
+    state = {f"module.{key}": tensor for key, tensor in ResNet50(10).state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state, "best": 0.5}, tmp_path / "tuned.pth")
+    with model_files.open_file(tmp_path / "tuned.pth", MODELS["resnet50"], (32, 32)) as graph:
+        assert graph.outputs[0].shape == (10,)
+    del state["module.fc.bias"]
+    torch.save(state | {"module.more": torch.zeros(1)}, tmp_path / "short.pth")
+    text = _refusal(tmp_path, tmp_path / "short.pth")
+    assert "not the state dict of torchvision's resnet50: lacks fc.bias and has more" in text
+
+
+def _write_onnx(path, *, batch="n", sides=(32, 48), dtype=np.float32, seed=0):
+    from onnx import helper, numpy_helper
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    kernel = np.random.default_rng(seed).standard_normal((12, 3, 2, 2)).astype(dtype)
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["features"], strides=[2, 2]),
+        helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", kind, [batch, 3, *sides])],
+        [helper.make_tensor_value_info("scores", kind, [batch, 12])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    path.parent.mkdir(exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+
+
+def test_an_onnx_file_in_fp16_and_one_that_leaves_its_size_open(tmp_path):
+    _write_onnx(tmp_path / "half.onnx", dtype=np.float16)
+    _write_onnx(tmp_path / "open.onnx", sides=("h", "w"))
+    for platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
+        made = _convert(tmp_path, tmp_path / "half.onnx", platform)
+        assert made.variant.input.dtype == DType.FP16
+    for text, sides in (("", (224, 224)), ("size=64x96", (64, 96)), ("coco-300-pt", None)):
+        if sides is None:
+            with pytest.raises(ConfigError, match="is not for a model of classification"):
+                _convert(tmp_path, tmp_path / "open.onnx", Platform.ONNXRUNTIME, Said(text))
+            continue
+        made = _convert(tmp_path, tmp_path / "open.onnx", Platform.ONNXRUNTIME, Said(text))
+        assert made.variant.input.shape == (3, *sides)
+
+
+def test_what_is_wrong_is_said_of_the_users_file(tmp_path):
+    _write_onnx(tmp_path / "two.onnx", batch=2)
+    (tmp_path / "pointer.onnx").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
+    )
+    assert ": its batch size is fixed at 2;" in _refusal(
+        tmp_path, tmp_path / "two.onnx", Platform.ONNXRUNTIME
+    )
+    text = _refusal(tmp_path, tmp_path / "pointer.onnx", Platform.ONNXRUNTIME)
+    assert text == " is a Git LFS pointer, not the model: run `git lfs pull` there"
+    assert list((tmp_path / "repository").iterdir()) == []
+
+
+def test_files_of_openvinos_own_kind_are_served_as_they_are(tmp_path):
+    import openvino
+
+    _write_onnx(tmp_path / "net.onnx")
+    openvino.save_model(openvino.convert_model(tmp_path / "net.onnx"), tmp_path / "net.xml")
+    made = _convert(tmp_path, tmp_path / "net.xml", Platform.OPENVINO)
+    entry = tmp_path / "repository" / made.entry
+    assert made.variant.model_filename == "model.xml"
+    assert 'default_model_filename: "model.xml"' in (entry / "config.pbtxt").read_text()
+    for ending in (".xml", ".bin"):
+        copied = entry / "1" / f"model{ending}"
+        assert copied.read_bytes() == (tmp_path / f"net{ending}").read_bytes()
+    samples = np.load(entry / "golden.npz")
+    labels = source.predict(entry, samples["input"])
+    assert labels.tolist() == samples["output:scores"].argmax(axis=1).tolist()
+    # Its weights count: other ones make another entry.
+    weights = bytearray((tmp_path / "net.bin").read_bytes())
+    weights[:96] = weights[96:192]
+    (tmp_path / "net.bin").write_bytes(weights)
+    assert _convert(tmp_path, tmp_path / "net.xml", Platform.OPENVINO).weights_sha256 != made.weights_sha256
+    (tmp_path / "net.bin").unlink()
+    assert ": its weights, net.bin, are not beside it" in _refusal(
+        tmp_path, tmp_path / "net.xml", Platform.OPENVINO
+    )
+
+
+def test_openvinos_outputs_without_a_name_get_one(tmp_path, nets):
+    import openvino
+    import torch
+
+    converted = openvino.convert_model(nets["normalised"], example_input=torch.zeros(1, 3, 96, 96))
+    openvino.save_model(converted, tmp_path / "net.xml")
+    made = _convert(tmp_path, tmp_path / "net.xml", Platform.OPENVINO, Said("size=96"))
+    assert [output.name for output in made.variant.outputs] == ["output_0"]
+    assert made.variant.input.shape == (3, 96, 96)
+
+
+def test_two_files_of_one_name_are_two_entries(tmp_path):
+    paths = [tmp_path / folder / "net.onnx" for folder in ("one", "other")]
+    for seed, path in enumerate(paths):
+        _write_onnx(path, seed=seed)
+    made = [_convert(tmp_path, path, Platform.ONNXRUNTIME) for path in paths]
+    assert made[0].entry == "net_onnxruntime"
+    assert made[1].entry.startswith("net-")
+    # Each again, and the other's is untouched.
+    assert [_convert(tmp_path, path, Platform.ONNXRUNTIME) for path in paths] == made
+    for path, each in zip(paths, made, strict=True):
+        assert manifest.load(tmp_path / "repository" / each.entry).weights_file == str(path)
+    # What is gone needs no name.
+    paths[0].unlink()
+    assert _convert(tmp_path, paths[1], Platform.ONNXRUNTIME).entry == "net_onnxruntime"
