@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         default=AUTO,
         metavar="|".join((*WeightsWord, "FILE")),
         help="auto: published weights if they were fetched, else what is there, else seeded; "
-        "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite)",
+        "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite, .xml)",
     )
     parser.add_argument(
         *("--preprocess", "--recipe"),

@@ -59,7 +59,7 @@ def entry_name(path: Path, platform: Platform) -> str:
 
 
 def entry_name_apart(path: Path, platform: Platform) -> str:
-    """Name an entry after a file where another file of its name has the plain one: by the folder it is in."""
+    """Name an entry after a file where another file of its name has the plain one: by its path."""
     mark = hashlib.sha256(os.fsencode(absolute(path))).hexdigest()[:6]
     return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{mark}_{platform}"
 
@@ -115,7 +115,7 @@ def _label_offset(graph: Graph, outputs: tuple[TensorSpec, ...], said: Said) -> 
 
 
 def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
-    """See that a file is of its model's task, a classifier or a detector, of images that can be made for it.
+    """See that a file is of its model's task, a classifier or a detector, and takes samples one by one.
 
     Raises:
         ConversionError: it is not.
@@ -125,7 +125,6 @@ def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
         _detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, said.preprocess), 2), said)
     else:
         classifier_outputs(graph, said.outputs)
-        _preprocess(graph, base, said.preprocess)
 
 
 def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from converters.formats.graph import Array, Graph, describe
+from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.spec import DType, TensorSpec
@@ -61,7 +62,8 @@ def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = Fals
 def _other_kind(path: Path) -> str:
     """What a file that is no TorchScript is instead, and what to do; empty where nobody knows."""
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        with held_back():
+            torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         return _pickled(error)
     return "a state dict, not TorchScript: name it .pth (torchvision's resnet50's), or save TorchScript"
@@ -85,8 +87,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ConversionError: not a state dict, or several.
     """
     try:
-        # weights_only: a pickle may run any code, a state dict needs none.
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # weights_only: a pickle may run any code, a state dict needs none. It warns of other kinds of files.
+        with held_back():
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         reason = _pickled(error) or f"PyTorch cannot load it as a state dict: {reason_of(error)}"
         if "TorchScript archive" in str(error):

@@ -170,7 +170,7 @@ def _load_resnet50(path: Path) -> nn.Module:
     needed = {key for key in expected if not key.endswith("num_batches_tracked")}
     missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unknown:
-        wrong = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has {_listed(unknown)}"] * bool(unknown)
+        wrong = [f"{word} {_listed(keys)}" for word, keys in (("lacks", missing), ("has", unknown)) if keys]
         raise ConversionError(f"{path}: not the state dict of torchvision's resnet50: {' and '.join(wrong)}")
     if other := sorted(key for key in needed if state[key].shape != expected[key].shape):
         raise ConversionError(
