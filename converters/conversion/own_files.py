@@ -14,12 +14,23 @@ from converters.conversion.parity import classes
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
 from harness.answers.precision import allowed_difference
+from harness.data.preprocess import apply
 from harness.errors import ConversionError
 from harness.machine.paths import absolute
 from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
 from harness.models.recipes import COCO_300_PT, fit
-from harness.models.spec import Detection, DType, Numbering, Preprocess, Task, TensorSpec, Variant
+from harness.models.spec import (
+    Detection,
+    DType,
+    Layout,
+    Numbering,
+    Preprocess,
+    Resize,
+    Task,
+    TensorSpec,
+    Variant,
+)
 
 _WITH_BACKGROUND = 1001
 """Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
@@ -145,6 +156,15 @@ def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
         raise ConversionError(f"{graph.path}: takes images of {height}x{width}, not as {text!r} says")
     if own_recipes.asks_for_layout(text) and chosen.layout != layout:
         raise ConversionError(f"{graph.path}: takes images as {layout}, not as {text!r} says")
+    quantized = fit(
+        COCO_300_PT if chosen.dtype == DType.UINT8 else chosen,
+        layout=layout,
+        size_px=graph.size_px,
+        dtype=dtype,
+        quantization=graph.quantization,
+    )
+    if is_quantized and _takes_pixels(quantized):
+        return replace(quantized, name=chosen.name, resize=chosen.resize, steps=(), quantization=None)
     if chosen.dtype == DType.UINT8 and (is_quantized or not dtype.is_whole):
         if text:
             raise ConversionError(
@@ -158,6 +178,18 @@ def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
             f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
         )
     return fit(chosen, layout=layout, size_px=graph.size_px, dtype=dtype, quantization=graph.quantization)
+
+
+def _takes_pixels(recipe: Preprocess) -> bool:
+    """Whether a quantised input stores each pixel as it is, or its neighbour, as the published networks' do.
+
+    Then it gets pixels as they are, which is what such a network was trained with.
+    """
+    if recipe.dtype != DType.UINT8:
+        return False
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    plain = replace(recipe, resize=Resize.ASPECT_LINEAR, size_px=(16, 16), crop=1.0, layout=Layout.NHWC)
+    return int(np.abs(apply(every, plain).astype(np.int64) - every).max()) <= 1
 
 
 def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
@@ -220,7 +252,8 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
         is_clear = max(len(labels), len(scores)) == 1 and len(fitting) == len(graph.outputs)
     if not is_clear:
         found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
-        hint = f"; --outputs {fitting[0]} chooses one" if fitting else ""
+        has_boxes = any(len(output.shape) == 2 and output.shape[1] == 4 for output in graph.outputs)
+        hint = f"; --outputs {fitting[0]} chooses one" if fitting and not has_boxes else ""
         raise ConversionError(
             f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes "
             f"[n] wanted; it has {found.replace(chr(39), '')}{hint}"

@@ -128,12 +128,12 @@ def test_the_other_axis_order_and_classes_of_an_own_file_are_read_from_it(tmp_pa
         (
             "coco_ssd_mobilenet_v1_1.0_quant_2018_06_29.tflite",
             Platform.TFLITE,
-            r"2018_06_29\.tflite: not an image classifier: .*TFLite_Detection_PostProcess \[n, 10, 4\]",
+            r"2018_06_29\.tflite: not an image classifier: .*PostProcess float32 \[n, 10, 4\]",
         ),
         (
             "ssd_mobilenet_v1_0.75_coco_dequant_frozen.pb",
             Platform.TENSORFLOW,
-            r"dequant_frozen\.pb: not an image classifier: .*detection_boxes \[n, 100, 4\]",
+            r"dequant_frozen\.pb: not an image classifier: .*detection_boxes float32 \[n, 100, 4\]",
         ),
     ],
 )
