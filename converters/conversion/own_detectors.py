@@ -107,7 +107,7 @@ def _by_outputs(graph: Graph, base: Detection, inputs: Array, chosen: Sequence[s
     found = _by_name(outputs) or _by_shape(graph, outputs, inputs)
     if not _fits(found, outputs):
         listing = ", ".join(f"{output.name} {['n', *output.shape]}" for output in graph.outputs)
-        hint = "; --outputs NAME,NAME,NAME chooses them" if len(outputs) > len(_NAMES) else ""
+        hint = "; --outputs NAME,NAME,NAME chooses them" if len(outputs) > 3 else ""
         raise ConversionError(
             f"{graph.path}: not a detector: outputs of boxes [n, m, 4], scores [n, m], classes [n, m] and "
             f"perhaps a count [n] wanted; it has {listing.replace(chr(39), '')}{hint}"

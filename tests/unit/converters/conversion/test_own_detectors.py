@@ -165,7 +165,7 @@ def test_a_count_may_have_an_axis_of_1(name):
 
 def test_the_outputs_to_look_at_can_be_said():
     roles = {"a": "boxes", "b": "scores", "c": "scores", "d": "classes"}
-    with pytest.raises(ConversionError, match="--outputs chooses"):
+    with pytest.raises(ConversionError, match="--outputs NAME,NAME,NAME chooses"):
         _found(roles=roles)
     found = _found(own_files.Said(outputs=("a", "c", "d")), roles=roles)
     assert (found.boxes, found.scores, found.classes) == ("a", "c", "d")
