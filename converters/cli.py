@@ -49,6 +49,37 @@ def _parser() -> argparse.ArgumentParser:
         help="auto: published weights if they were fetched, else what is there, else seeded; "
         "FILE: your own model of the same task (.pb, SavedModel folder, .onnx, .pt, .pth, .tflite, .xml)",
     )
+    _add_said(parser)
+    parser.add_argument(
+        "--nms",
+        default=Nms.CORRECTED,
+        type=Nms,
+        choices=list(Nms),
+        help="ssd-resnet34 on pytorch: corrected, or the MLPerf reference's, bug for bug",
+    )
+    parser.add_argument(
+        "--repository",
+        type=Path,
+        default=MODEL_REPOSITORY,
+        metavar="DIR",
+        help="where the entry goes (default: model_repository/)",
+    )
+    parser.add_argument(
+        "--name",
+        default="",
+        metavar="ENTRY",
+        help="name of the entry (default: that of the model, or of your FILE, and the platform)",
+    )
+    parser.add_argument("--force", action="store_true", help="convert again even if nothing changed")
+    parser.add_argument(
+        "--print-entry", action="store_true", help="print the entry's folder and nothing else"
+    )
+    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
+def _add_said(parser: argparse.ArgumentParser) -> None:
+    """Add what only a user can say of a file of their own."""
     parser.add_argument(
         *("--preprocess", "--recipe"),
         default="",
@@ -84,32 +115,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which output of your FILE to score, where it has several; a detector's with commas between",
     )
-    parser.add_argument(
-        "--nms",
-        default=Nms.CORRECTED,
-        type=Nms,
-        choices=list(Nms),
-        help="ssd-resnet34 on pytorch: corrected, or the MLPerf reference's, bug for bug",
+
+
+def _said(options: argparse.Namespace) -> Said:
+    return Said(
+        preprocess=options.preprocess,
+        label_offset=options.label_offset,
+        outputs=tuple(filter(None, options.outputs.split(","))),
+        numbering=options.classes,
+        box_form=options.boxes,
     )
-    parser.add_argument(
-        "--repository",
-        type=Path,
-        default=MODEL_REPOSITORY,
-        metavar="DIR",
-        help="where the entry goes (default: model_repository/)",
-    )
-    parser.add_argument(
-        "--name",
-        default="",
-        metavar="ENTRY",
-        help="name of the entry (default: that of the model, or of your FILE, and the platform)",
-    )
-    parser.add_argument("--force", action="store_true", help="convert again even if nothing changed")
-    parser.add_argument(
-        "--print-entry", action="store_true", help="print the entry's folder and nothing else"
-    )
-    parser.add_argument("--debug", action="store_true", help="show a traceback with an error")
-    return parser
 
 
 def _requests(options: argparse.Namespace) -> list[Request]:
@@ -127,13 +142,7 @@ def _requests(options: argparse.Namespace) -> list[Request]:
         platform=platforms[0],
         weights=options.weights,
         repository=options.repository.absolute(),
-        said=Said(
-            preprocess=options.preprocess,
-            label_offset=options.label_offset,
-            outputs=tuple(filter(None, options.outputs.split(","))),
-            numbering=options.classes,
-            box_form=options.boxes,
-        ),
+        said=_said(options),
         entry=options.name,
         nms=options.nms,
         is_forced=options.force,
