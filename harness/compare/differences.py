@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.run.config.run_config import REFERENCE_ARGS
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.recorded_run import RecordedRun
 
 _NO_SETTING = frozenset(
     (
         *("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls"),
-        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
+        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "find_peak_performance"),
+        *REFERENCE_ARGS,
     )
 )
 """Of results.json's args: shown elsewhere, or without influence on a figure."""

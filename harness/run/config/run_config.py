@@ -415,6 +415,19 @@ _ARGS = (
 """Every field of the request, in the order of `args` in results.json."""
 
 
+REFERENCE_ARGS = {
+    "scenario": "scenarios",
+    "time": "time_s",
+    "max_latency": "max_latency_s",
+    "backend": "platform",
+    "model_name": "model",
+    "cache_dir": "cache",
+    # Refused here.
+    **dict.fromkeys(("audit_conf", "preprocessed_dir", "use_preprocessed_dataset"), ""),
+}
+"""Of the reference's `args` of results.json, those that are ours by another name, and that name."""
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The resolved request."""
@@ -474,8 +487,12 @@ class RunConfig:
         return {name: found[name] for name in _ARGS}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for results.json."""
-        return {name: _plain(value) for name, value in self.fields().items()}
+        """Plain values for results.json, and what the reference's `args` calls otherwise, for its readers."""
+        ours = {name: _plain(value) for name, value in self.fields().items()}
+        theirs = {name: ours.get(of) for name, of in REFERENCE_ARGS.items()}
+        theirs["scenario"] = ",".join(self.request.scenarios)
+        theirs["find_peak_performance"] = self.request.mode == RunMode.FIND_PEAK
+        return ours | theirs
 
 
 def _plain(value: Any) -> Any:
