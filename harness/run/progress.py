@@ -71,17 +71,20 @@ def share_done(plan: Plan, status: Status) -> float | None:
     """How much of a test is over, from 0 to 1; None where that cannot be said.
 
     Accuracy tests and Offline end with their last sample; others when both the shortest duration and the
-    least number of queries are reached.
+    least number of queries are reached. Server's queries come whether or not the server keeps up, and the
+    last of them is waited for.
     """
     counts = status.counts
     if plan.mode == Mode.FIND_PEAK:
         return None
     if plan.mode == Mode.ACCURACY or plan.scenario == Scenario.OFFLINE:
         return counts.completed / counts.total if counts.total else None
-    queries = counts.completed / plan.samples_per_query
+    queries, wanted = counts.completed / plan.samples_per_query, float(max(plan.min_query_count, 1))
+    if plan.scenario == Scenario.SERVER:
+        wanted = max(wanted, counts.issued, plan.target_qps * plan.min_duration_ms / 1000)
     return min(
         1.0,
-        queries / max(plan.min_query_count, 1),
+        queries / wanted,
         status.elapsed_s * 1000 / plan.min_duration_ms if plan.min_duration_ms else 1.0,
     )
 

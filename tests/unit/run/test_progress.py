@@ -36,6 +36,8 @@ ACCURACY = plan(mode=Mode.ACCURACY)
         (plan(duration_ms=0), status_of(4, 50), 0.5, 4),
         # Both are reached, and LoadGen waits for the last answers.
         (plan(), status_of(11, 120), 1, 0),
+        # An overloaded server: they came in time, and a third of them is answered.
+        (plan(), status_of(20, 200, issued=600), 1 / 3, 40),
         # LoadGen decides how many samples Offline has, and tells with its one query.
         (OFFLINE, status_of(4, 300, total=1200), 0.25, 12),
         (OFFLINE, status_of(0.1, 0), None, None),
