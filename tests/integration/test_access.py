@@ -80,7 +80,7 @@ def test_every_scenario_runs_over_both_kinds_of_channel(
         assert result["verdict"] in ("VALID", "INVALID"), result["reasons"]
         assert result["server"]["rpc"] == rpc
         assert result["server"]["urls"] == [access[0]]
-        assert result["tests"]["PerformanceOnly"]["samples_by_server"][0] >= 8
+        assert result["tests"]["PerformanceOnly"]["books"][0]["counted_samples"] >= 8
     for page in tmp_path.glob("*/report.html"):
         assert ("gRPC&#39;s library" in page.read_text()) == (rpc == Rpc.GRPC)
 

@@ -60,9 +60,9 @@ def self_test(
         answers = [reader.read(client.infer_now(store.request(row, 1)), 1) for row in range(len(inputs))]
     except RequestFailed as error:
         # One whose stub has died stays loaded, and ready by its own account.
-        raise InferenceError(
-            f"{entry} cannot answer: {error}; see the server's log, and load the model again or restart it"
-        ) from error
+        is_dead = "not healthy" in str(error)
+        advice = "; see the server's log, and load the model again or restart it" if is_dead else ""
+        raise InferenceError(f"{entry} cannot answer: {error}{advice}") from error
     if variant.detection:
         found, difference = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:
