@@ -23,7 +23,7 @@ usage() {
 usage: ./run.sh COMMAND [OPTIONS]
 
   setup                     install what is needed into .venv (done by every other command when it has to be)
-  demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 5 minutes
+  demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 6 minutes
   bench --model M ...       benchmark one model on one platform; `bench --help` lists the options
   local [WORDS] [OPTIONS]   the same, asked as the MLPerf reference's run_local.sh; WORDS are, in any order:
                               tf onnxruntime pytorch tflite openvino          (tf if none is given)

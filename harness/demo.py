@@ -17,8 +17,9 @@ DEMO = {
     "--scenario": ",".join(Scenario),
     "--count": "256",
     "--time": "10",
-    # MLPerf's 10 ms for MobileNet are out of reach of a slow CPU, whatever the rate.
-    "--max-latency": "0.1",
+    # MLPerf's 10 ms for MobileNet are out of reach of a slow CPU, whatever the rate; and 100 ms of one whose
+    # host now and then does something else for as long.
+    "--max-latency": "0.25",
 }
 
 if __name__ == "__main__":
