@@ -1,7 +1,9 @@
-"""A plan of a LoadGen test, where its seeds do not matter."""
+"""A plan of a LoadGen test, where its seeds do not matter; a job, where hardly anything of it does."""
 
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.run.worker.job import Job
+from harness.triton.address import Address
 
 
 def any_plan(scenario: Scenario = Scenario.SINGLE_STREAM, **settings: object) -> Plan:
@@ -19,3 +21,25 @@ def any_plan(scenario: Scenario = Scenario.SINGLE_STREAM, **settings: object) ->
         **settings,
     }
     return Plan(scenario=scenario, **chosen)
+
+
+def any_job(plan: Plan, **settings: object) -> Job:
+    """A test by one process of a server that does not exist, but for the settings given."""
+    chosen = {
+        "servers": (Address("127.0.0.1:1"),),
+        "processes": 1,
+        "entry": "an_entry",
+        "entry_dir": "/models/an_entry",
+        "graph_sha256": "0",
+        "samples": "/cache/samples.npy",
+        "log_dir": "/results",
+        "outcome": "/results/outcome.json",
+        "transport": "auto",
+        "segment": "segment",
+        "client_batch": 1,
+        "in_flight": 2,
+        "timeout_s": 60.0,
+        "has_hint": True,
+        **settings,
+    }
+    return Job(plan=plan, **chosen)

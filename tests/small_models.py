@@ -182,6 +182,31 @@ _TORCH_NAMES = {
 }
 
 
+def write_onnx_classifier(
+    path: Path, *, batch: int | str = "n", sides: tuple[int | str, ...] = (32, 48), dtype=np.float32, seed=0
+) -> None:
+    """Twelve classes, of `image` (batch, 3, *sides)."""
+    from onnx import helper, numpy_helper
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    kernel = np.random.default_rng(seed).standard_normal((12, 3, 2, 2)).astype(dtype)
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["features"], strides=[2, 2]),
+        helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("image", kind, [batch, 3, *sides])],
+        [helper.make_tensor_value_info("scores", kind, [batch, 12])],
+        [numpy_helper.from_array(kernel, "kernel")],
+    )
+    path.parent.mkdir(exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+
+
 def write(platform: Platform, path: Path) -> None:
     """Write the model's file (or folder) in the platform's format."""
     _WRITERS[platform](path)

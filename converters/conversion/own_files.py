@@ -26,6 +26,7 @@ from harness.models.spec import (
     Layout,
     Numbering,
     Preprocess,
+    Quantization,
     Resize,
     Task,
     TensorSpec,
@@ -156,28 +157,27 @@ def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
         raise ConversionError(f"{graph.path}: takes images of {height}x{width}, not as {text!r} says")
     if own_recipes.asks_for_layout(text) and chosen.layout != layout:
         raise ConversionError(f"{graph.path}: takes images as {layout}, not as {text!r} says")
-    quantized = fit(
-        COCO_300_PT if chosen.dtype == DType.UINT8 else chosen,
-        layout=layout,
-        size_px=graph.size_px,
-        dtype=dtype,
-        quantization=graph.quantization,
-    )
-    if is_quantized and _takes_pixels(quantized):
-        return replace(quantized, name=chosen.name, resize=chosen.resize, steps=(), quantization=None)
-    if chosen.dtype == DType.UINT8 and (is_quantized or not dtype.is_whole):
-        if text:
+
+    def fitted(recipe: Preprocess, quantization: Quantization | None = None) -> Preprocess:
+        return fit(recipe, layout=layout, size_px=graph.size_px, dtype=dtype, quantization=quantization)
+
+    if dtype.is_whole and not is_quantized:
+        if chosen.name == own_recipes.OWN and chosen.steps:
             raise ConversionError(
-                f"{graph.path}: takes {dtype}, and {text} makes bytes; "
-                f"{COCO_300_PT.name} makes numbers from -1 to 1"
+                f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
             )
-        # Exports of the same network that leave the normalisation to the client.
-        chosen = COCO_300_PT
-    if dtype.is_whole and not is_quantized and chosen.name == own_recipes.OWN and chosen.steps:
+        return fitted(chosen)
+    makes_bytes = chosen.dtype == DType.UINT8
+    # Exports of the same network that leave the normalisation to the client.
+    arithmetic = fitted(COCO_300_PT if makes_bytes else chosen, graph.quantization)
+    if is_quantized and _takes_pixels(arithmetic):
+        return fitted(chosen)
+    if makes_bytes and text:
         raise ConversionError(
-            f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
+            f"{graph.path}: takes {dtype}, and {text} makes bytes; "
+            f"{COCO_300_PT.name} makes numbers from -1 to 1"
         )
-    return fit(chosen, layout=layout, size_px=graph.size_px, dtype=dtype, quantization=graph.quantization)
+    return arithmetic
 
 
 def _takes_pixels(recipe: Preprocess) -> bool:

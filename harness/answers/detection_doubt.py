@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.answers import box_forms, coco_scoring
+from harness.answers.doubt import is_much_better
 from harness.answers.payloads import SIGNIFICANT_SCORE, Payload, records_of, split
 from harness.data.annotations import Annotations, subset
 from harness.machine import progress
@@ -19,7 +20,6 @@ from harness.models.spec import BOX_FORMS, Detection, Numbering, Variant
 _LOW = 0.2
 """mAP from which on nothing else is tried: the published detectors have as much."""
 _NEAR_ZERO = 0.01
-_MUCH_BETTER, _LEAST_GAIN = 2.0, 0.05
 _IMAGES, _PLACED_IMAGES = 200, 50
 """How many are scored again, and of how many the places of boxes without their classes: some seconds."""
 _LISTED = 5
@@ -103,7 +103,7 @@ def _better_reading(answers: _Answers, is_own_file: bool) -> str:
     readings = [current.boxed(form).numbered(numbering) for numbering in Numbering]
     scores = {reading: answers.score(reading) for reading in readings}
     best, now = max(scores.values()), scores[current] if current in scores else answers.score(current)
-    if best - now < _LEAST_GAIN or best < _MUCH_BETTER * now:
+    if not is_much_better(best, now):
         return ""
     # Several are as good where only those classes were found that they number alike.
     options = " or ".join(_options(current, reading) for reading in readings if scores[reading] == best)

@@ -14,7 +14,12 @@ from harness.models.spec import Variant
 
 _MUCH_BETTER = 2.0
 _LEAST_GAIN = 0.05
-"""Share of the samples; a shift by one is right by chance, or since neighbours look alike, for far fewer."""
+"""As a share: a shift by one is right by chance, or since neighbours look alike, for far fewer samples."""
+
+
+def is_much_better(value: float, than: float) -> bool:
+    """Whether another reading of the same answers, which scores 0 to 1, must be the right one."""
+    return value - than >= _LEAST_GAIN and value >= _MUCH_BETTER * than
 
 
 def of_classes(
@@ -38,7 +43,7 @@ def _of_classes(
     share = float((answered == true).mean())
     for shift in (-1, 1):
         shifted = float((answered + shift == true).mean())
-        if shifted - share >= _LEAST_GAIN and shifted >= _MUCH_BETTER * share:
+        if is_much_better(shifted, share):
             option = f"give --label-offset {variant.label_offset + shift}, or " if is_own_file else ""
             yield (
                 f"with every answer one {'higher' if shift > 0 else 'lower'} {shifted:.2%} would be right "

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.data import synthetic
 from harness.data.annotations import Annotations
+from harness.data.preprocess import UNMARKED_STARTS
 from harness.errors import ConfigError, DatasetError
 from harness.machine import progress
 from harness.machine.environment import cpu_count
@@ -21,7 +22,7 @@ from harness.machine.files import LFS_POINTER
 from harness.machine.threads import in_threads
 
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", *UNMARKED_STARTS)
 """Of what OpenCV reads, and so the MLPerf reference: JPEG, PNG, BMP, WebP, TIFF."""
 _READERS = 8
 """Threads that look at files: they wait for the disk, not for a core."""

@@ -34,7 +34,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "multiply": np.multiply,
 }
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_OTHER_STARTS = (b"BM", b"RIFF", b"II*\0", b"MM\0*")
+UNMARKED_STARTS = (b"BM", b"RIFF", b"II*\0", b"MM\0*")
 """Of BMP, WebP and TIFF, which have no marker at their end."""
 _FILLER_BYTES = 64
 """More than what a decoder buffers of a scan's bits; as data, they would be pixels."""
@@ -149,7 +149,7 @@ def _is_cut_off(content: bytes) -> bool:
         return (
             not _has_end(content) and not _has_every_pixel(content) and not _is_complete_for_pillow(content)
         )
-    is_suspect = content.startswith(_OTHER_STARTS)
+    is_suspect = content.startswith(UNMARKED_STARTS)
     is_suspect |= content.startswith(_PNG_START) and _PNG_END not in content
     return is_suspect and not _is_complete_for_pillow(content)
 

@@ -23,6 +23,25 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def parents() -> dict[int, int]:
+    """Of every process, the one that it is a child of."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def status(pid: int) -> dict[str, str]:
+    """What /proc/PID/status has, by its own words; of a zombie no memory.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines)
+
+
 def listening_ports(pid: int) -> set[int]:
     """TCP ports that a process of ours listens on."""
     process = Path(f"/proc/{pid}")
@@ -67,9 +86,7 @@ def peak_rss_bytes(pid: int) -> int:
 
     Not getrusage's figure, which begins with that of whoever forked the process.
     """
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    lines = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return sum(int(line.split()[1]) * 1024 for line in lines)
+    return int(status(pid).get("VmHWM", "0 kB").split()[0]) * 1024
 
 
 @contextlib.contextmanager

@@ -3,6 +3,9 @@
 Standard library only, and nothing of ours: docker/server.Dockerfile copies it into the image.
 """
 
+import secrets
+from pathlib import Path
+
 KEY_HEADER = "triton-grpc-protocol-control"
 """Carries the key of a server's control, in gRPC and HTTP alike."""
 
@@ -81,6 +84,19 @@ def flags(version: Version, cpus: int, *, auto_complete: bool = False) -> list[s
     if version >= _SHM_IS_OFF_BY_DEFAULT:
         chosen.append("--allow-client-shm=true")
     return chosen
+
+
+def write_key(file: Path) -> str:
+    """Make a key, put it where only this user can read it, and return it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    key = secrets.token_urlsafe()
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(key, encoding="ascii")
+    return key
 
 
 def control_flags(key: str) -> list[str]:

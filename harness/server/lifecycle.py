@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -26,7 +25,7 @@ from harness.errors import ConfigError, ServerError
 from harness.machine import file_lock, kernel, paths, progress
 from harness.machine.paths import SERVER_STATE_DIR
 from harness.server import launch, regions, supervisor
-from harness.server.flags import KEY_HEADER
+from harness.server.flags import KEY_HEADER, write_key
 from harness.server.launch import Ports
 
 logger = logging.getLogger(__name__)
@@ -172,7 +171,9 @@ def _launch(
 ) -> ServerInfo:
     plan, env = _prepare(repository, state_dir, host, ports, auto_complete)
     if has_key:
-        plan["state"]["key_file"] = str(_new_key(state_dir))
+        # Nothing else has it but the server's memory.
+        write_key(state_dir / _KEY_FILE)
+        plan["state"]["key_file"] = str(state_dir / _KEY_FILE)
     process = _spawn_supervisor({**plan, "die_with": parent}, env, state_dir / LOG_FILE)
     try:
         with progress.waiting("starting Triton"):
@@ -182,15 +183,6 @@ def _launch(
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=2 * supervisor.GRACE_S)
         raise
-
-
-def _new_key(state_dir: Path) -> Path:
-    """Put a key where only this user can read it; nothing else has it but the server's memory."""
-    file = state_dir / _KEY_FILE
-    file.unlink(missing_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(secrets.token_urlsafe(), encoding="ascii")
-    return file
 
 
 def _prepare(

@@ -13,12 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.machine.files import whole
-from harness.machine.kernel import PR_SET_PDEATHSIG, prctl, start_time
+from harness.machine.kernel import PR_SET_PDEATHSIG, parents, prctl, start_time
 from harness.server import hidden, regions
 from harness.server.flags import hidden_control_flags
 
@@ -113,20 +112,10 @@ def _how_it_ended(status: int) -> str:
 
 def kill_children() -> None:
     """Kill and reap every child of this process, adopted ones included."""
-    while children := list(_children(os.getpid())):
+    while children := [pid for pid, parent in parents().items() if parent == os.getpid()]:
         for pid in children:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-
-
-def _children(parent: int) -> Iterator[int]:
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # ended meanwhile
-        if int(fields[1]) == parent:
-            yield int(stat.parent.name)
 
 
 def write_state(file: Path, state: dict[str, Any]) -> None:

@@ -1,9 +1,11 @@
-"""A TCP proxy that a test can have misbehave."""
+"""A TCP proxy that a test can have misbehave, or take turns between servers."""
 
 import contextlib
+import itertools
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from typing import Self
 
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -11,10 +13,10 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Stands before 127.0.0.1:port, at `url`."""
+    """Stands before ports of 127.0.0.1, at `url`; each connection is one to the next of them in `turns`."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, *ports: int) -> None:
+        self.turns: Iterator[int] = itertools.cycle(ports)
         self._flows = threading.Event()
         self._flows.set()
         self._ends: list[socket.socket] = []
@@ -54,7 +56,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 ours = self._listener.accept()[0]
-                theirs = socket.create_connection(("127.0.0.1", self._port))
+                theirs = socket.create_connection(("127.0.0.1", next(self.turns)))
                 self._ends += (ours, theirs)
                 for source, target in ((ours, theirs), (theirs, ours)):
                     threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()

@@ -1,6 +1,5 @@
 """Triton counts what it answered us, server by server, or the test has failed."""
 
-import asyncio
 import contextlib
 import dataclasses
 import itertools
@@ -27,6 +26,7 @@ from harness.server import launch, lifecycle
 from harness.triton.channel import INFER
 from harness.triton.client import TritonClient
 from harness.triton.http2 import message_body
+from tests.integration.tcp_proxy import Proxy
 from tests.plans import any_plan
 
 IN_FLIGHT = 4
@@ -172,39 +172,15 @@ def test_what_others_ask_of_the_model_meanwhile_fails_the_test(
     )
 
 
-class Balancer:
-    """Forwards TCP connections, each to the next of its servers."""
-
-    def __init__(self, *urls: str) -> None:
-        self.turns = itertools.cycle(urls)
-        self._links: list[asyncio.StreamWriter] = []
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = next(self.turns).rsplit(":", 1)
-        to_server = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(self._copy(reader, to_server[1]), self._copy(to_server[0], writer))
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+def port_of(info: lifecycle.ServerInfo) -> int:
+    return int(info.grpc_url.rpartition(":")[2])
 
 
 @pytest.fixture
-def balancer(triton: lifecycle.ServerInfo, twin: lifecycle.ServerInfo) -> Iterator[tuple[Balancer, str]]:
-    """A load balancer over two servers, and its address."""
-    balancer = Balancer(triton.grpc_url, twin.grpc_url)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    start = asyncio.start_server(balancer.connected, "127.0.0.1", 0)
-    server = asyncio.run_coroutine_threadsafe(start, loop).result()
-    yield balancer, "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+def balancer(triton: lifecycle.ServerInfo, twin: lifecycle.ServerInfo) -> Iterator[Proxy]:
+    """A load balancer over two servers."""
+    with Proxy(port_of(triton), port_of(twin)) as proxy:
+        yield proxy
 
 
 @pytest.mark.parametrize(
@@ -216,19 +192,19 @@ def balancer(triton: lifecycle.ServerInfo, twin: lifecycle.ServerInfo) -> Iterat
     ],
 )
 def test_a_balancer_that_takes_turns_fails_the_test(
-    balancer: tuple[Balancer, str], run_test: RunTest, changes: dict[str, Any]
+    balancer: Proxy, run_test: RunTest, changes: dict[str, Any]
 ) -> None:
-    with TritonClient(balancer[1]) as client:
+    with TritonClient(balancer.url) as client:
         outcome = run_test(client, **changes)
     assert outcome.error.startswith(SEVERAL), outcome
 
 
 def test_a_worker_that_is_led_to_another_server_as_a_whole_fails_the_test(
-    balancer: tuple[Balancer, str], twin: lifecycle.ServerInfo, prepared: Prepared, run_test: RunTest
+    balancer: Proxy, twin: lifecycle.ServerInfo, prepared: Prepared, run_test: RunTest
 ) -> None:
-    with TritonClient(balancer[1]) as client:
+    with TritonClient(balancer.url) as client:
         client.statistics(prepared.manifest.entry)
-        balancer[0].turns = itertools.repeat(twin.grpc_url)
+        balancer.turns = itertools.repeat(port_of(twin))
         outcome = run_test(client, transport="grpc")
     (book,) = outcome.books
     assert book.counted_samples == book.answered_samples > 0
@@ -239,10 +215,10 @@ def test_a_worker_that_is_led_to_another_server_as_a_whole_fails_the_test(
 
 
 def test_one_server_behind_a_proxy_is_one_server(
-    balancer: tuple[Balancer, str], twin: lifecycle.ServerInfo, run_test: RunTest
+    balancer: Proxy, twin: lifecycle.ServerInfo, run_test: RunTest
 ) -> None:
-    balancer[0].turns = itertools.repeat(twin.grpc_url)
-    with TritonClient(balancer[1]) as client:
+    balancer.turns = itertools.repeat(port_of(twin))
+    with TritonClient(balancer.url) as client:
         check_books(run_test(client, processes=2))
 
 

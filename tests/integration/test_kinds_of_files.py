@@ -11,6 +11,7 @@ from harness.errors import ConfigError, ConversionError
 from harness.models import MODELS, manifest
 from harness.models.platforms import Platform
 from harness.models.spec import DType
+from tests.small_models import write_onnx_classifier
 
 
 def _convert(folder, path, platform, said=None, model="resnet50"):
@@ -122,31 +123,9 @@ def test_a_state_dict_is_unwrapped(tmp_path):
     assert "not the state dict of torchvision's resnet50: lacks fc.bias and has more" in text
 
 
-def _write_onnx(path, *, batch="n", sides=(32, 48), dtype=np.float32, seed=0):
-    from onnx import helper, numpy_helper
-
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    kernel = np.random.default_rng(seed).standard_normal((12, 3, 2, 2)).astype(dtype)
-    nodes = [
-        helper.make_node("Conv", ["image", "kernel"], ["features"], strides=[2, 2]),
-        helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("image", kind, [batch, 3, *sides])],
-        [helper.make_tensor_value_info("scores", kind, [batch, 12])],
-        [numpy_helper.from_array(kernel, "kernel")],
-    )
-    path.parent.mkdir(exist_ok=True)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-
-
 def test_an_onnx_file_in_fp16_and_one_that_leaves_its_size_open(tmp_path):
-    _write_onnx(tmp_path / "half.onnx", dtype=np.float16)
-    _write_onnx(tmp_path / "open.onnx", sides=("h", "w"))
+    write_onnx_classifier(tmp_path / "half.onnx", dtype=np.float16)
+    write_onnx_classifier(tmp_path / "open.onnx", sides=("h", "w"))
     for platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
         made = _convert(tmp_path, tmp_path / "half.onnx", platform)
         assert made.variant.input.dtype == DType.FP16
@@ -160,7 +139,7 @@ def test_an_onnx_file_in_fp16_and_one_that_leaves_its_size_open(tmp_path):
 
 
 def test_what_is_wrong_is_said_of_the_users_file(tmp_path):
-    _write_onnx(tmp_path / "two.onnx", batch=2)
+    write_onnx_classifier(tmp_path / "two.onnx", batch=2)
     (tmp_path / "pointer.onnx").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
     )
@@ -175,7 +154,7 @@ def test_what_is_wrong_is_said_of_the_users_file(tmp_path):
 def test_files_of_openvinos_own_kind_are_served_as_they_are(tmp_path):
     import openvino
 
-    _write_onnx(tmp_path / "net.onnx")
+    write_onnx_classifier(tmp_path / "net.onnx")
     openvino.save_model(openvino.convert_model(tmp_path / "net.onnx"), tmp_path / "net.xml")
     made = _convert(tmp_path, tmp_path / "net.xml", Platform.OPENVINO)
     entry = tmp_path / "repository" / made.entry
@@ -212,7 +191,7 @@ def test_openvinos_outputs_without_a_name_get_one(tmp_path, nets):
 def test_two_files_of_one_name_are_two_entries(tmp_path):
     paths = [tmp_path / folder / "net.onnx" for folder in ("one", "other")]
     for seed, path in enumerate(paths):
-        _write_onnx(path, seed=seed)
+        write_onnx_classifier(path, seed=seed)
     made = [_convert(tmp_path, path, Platform.ONNXRUNTIME) for path in paths]
     assert made[0].entry == "net_onnxruntime"
     assert made[1].entry.startswith("net-")

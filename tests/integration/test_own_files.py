@@ -21,6 +21,7 @@ from harness.models import MODELS, manifest
 from harness.models.platforms import Platform
 from harness.models.spec import DType, Layout, TensorSpec
 from tests.real_data import PHOTOGRAPHS, WEIGHTS, needs_real_data
+from tests.small_models import write_onnx_classifier
 
 FROZEN = "mobilenet_v1_1.0_224_frozen.pb"
 
@@ -164,29 +165,9 @@ def test_a_corrupt_file_is_refused_and_named(tmp_path, suffix, platform, content
 # ---- small files made here ----
 
 
-def _write_onnx(path, batch):
-    from onnx import TensorProto, helper, numpy_helper
-
-    kernel = np.random.default_rng(0).standard_normal((12, 3, 2, 2)).astype(np.float32)
-    nodes = [
-        helper.make_node("Conv", ["image", "kernel"], ["features"], strides=[2, 2]),
-        helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, 3, 32, 48])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 12])],
-        [numpy_helper.from_array(kernel, "kernel")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-
-
 @pytest.mark.parametrize(("batch", "max_batch_size"), [(1, 1), ("n", 64)])
 def test_an_onnx_files_batch_axis_decides_how_it_is_served(tmp_path, batch, max_batch_size):
-    _write_onnx(tmp_path / "small.onnx", batch)
+    write_onnx_classifier(tmp_path / "small.onnx", batch=batch)
     made = convert(_request(tmp_path, tmp_path / "small.onnx", Platform.ONNXRUNTIME))
     assert made.entry == "small_onnxruntime"
     assert made.variant.max_batch_size == max_batch_size
@@ -195,7 +176,7 @@ def test_an_onnx_files_batch_axis_decides_how_it_is_served(tmp_path, batch, max_
 
 
 def test_an_onnx_file_with_a_batch_of_eight_is_refused(tmp_path):
-    _write_onnx(tmp_path / "small.onnx", 8)
+    write_onnx_classifier(tmp_path / "small.onnx", batch=8)
     with pytest.raises(ConversionError, match="fixed at 8"):
         convert(_request(tmp_path, tmp_path / "small.onnx", Platform.ONNXRUNTIME))
 

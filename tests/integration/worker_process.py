@@ -15,7 +15,7 @@ from harness.run.mlperf.rounds import Scenario, rules
 from harness.run.worker.job import Job, Outcome, read_outcome
 from harness.server import lifecycle
 from harness.triton.address import Address
-from tests.plans import any_plan
+from tests.plans import any_job, any_plan
 
 
 def plan_of(spec: ModelSpec, scenario: Scenario, mode: Mode, **settings: object) -> Plan:
@@ -38,22 +38,19 @@ def job_of(
     processes: int = 1,
 ) -> Job:
     """A test at the rate of its plan, with 4 requests in flight."""
-    return Job(
+    return any_job(
+        plan,
         servers=(Address(info.grpc_url),),
         processes=processes,
         entry=entry.name,
         entry_dir=str(entry),
-        graph_sha256="0",
         samples=str(samples),
         log_dir=str(log_dir),
         outcome=str(_outcome(log_dir)),
         transport=transport,
         segment=f"test-{os.getpid()}-{time.monotonic_ns()}",
-        client_batch=1,
         in_flight=4,
         timeout_s=timeout_s,
-        plan=plan,
-        has_hint=True,
     )
 
 

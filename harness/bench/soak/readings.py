@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.machine.kernel import SHM_DIR
+from harness.machine.kernel import SHM_DIR, parents, status
 from harness.server.lifecycle import ServerInfo
 
 CLIENT, SERVER, STUBS = "client", "server", "stubs"
@@ -19,6 +19,11 @@ RSS, DESCRIPTORS, THREADS, SHM = "RSS", "descriptors", "threads", "/dev/shm"
 _INTERVAL_S = 1.0
 _BLOCK_BYTES = 512
 """Of st_blocks."""
+
+
+def is_bytes(figure: str) -> bool:
+    """Whether a figure of a reading is of bytes; the others are counts."""
+    return figure == SHM or figure.endswith(RSS)
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,8 @@ def read(server: ServerInfo) -> Reading:
 
 def _children() -> dict[int, set[int]]:
     found: dict[int, set[int]] = defaultdict(set)
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            found[int(stat.read_text().rpartition(")")[2].split()[1])].add(int(stat.parent.name))
+    for pid, parent in parents().items():
+        found[parent].add(pid)
     return found
 
 
@@ -87,13 +91,11 @@ def _below(pid: int, children: Mapping[int, set[int]]) -> set[int]:
 
 
 def _held_by(pid: int) -> dict[str, int]:
-    process = Path(f"/proc/{pid}")
     try:
-        lines = (process / "status").read_text().splitlines()
-        descriptors = sum(1 for _ in (process / "fd").iterdir())
+        fields = status(pid)
+        descriptors = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return {}
-    fields = dict(line.split(":", 1) for line in lines)
     if "VmRSS" not in fields:
         return {}  # a zombie
     rss = int(fields["VmRSS"].split()[0]) << 10

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.bench.null import entry
 from harness.bench.session import Session
-from harness.bench.soak.readings import CLIENT, RSS, SHM, Reading, Watch
+from harness.bench.soak.readings import CLIENT, RSS, Reading, Watch, is_bytes
 from harness.bench.soak.trend import Trend, trend
 from harness.errors import InferenceError
 from harness.run.config import run_config
@@ -129,8 +129,7 @@ def judged(readings: Sequence[Reading], rate: float) -> list[Trend]:
     found = []
     for name in settled[0].figures:
         values = [reading.figures[name] for reading in settled]
-        is_bytes = name == SHM or name.endswith(RSS)
-        allowed = max(_ALLOWED_BYTES, _ALLOWED_SHARE * values[0]) if is_bytes else _ALLOWED_COUNT
+        allowed = max(_ALLOWED_BYTES, _ALLOWED_SHARE * values[0]) if is_bytes(name) else _ALLOWED_COUNT
         if name == f"{CLIENT} {RSS}":
             allowed += _NOTED_BYTES * rate * (at_s[-1] - at_s[0])
         found.append(trend(name, at_s, values, allowed))
@@ -160,10 +159,9 @@ def show(soaks: Sequence[Soak], file: Path) -> None:
         for heading in ("first", "last", "an hour", "growth", "allowed", ""):
             table.add_column(heading, justify="right")
         for found in one.trends:
-            is_bytes = found.name == SHM or found.name.endswith(RSS)
+            scale, unit = (1 << 20, ", MiB") if is_bytes(found.name) else (1, "")
             figures = (found.first, found.last, found.per_hour, found.growth, found.allowed)
-            cells = (f"{value / 2**20:.1f}" if is_bytes else f"{value:.1f}" for value in figures)
-            unit = ", MiB" if is_bytes else ""
+            cells = (f"{value / scale:.1f}" for value in figures)
             table.add_row(f"{found.name}{unit}", *cells, "flat" if found.is_flat else "GROWS")
         console.print(table)
     is_flat = all(one.is_flat for one in soaks)

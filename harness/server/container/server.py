@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from types import FrameType
 
 from harness.server import hidden
 from harness.server.container.owner import become_owner
-from harness.server.flags import flags, hidden_control_flags, parse_version
+from harness.server.flags import flags, hidden_control_flags, parse_version, write_key
 
 KEY_FILE_VARIABLE = "TRITON_KEY_FILE"
 """Names the file that the server puts the key of its control into, and its client takes it from."""
@@ -43,7 +42,7 @@ def serve(given: Sequence[str]) -> int:
         raise ValueError(f"${KEY_FILE_VARIABLE} does not say where to put the key of its control")
     key_file = Path(os.environ[KEY_FILE_VARIABLE])
     become_owner([key_file.parent])
-    control = hidden_control_flags(_new_key(key_file))
+    control = hidden_control_flags(write_key(key_file))
     command = ["tritonserver", *given, *flags(version, len(os.sched_getaffinity(0)))]
     server: subprocess.Popen[bytes] | None = None
     is_told = False
@@ -73,15 +72,6 @@ def serve(given: Sequence[str]) -> int:
         server.terminate()
     code = server.wait()
     return 0 if is_told else code if code >= 0 else 128 - code
-
-
-def _new_key(file: Path) -> str:
-    """Put a key where only this user can read it, and return it."""
-    key = secrets.token_urlsafe()
-    file.unlink(missing_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(key, encoding="ascii")
-    return key
 
 
 def is_healthy(url: str) -> bool:

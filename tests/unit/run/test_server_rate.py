@@ -12,8 +12,7 @@ from harness.run.mlperf.rate_search import nearest
 from harness.run.mlperf.rounds import Scenario
 from harness.run.server_rate import Searcher
 from harness.run.worker.job import Failures, Job, Outcome
-from harness.triton.address import Address
-from tests.plans import any_plan
+from tests.plans import any_job, any_plan
 
 PLAN = any_plan(
     Scenario.SERVER, min_duration_ms=10_000, min_query_count=838, server_target_latency_ns=100_000_000
@@ -52,23 +51,8 @@ class Worker:
 
 
 def searcher(tmp_path: Path, over: Callable[[Job], int] | Callable[[Job], Outcome]) -> Searcher:
-    job = Job(
-        servers=(Address("127.0.0.1:8001"),),
-        processes=1,
-        entry="mobilenet_onnxruntime",
-        entry_dir="/models",
-        graph_sha256="0",
-        samples="/samples.npy",
-        log_dir=str(tmp_path / "performance" / "run_1"),
-        outcome=str(tmp_path / "performance" / "run_1" / "outcome.json"),
-        transport="auto",
-        segment="segment",
-        client_batch=1,
-        in_flight=2,
-        timeout_s=60.0,
-        plan=PLAN,
-        has_hint=False,
-    )
+    log_dir = tmp_path / "performance" / "run_1"
+    job = any_job(PLAN, log_dir=str(log_dir), outcome=str(log_dir / "outcome.json"), has_hint=False)
     return Searcher(job, tmp_path / "search", Worker(over))
 
 

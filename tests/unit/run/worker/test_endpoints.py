@@ -16,29 +16,20 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.endpoints import Meter, Session, connected
 from harness.run.worker.job import Job
 from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary
-from harness.triton.address import Address
+from tests.plans import any_job
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 
 
 def job_of(entry_dir: Path, in_flight: int = 4) -> Job:
-    return Job(
-        # Nothing listens there.
-        servers=(Address("127.0.0.1:1"),),
-        processes=1,
-        entry="an_entry",
+    return any_job(
+        Plan(Scenario.OFFLINE, Mode.PERFORMANCE, 1000, 1, 16, 1, 10**8, 1, 2, 3),
         entry_dir=str(entry_dir),
         graph_sha256="1" * 64,
         samples=str(entry_dir / "samples.npy"),
-        log_dir="/results",
-        outcome="/results/outcome.json",
         transport="grpc",
-        segment="segment",
         client_batch=2,
         in_flight=in_flight,
-        timeout_s=60.0,
-        plan=Plan(Scenario.OFFLINE, Mode.PERFORMANCE, 1000, 1, 16, 1, 10**8, 1, 2, 3),
-        has_hint=True,
     )
 
 

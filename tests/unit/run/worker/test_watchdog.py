@@ -13,27 +13,11 @@ from harness.machine.paths import PROJECT_ROOT
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker import watchdog
-from harness.run.worker.job import Failures, Job, read_outcome
+from harness.run.worker.job import Failures, read_outcome
 from harness.run.worker.watchdog import Bound, Watchdog
-from harness.triton.address import Address
+from tests.plans import any_job
 
-JOB = Job(
-    servers=(Address("127.0.0.1:8001"),),
-    processes=1,
-    entry="mobilenet_onnxruntime",
-    entry_dir="/models/mobilenet_onnxruntime",
-    graph_sha256="0",
-    samples="/cache/samples.npy",
-    log_dir="/results",
-    outcome="/results/outcome.json",
-    transport="auto",
-    segment="segment",
-    client_batch=1,
-    in_flight=2,
-    timeout_s=60.0,
-    plan=Plan(Scenario.SERVER, Mode.PERFORMANCE, 1000, 1, 16, 1, 10**8, 1, 2, 3),
-    has_hint=True,
-)
+JOB = any_job(Plan(Scenario.SERVER, Mode.PERFORMANCE, 1000, 1, 16, 1, 10**8, 1, 2, 3))
 
 
 @dataclass
