@@ -343,7 +343,7 @@ def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     before = books.seen(clients, job.entry)
     outcome = _run_worker(job, clients)
     failure = outcome.error or outcome.failures.first
-    why = books.other_server(failure, job.segment)
+    why = books.other_server(failure, job.segment, clients, job.entry)
     if not failure and outcome.books:
         why = books.unseen(clients, job.entry, before, outcome.books)
     return dataclasses.replace(outcome, error=why) if why else outcome

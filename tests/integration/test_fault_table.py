@@ -257,7 +257,7 @@ class Fault:
     mend: Callable[[House], object] = lambda _: None
 
 
-_ENDING = "UNAVAILABLE|has no available versions|it is ending"
+_ENDING = "UNAVAILABLE|has no available versions|the server is ending"
 _NO_STUB = "DEADLINE_EXCEEDED|is not healthy"
 FAULTS = {
     "server killed": Fault(lambda house: house.server.kill(), "the server is gone", House.restart),

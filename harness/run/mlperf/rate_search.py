@@ -2,7 +2,7 @@
 
 Rates are rungs of one ladder, so that the same machine comes to the same rate wherever its search begins. The
 search goes up (or down) in growing steps until one rate kept the bound and a higher one did not, halves what
-is between them down to neighbours, and doubts the upper of the two once: a moment's disturbance, which can
+is between them down to neighbours, and doubts the upper of the two twice: a moment's disturbance, which can
 only fail a rate, must not be its ceiling.
 """
 
@@ -19,7 +19,10 @@ _MOST_FAILED = 5
 """Rates tried in vain, the last a tenth of the first, after which none is expected to keep the bound."""
 _ALONE = 0.05
 """Queries that come within one bound's time: with fewer, a query that was late did not wait for others."""
-_MOST_PROBES = 16
+_MOST_PROBES = 20
+_TRIES = 3
+"""Of the lowest rate that failed. A short test allows so few late queries that one pause of the machine fails
+it; at one pause in three tests, one search in 27 takes that for the limit instead of one in nine."""
 _DESCENT = (0, 2, 4, 8, 16, 32, 64)
 """By how many rungs each confirming test is below the rate found; the last at 0.28 of it."""
 
@@ -105,7 +108,7 @@ def _next_rung(tried: Sequence[Probe]) -> int | None:
     if high - low > 1:
         return (low + high) // 2
     times = sum(_rung(one.rate) == high for one in tried)
-    return high if times == 1 else None
+    return high if times < _TRIES else None
 
 
 def _bracket(tried: Sequence[Probe]) -> tuple[int | None, int | None]:

@@ -123,22 +123,33 @@ def _fault(book: Book, books: Sequence[Book]) -> str:
     return ""
 
 
-def other_server(failure: str, segment: str) -> str:
+def other_server(failure: str, segment: str, clients: Sequence[TritonClient], entry: str) -> str:
     """What is wrong where a request failed at a server that does not know what was set up for it, or nothing.
 
     Args:
         failure: the first one, or what kept a test from being started.
         segment: shared memory that was mapped, for this job alone: by another server, then.
+        clients: of each server: they have loaded the model.
+        entry: its name.
     """
     if f"find shared memory region: '{segment}'" in failure:
         return f"{_SEVERAL}; one has mapped the shared memory, another was asked for its samples"
     if "Request for unknown model" in failure:
         # Which a server also says that was told to end.
+        if not all(_has_model(client, entry) for client in clients):
+            return f"the server is ending, or somebody unloaded {entry}"
         return (
-            f"{_SEVERAL}; one has loaded the model, another was asked for it; or else it is ending, or "
-            "somebody unloaded the model"
+            f"{_SEVERAL}; one has loaded the model, another was asked for it; or else somebody loaded it "
+            "again meanwhile"
         )
     return ""
+
+
+def _has_model(client: TritonClient, entry: str) -> bool:
+    try:
+        return client.is_model_ready(entry)
+    except HarnessError:
+        return False
 
 
 def seen(clients: Sequence[TritonClient], entry: str) -> list[dict[str, Any]]:

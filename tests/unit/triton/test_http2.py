@@ -379,7 +379,7 @@ def any_frames() -> st.SearchStrategy[list[bytes]]:
     return st.lists(random, min_size=1, max_size=12)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(any_frames())
 def test_whatever_comes_only_a_protocol_error_comes_out(frames: list[bytes]) -> None:
     peer = Peer()

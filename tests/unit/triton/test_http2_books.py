@@ -88,7 +88,7 @@ def small_windows() -> Iterator[None]:
 SIZE = st.integers(0, 3 * RENEW_AT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(SIZE, SIZE), min_size=1, max_size=8))
 def test_an_open_call_goes_on_whatever_was_sent_and_answered_before(sizes: list[tuple[int, int]]) -> None:
     outcomes: list[bytes | InferenceError] = []
@@ -111,7 +111,7 @@ def test_an_open_call_goes_on_whatever_was_sent_and_answered_before(sizes: list[
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(SIZE, min_size=1, max_size=6), st.lists(SIZE, min_size=1, max_size=6))
 def test_many_calls_share_a_connection_that_never_runs_dry(asked: list[int], answered: list[int]) -> None:
     outcomes: dict[int, bytes | InferenceError] = {}

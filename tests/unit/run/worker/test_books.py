@@ -97,14 +97,26 @@ def test_before_a_test_others_may_come_and_go_but_nothing_may_be_missing() -> No
 
 def test_a_server_that_does_not_know_the_mapped_memory_is_another_one() -> None:
     failure = "RequestFailed: INVALID_ARGUMENT: Unable to find shared memory region: 'mlperf-samples-1-2'"
-    assert other_server(failure, "mlperf-samples-1-2").startswith(SEVERAL)
-    assert other_server(failure, "mlperf-samples-1") == ""
-    assert other_server("InferenceError: out of luck", "mlperf-samples-1-2") == ""
+    assert other_server(failure, "mlperf-samples-1-2", [], "an_entry").startswith(SEVERAL)
+    assert other_server(failure, "mlperf-samples-1", [], "an_entry") == ""
+    assert other_server("InferenceError: out of luck", "mlperf-samples-1-2", [], "an_entry") == ""
 
 
-def test_a_server_that_does_not_know_the_loaded_model_is_another_one() -> None:
+@pytest.mark.parametrize(
+    ("ready", "why"),
+    [
+        ([True, True], SEVERAL),
+        ([True, False], "the server is ending, or somebody unloaded an_entry"),
+        ([True, None], "the server is ending, or somebody unloaded an_entry"),
+    ],
+    ids=["there", "unloaded", "gone"],
+)
+def test_where_the_model_is_not_known_it_counts_whether_those_who_loaded_it_have_it_still(
+    ready: list[bool | None], why: str
+) -> None:
     failure = "Triton at a:1 gives no statistics: Request for unknown model: 'an_entry' is not found"
-    assert other_server(failure, "mlperf-samples-1-2").startswith(SEVERAL)
+    clients = [FakeClient(is_ready=each) for each in ready]
+    assert other_server(failure, "mlperf-samples-1-2", clients, "an_entry").startswith(why)
 
 
 def reading(requests: int, samples: int, executions: int, cache_hits: int = 0) -> dict[str, Any]:
@@ -115,14 +127,20 @@ def reading(requests: int, samples: int, executions: int, cache_hits: int = 0) -
 
 
 class FakeClient:
-    """Gives its readings one after the other, then says that it is gone."""
+    """Gives its readings one after the other, then says that it is gone; so where `is_ready` is None."""
 
     url = "a:1"
     sent_again = 0
 
-    def __init__(self, *readings: dict[str, Any]) -> None:
+    def __init__(self, *readings: dict[str, Any], is_ready: bool | None = None) -> None:
         self.readings = list(readings)
+        self._is_ready = is_ready
         self.waited_for: list[int] = []
+
+    def is_model_ready(self, _entry: str) -> bool:
+        if self._is_ready is None:
+            raise ServerError("Triton at a:1 does not answer: gone")
+        return self._is_ready
 
     def statistics(self, _entry: str, samples: int = 0) -> dict[str, Any]:
         self.waited_for.append(samples)

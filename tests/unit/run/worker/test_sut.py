@@ -324,7 +324,7 @@ def run(case: Case) -> Iterator[Stage]:
         yield test
 
 
-fast = settings(deadline=None, max_examples=60)
+fast = settings(max_examples=60)
 
 
 @fast
