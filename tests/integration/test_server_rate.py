@@ -11,9 +11,11 @@ from harness.machine.kernel import SHM_DIR
 from harness.models import MODELS
 from harness.run import runner
 from harness.run.mlperf import logs
+from harness.run.mlperf.early_stopping import most_over_in
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.server_rate import Searcher
+from harness.run.worker import timeline
 from harness.triton.client import TritonClient
 from tests.integration.test_faults import SAMPLES, add_faulty
 from tests.integration.worker_process import job_of, plan_of
@@ -49,6 +51,10 @@ def test_a_rate_that_is_too_high_is_cut_short_and_a_lower_one_is_confirmed(
 
         searcher = Searcher(job, tmp_path / "search", run)
         outcome = searcher.confirm([1000.0, 100.0])
+        early = job_of(
+            triton, entry, samples, dataclasses.replace(plan, target_qps=1000.0), tmp_path / "early"
+        )
+        ended = run(dataclasses.replace(early, ends_early=True))
     assert not client.get_system_shared_memory_status().regions
     client.unload_model(entry.name)
     assert [(probe.rate, probe.is_kept, probe.is_cut) for probe in searcher.probes] == [
@@ -56,6 +62,13 @@ def test_a_rate_that_is_too_high_is_cut_short_and_a_lower_one_is_confirmed(
         (100.0, True, False),
     ]
     assert searcher.probes[0].p99_ms > 2000
+    # One that was asked for is cut in the same way, and what was answered until then is kept.
+    assert (ended.error, ended.transport) == ("", outcome.transport)
+    assert ended.cut_p99_ns > plan.server_target_latency_ns
+    recorded = timeline.load(tmp_path / "early" / timeline.FILE_NAME)
+    latencies_us = recorded.completed_us.astype(np.int64) - recorded.issued_us
+    assert (latencies_us > 2_000_000).sum() > most_over_in(ended.plan)
+    assert latencies_us.min() > 1000
     assert outcome.error == ""
     assert outcome.plan == dataclasses.replace(plan, target_qps=100.0)
     assert logs.read_detail(run_1).values["result_validity"] == "VALID"
