@@ -183,24 +183,39 @@ _TORCH_NAMES = {
 
 
 def write_onnx_classifier(
-    path: Path, *, batch: int | str = "n", sides: tuple[int | str, ...] = (32, 48), dtype=np.float32, seed=0
+    path: Path,
+    *,
+    batch: int | str = "n",
+    sides: tuple[int | str, ...] = (32, 48),
+    dtype=np.float32,
+    seed=0,
+    quantization: tuple[float, int] | None = None,
 ) -> None:
-    """Twelve classes, of `image` (batch, 3, *sides)."""
-    from onnx import helper, numpy_helper
+    """Twelve classes, of `image` (batch, 3, *sides), which may be quantised: of that scale and zero point."""
+    from onnx import TensorProto, helper, numpy_helper
 
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    kernel = np.random.default_rng(seed).standard_normal((12, 3, 2, 2)).astype(dtype)
+    kind = image_kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    constants = {"kernel": np.random.default_rng(seed).standard_normal((12, 3, 2, 2)).astype(dtype)}
+    dequantize = []
+    if quantization:
+        zero_point = np.array(quantization[1], np.int8 if quantization[1] < 0 else np.uint8)
+        image_kind = TensorProto.INT8 if quantization[1] < 0 else TensorProto.UINT8
+        constants |= {"scale": np.array(quantization[0], np.float32), "zero": zero_point}
+        dequantize = [helper.make_node("DequantizeLinear", ["image", "scale", "zero"], ["real"])]
     nodes = [
-        helper.make_node("Conv", ["image", "kernel"], ["features"], strides=[2, 2]),
+        *dequantize,
+        helper.make_node(
+            "Conv", ["real" if quantization else "image", "kernel"], ["features"], strides=[2, 2]
+        ),
         helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["scores"]),
     ]
     graph = helper.make_graph(
         nodes,
         "small",
-        [helper.make_tensor_value_info("image", kind, [batch, 3, *sides])],
+        [helper.make_tensor_value_info("image", image_kind, [batch, 3, *sides])],
         [helper.make_tensor_value_info("scores", kind, [batch, 12])],
-        [numpy_helper.from_array(kernel, "kernel")],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     path.parent.mkdir(exist_ok=True)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -29,7 +29,9 @@ def open_file(
         path: `.pb`, `.graphdef`, SavedModel folder, `.onnx`, `.tflite`, `.pt`, `.pth` or `.xml`.
         spec: the model whose task it shares; says what the file leaves open.
         size_px: where the file leaves it open, as PyTorch's always do; the model's own if None.
-        as_served: as the server is to run it, where that rounds otherwise.
+        as_served: as the server is to run it, where that rounds otherwise: frozen; and by one thread, as an
+            instance that shares the cores with others (TensorFlow has one pool of threads for a process).
+            An instance that has them all rounds as the source does, which is run so.
 
     Raises:
         ConversionError: the file isn't of its kind.
@@ -44,7 +46,7 @@ def open_file(
     platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
     if platform == Platform.PYTORCH:
         return _open_torch(path, spec, size_px, as_served=as_served)
-    return _OPENERS[platform](path, spec, size_px)
+    return _OPENERS[platform](path, spec, size_px, 1 if as_served else 0)
 
 
 def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
@@ -170,28 +172,28 @@ def _named(spec: ModelSpec) -> Variant | None:
     return spec.variants.get(Platform.TENSORFLOW)
 
 
-def _open_graph_def(path: Path, spec: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
+def _open_graph_def(path: Path, spec: ModelSpec, size_px: Size, _: int) -> AbstractContextManager[Graph]:
     from converters.formats.tensorflow import open_graph_def
 
     return open_graph_def(path, _named(spec), size_px)
 
 
-def _open_onnx(path: Path, _: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
+def _open_onnx(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.onnx import open_onnx
 
-    return open_onnx(path, size_px)
+    return open_onnx(path, size_px, threads)
 
 
-def _open_openvino(path: Path, _: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
+def _open_openvino(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.openvino import open_openvino
 
-    return open_openvino(path, size_px)
+    return open_openvino(path, size_px, threads)
 
 
-def _open_tflite(path: Path, _: ModelSpec, size_px: Size) -> AbstractContextManager[Graph]:
+def _open_tflite(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.tflite import open_tflite
 
-    return open_tflite(path, size_px)
+    return open_tflite(path, size_px, threads)
 
 
 def _open_torch(
@@ -209,7 +211,7 @@ def _open_torch(
     return open_state_dict(path, expected)
 
 
-_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Size], AbstractContextManager[Graph]]] = {
+_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Size, int], AbstractContextManager[Graph]]] = {
     Platform.TENSORFLOW: _open_graph_def,
     Platform.ONNXRUNTIME: _open_onnx,
     Platform.OPENVINO: _open_openvino,

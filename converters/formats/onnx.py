@@ -18,7 +18,7 @@ from converters.formats.graph import Array, Graph, close_shape, describe, dtype_
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
-from harness.models.spec import Layout, TensorSpec
+from harness.models.spec import Layout, Quantization, TensorSpec
 
 if TYPE_CHECKING:
     from converters.formats.tensorflow import FrozenGraph
@@ -29,23 +29,29 @@ OPSET = 13
 _FATAL_ONLY = 4
 _LARGEST_BYTES = 2**31 - 1
 """Of a protobuf message."""
+_READS_QUANTIZED = ("DequantizeLinear", "QLinearConv")
+"""Operations whose inputs begin with a quantised tensor, its scale and its zero point."""
+_REARRANGES = ("Transpose", "Identity")
+"""Operations whose output has the very numbers of their input."""
 _TYPES = {"float": "float32", "double": "float64"}
 """ONNX's names that are not numpy's."""
 
 
 @contextmanager
-def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
     """Open an ONNX file; tensors have the graph's names.
 
     Args:
         path: the file.
         size_px: (height, width) to use where the file leaves its own open.
+        threads: 0 for all cores.
 
     Raises:
         ConversionError: not an ONNX file, or not one image in.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # one class per error code, without a common parent
@@ -67,7 +73,47 @@ def open_onnx(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
     graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
     declared = [output.shape[1:] for output in session.get_outputs()]
     open_axes = (_open_axes(*pair) for pair in zip(declared, graph.outputs, strict=True))
-    yield replace(graph, open_axes=tuple(open_axes))
+    yield replace(
+        graph,
+        open_axes=tuple(open_axes),
+        quantization=_input_quantization(path, source.name) if dtype.is_whole else None,
+    )
+
+
+def _input_quantization(path: Path, name: str) -> Quantization | None:
+    """How an input stores real numbers, by the operations that read it; None where they do not agree on it.
+
+    Where the scale differs by channel, or is calculated, nothing can be said either.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            known[node.output[0]] = node.attribute[0].t
+    found, names = set(), {name}
+    # A node comes after those whose output it reads.
+    for node in graph.node:
+        if not names & set(node.input):
+            continue
+        if node.op_type in _REARRANGES:
+            names.update(node.output)
+        elif node.op_type in _READS_QUANTIZED:
+            # An operand that is left out may have an empty name.
+            found.add(_quantization([known.get(each) for each in node.input[1:3] if each], path))
+        else:
+            return None
+    return found.pop() if len(found) == 1 else None
+
+
+def _quantization(tensors: list[onnx.TensorProto | None], path: Path) -> Quantization | None:
+    """Of a scale and, unless it is 0, a zero point; of one number each."""
+    if None in tensors:
+        return None
+    values = [onnx.numpy_helper.to_array(tensor, os.fspath(path.parent)) for tensor in tensors]
+    if any(value.size != 1 for value in values):
+        return None
+    scale, zero_point = (*values, np.zeros(1, np.int32))[:2]
+    return Quantization(float(scale.item()), int(zero_point.item()))
 
 
 def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int, ...]:

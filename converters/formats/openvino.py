@@ -20,12 +20,13 @@ _TYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "u8": "uint8", "
 
 
 @contextmanager
-def open_openvino(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+def open_openvino(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
     """Open an IR file, to be calculated as precisely as it says.
 
     Args:
         path: the .xml.
         size_px: (height, width) to use where the file leaves its own open.
+        threads: 0 for all cores.
 
     Raises:
         ConversionError: not an IR file, or not one image in.
@@ -42,8 +43,9 @@ def open_openvino(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
     word = source.element_type.get_type_name()
     dtype = dtype_of(source.any_name, _TYPES.get(word, word), path)
     layout_of(shape[1:], path)
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     try:
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino.Core().compile_model(model, "CPU", properties)
     except RuntimeError as error:
         raise ConversionError(f"{path}: OpenVINO cannot compile it: {reason_of(error)}") from error
 

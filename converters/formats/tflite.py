@@ -19,19 +19,21 @@ from harness.models.spec import Quantization, TensorSpec
 
 
 @contextmanager
-def open_tflite(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+def open_tflite(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
     """Open a TFLite file; tensors have the names that the interpreter reports.
 
     Args:
         path: the file.
         size_px: (height, width) to use where the file leaves its own open.
+        threads: 0 for all cores.
 
     Raises:
         ConversionError: not a TFLite file, or not one image in.
     """
-    interpreter = _open(path, os.cpu_count() or 1)
+    threads = threads or os.cpu_count() or 1
+    interpreter = _open(path, threads)
     is_detector = has_detection(path)
-    if is_detector:
+    if is_detector and threads > 1:
         # Run by n threads, the operation does not find what is of class n (see `tflite_detection`).
         interpreter = _open(path, 1)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()

@@ -37,7 +37,8 @@ def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = Fals
     Args:
         path: the file.
         expected: its input.
-        as_served: as `backends/pytorch` runs it, which rounds otherwise: frozen, in the CPU's own layouts.
+        as_served: as `backends/pytorch` runs it, which rounds otherwise: frozen, in the CPU's own layouts,
+            by one thread.
 
     Raises:
         ConversionError: not a TorchScript file, or it doesn't run on such an input.
@@ -49,11 +50,12 @@ def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = Fals
     except (RuntimeError, ValueError) as error:
         reason = _other_kind(path) or f"PyTorch cannot load it as TorchScript: {reason_of(error)}"
         raise ConversionError(f"{path}: {reason}") from error
+    threads = 1 if as_served else 0
     try:
-        graph = describe_module(path, module, expected)
+        graph = describe_module(path, module, expected, threads)
     except ConversionError as error:
         try:
-            graph = describe_module(path, module, replace(expected, dtype=DType.FP16))
+            graph = describe_module(path, module, replace(expected, dtype=DType.FP16), threads)
         except ConversionError:
             raise error from None
     yield graph
@@ -126,11 +128,22 @@ def save_script(module: nn.Module, target: Path) -> None:
     torch.jit.freeze(torch.jit.script(module)).save(os.fspath(target))
 
 
-def describe_module(path: Path, module: Any, expected: TensorSpec) -> Graph:
+@contextmanager
+def _using(threads: int) -> Iterator[None]:
+    """Calculate by so many threads in this block, which PyTorch knows for the whole process; 0 as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe_module(path: Path, module: Any, expected: TensorSpec, threads: int = 0) -> Graph:
     """A loaded module as a `Graph`; what it takes is `expected`'s dtype and shape."""
 
     def run(batch: Array) -> list[Array]:
-        with torch.inference_mode():
+        with torch.inference_mode(), _using(threads):
             answer = module(torch.from_numpy(np.array(batch)))
         return [value.numpy() for value in ([answer] if isinstance(answer, Tensor) else answer)]
 

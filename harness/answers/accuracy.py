@@ -28,6 +28,10 @@ class Accuracy:
     truth_file: str = ""
     """Detectors, where the source framework is the truth: its boxes as an annotation file, which MLCommons'
     accuracy-coco.py reads too."""
+    detections: int | None = None
+    """Detectors: how many were logged."""
+    good_detections: int | None = None
+    """Detectors: how many of those are of a class that is annotated in their image, wherever their box is."""
 
     @property
     def is_met(self) -> bool:

@@ -141,4 +141,19 @@ def score_detection(
     detections = sum(len(payloads.get(index, b"")) for index in range(images)) // RECORD_BYTES
     logger.info("scoring %d detections in %d images", detections, images)
     figures = score(payloads, annotations, is_contiguous=is_contiguous)
-    return Accuracy(metric, truth, figures["mAP"], images, threshold, figures=figures)
+    return Accuracy(
+        *(metric, truth, figures["mAP"], images, threshold),
+        figures=figures,
+        detections=detections,
+        good_detections=_of_a_class_there(payloads, annotations, is_contiguous),
+    )
+
+
+def _of_a_class_there(payloads: Mapping[int, bytes], annotations: Annotations, is_contiguous: bool) -> int:
+    """The reference's `good_items` (its python/coco.py): detections of a class that their image has."""
+    found = boxes.collect(
+        payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous
+    )
+    there = {(entry["image_id"], entry["category_id"]) for entry in annotations.annotations}
+    image_ids = [annotations.images[index].id for index in found.sample_indices]
+    return sum(pair in there for pair in zip(image_ids, found.category_ids.tolist(), strict=True))

@@ -4,6 +4,7 @@ A model that is asked in the wrong way answers at chance, and one whose classes 
 right when they are shifted. Neither changes a verdict: the answers are what they are.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -15,11 +16,31 @@ from harness.models.spec import Variant
 _MUCH_BETTER = 2.0
 _LEAST_GAIN = 0.05
 """As a share: a shift by one is right by chance, or since neighbours look alike, for far fewer samples."""
+_LEAST_GAINED = 2
+"""Samples."""
+_CLEAR = 2.4
+"""Standard deviations beyond what chance makes right, which it does not reach once in a hundred times; three
+samples of three labels, all of them right, are 2.45."""
 
 
 def is_much_better(value: float, than: float) -> bool:
     """Whether another reading of the same answers, which scores 0 to 1, must be the right one."""
     return value - than >= _LEAST_GAIN and value >= _MUCH_BETTER * than
+
+
+def _is_no_chance(shifted: npt.NDArray[np.int64], true: npt.NDArray[np.int64], share: float) -> bool:
+    """Whether shifted answers are right far more often than the same ones in any order.
+
+    Where a model answers one class to everything, some shift may well be the commonest label; in any order it
+    is right as often.
+    """
+    samples, right = len(true), int((shifted == true).sum())
+    labels, counts = np.unique(true, return_counts=True)
+    chance = float(
+        sum(count * (shifted == label).mean() for label, count in zip(labels, counts, strict=True))
+    )
+    spread = math.sqrt(chance * (1 - chance / samples))
+    return right - share * samples >= _LEAST_GAINED and right - chance > _CLEAR * spread
 
 
 def of_classes(
@@ -43,7 +64,7 @@ def _of_classes(
     share = float((answered == true).mean())
     for shift in (-1, 1):
         shifted = float((answered + shift == true).mean())
-        if is_much_better(shifted, share):
+        if is_much_better(shifted, share) and _is_no_chance(answered + shift, true, share):
             option = f"give --label-offset {variant.label_offset + shift}, or " if is_own_file else ""
             yield (
                 f"with every answer one {'higher' if shift > 0 else 'lower'} {shifted:.2%} would be right "

@@ -84,6 +84,8 @@ def _self_test(result: Result) -> str:
     if found is None:
         return "-"
     others = f", others score up to {found.shortfall:.2g} deviations less there" if found.shortfall else ""
+    if found.difference is not None and found.tolerance:
+        others += f", {found.difference:.2g} apart ({found.tolerance:.2g} allowed)"
     tolerance = result.args.get("tolerance")
     given = f" (--tolerance {tolerance:g})" if tolerance else ""
     return f"{found.agreement:.1%} of the answers are the source framework's{others}{given}"

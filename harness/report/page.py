@@ -150,6 +150,8 @@ def _metric_missing(run: RecordedRun) -> str:
         return "What a failed run measured does not count."
     if run.mode is None:
         return "Only accuracy was tested; there is no performance figure."
+    if run.result.is_cut:
+        return f"There is no performance figure: {run.result.rate_note}. All below is of what was answered."
     return "LoadGen gave no figure for this scenario."
 
 
@@ -176,6 +178,8 @@ def _strip(run: RecordedRun) -> list[Cell]:
     count = result.figures.count if result.figures else None
     if count is not None:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
+    if run.result.is_cut and result.figures:
+        cells.append(Cell("Ended early, after", number(result.figures.took or 0.0), "s"))
     if result.test.test_s:
         name = "Whole search" if run.mode == Mode.FIND_PEAK else "Duration"
         cells.append(Cell(name, number(result.test.test_s), "s"))
@@ -226,11 +230,12 @@ def _plots(run: RecordedRun) -> list[Plot]:
         }
         what = "samples" if run.scenario == Scenario.OFFLINE else "queries"
         across = latency.axis([latencies], run.bound_ms)
+        whose = "its" if run.result.is_cut else "LoadGen's"
         since = " since the start of the one query" if run.scenario == Scenario.OFFLINE else ""
         plots += [
             Plot(
                 "Latency",
-                f"Share of {what} by latency{since}; the dotted lines are LoadGen's percentiles.",
+                f"Share of {what} by latency{since}; the dotted lines are {whose} percentiles.",
                 Markup(latency.histogram(latencies, across, marks, run.bound_ms, what)),
             ),
             Plot(

@@ -20,7 +20,7 @@ from harness.run.config.run_config import SYNTHETIC
 from harness.run.config.scenario import ScenarioPlan
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf import loadgen, logs, verdict
-from harness.run.mlperf.plan import Mode
+from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Search
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
@@ -37,6 +37,7 @@ from harness.run.results.result import (
     test_folder,
 )
 from harness.run.truth import DATA_SET, Truth, Truths
+from harness.run.worker import timeline
 from harness.run.worker.job import Outcome
 from harness.triton.address import without_secrets
 
@@ -71,6 +72,7 @@ class _Found:
     figures: Figures | None = None
     metric: Metric | None = None
     accuracy: Accuracy | None = None
+    accuracy_figures: Figures | None = None
     doubts: tuple[str, ...] = ()
 
 
@@ -95,10 +97,16 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         elif mode == Mode.ACCURACY:
             is_exact = is_full(ended.precision) and prepared.config.choice.tolerance is None
             _judge_accuracy(prepared, truths, test_folder(folder, mode), is_exact, found)
+            if len(outcomes) == 1:
+                log_dir = test_folder(folder, mode)
+                found.accuracy_figures = _accuracy_figures(log_dir, scenario, outcomes[mode].test_s)
+        elif outcomes[mode].cut_p99_ns:
+            _judge_cut(test_folder(folder, mode), outcomes[mode].plan, found)
         else:
             _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
             found.reasons += _search_reasons(ended.search)
-    config, deviations = prepared.config, (*_deviations(prepared), *test.deviations())
+    config = prepared.config
+    deviations = (*_deviations(prepared), *test.deviations(), *_ended_early(outcomes))
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,
@@ -112,6 +120,7 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         metric=found.metric,
         accuracy=found.accuracy,
         figures=found.figures,
+        accuracy_figures=found.accuracy_figures,
         tests=outcomes,
         server=ended.server,
         rules=dataclasses.asdict(test.rule),
@@ -160,6 +169,30 @@ def _judge_performance(log_dir: Path, scenario: Scenario, test_s: float, found: 
     found.figures = Figures.of(log, scenario, test_s)
     found.metric = verdict.metric(log, scenario)
     found.reasons += verdict.reasons(log, scenario)
+
+
+def _judge_cut(log_dir: Path, plan: Plan | None, found: _Found) -> None:
+    """Of a test that was cut short there is no figure of LoadGen's, and so no metric."""
+    assert plan is not None
+    recorded = timeline.load(log_dir / timeline.FILE_NAME)
+    took_s = float(recorded.completed_us.max(initial=0)) / 1e6
+    found.figures = Figures.of_timeline(recorded, plan.scenario, took_s)
+    latencies_us, _ = timeline.query_latencies_us(recorded, plan.scenario)
+    over = int((latencies_us * 1000 > plan.server_target_latency_ns).sum())
+    found.reasons.append(
+        verdict.cut_short(plan, ended_s=took_s, p99_s=found.figures.percentiles[99.0], over=over)
+    )
+
+
+def _ended_early(outcomes: Mapping[Mode, Outcome]) -> Iterator[str]:
+    if any(outcome.cut_p99_ns for outcome in outcomes.values()):
+        yield "a test that was ended early"
+
+
+def _accuracy_figures(log_dir: Path, scenario: Scenario, took_s: float) -> Figures | None:
+    """How fast an accuracy test was; None where it left no timeline."""
+    file = log_dir / timeline.FILE_NAME
+    return Figures.of_timeline(timeline.load(file), scenario, took_s) if file.exists() else None
 
 
 def _search_reasons(search: Search | None) -> list[str]:

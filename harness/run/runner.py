@@ -155,7 +155,8 @@ def _run_scenario(
     def job(mode: Mode) -> Job:
         plan = test.plan(mode, len(prepared.dataset.samples))
         logger.info("%s %s: %s", scenario, mode, _length(plan))
-        return job_of(prepared, clients, plan, tuning, test_folder(folder, mode), precision)
+        made = job_of(prepared, clients, plan, tuning, test_folder(folder, mode), precision)
+        return dataclasses.replace(made, ends_early=test.ends_early(plan))
 
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)

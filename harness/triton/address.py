@@ -1,10 +1,12 @@
 """How a server is reached: where it is, who speaks gRPC with it, whom to trust, what opens its doors."""
 
+import contextlib
 import os
 import re
+import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +23,8 @@ _REFERENCE = re.compile(r"((?:\S+ +)?)(\$\w+|@.+)")
 _KEPT = "$HARNESS_HEADER_"
 _LARGEST_HEADERS = 8192
 """Bytes of all names and values: gRPC servers take no more, unless they are told to."""
+_ANSWERS_IN_S = 3.0
+"""Of an address, to a connection; the next one of its name is tried then."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,8 @@ class Address:
     """Who carries the inferences; only host:port can be ours."""
     tls: Tls = Tls()
     headers: tuple[Header, ...] = ()
+    found: str = ""
+    """Host and port in numbers, once `located`: where both control and inferences connect to."""
 
     @property
     def is_encrypted(self) -> bool:
@@ -179,8 +185,19 @@ class Address:
 
     @property
     def target(self) -> str:
-        """What gRPC's library connects to."""
+        """What gRPC's library is told; it connects to `found` where that is known."""
         return self.url.removeprefix(_ENCRYPTED)
+
+    def located(self) -> Self:
+        """The same, with the first address of its name that takes connections.
+
+        A name may have several, as localhost has in IPv6 and IPv4, and /etc/hosts any number, some of them
+        dead. Two who look it up, each for itself, need not end at one. Where gRPC's library is the only one
+        that connects, or nothing answers at all, nothing changes.
+        """
+        if self.found or self.needs_library:
+            return self
+        return replace(self, found=_first_that_answers(*self.host_and_port))
 
     @property
     def path(self) -> str:
@@ -205,3 +222,19 @@ class Address:
             ConfigError: a value is not where it was.
         """
         return tuple((header.name, header.value()) for header in self.headers)
+
+
+def _first_that_answers(host: str, port: str) -> str:
+    """Host and port in numbers; empty for a name that has one address only, or none that answers."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except OSError:
+        return ""
+    if len(found) < 2:
+        return ""
+    for family, *_, address in found:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.settimeout(_ANSWERS_IN_S)
+            probe.connect(address)
+            return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+    return ""

@@ -41,13 +41,13 @@ _TIMEOUT = struct.Struct("ll")
 """Seconds and microseconds, as SO_RCVTIMEO and SO_SNDTIMEO take them."""
 
 
-def _connect(url: str) -> socket.socket:
+def _connect(server: Address) -> socket.socket:
     """Connect to host:port; an IPv6 address in brackets.
 
     Raises:
         RequestFailed: nothing listens there.
     """
-    host, _, port = url.rpartition(":")
+    host, _, port = (server.found or server.url).rpartition(":")
     try:
         connected = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -55,7 +55,8 @@ def _connect(url: str) -> socket.socket:
         for option, value in _KEEPALIVE.items():
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError as error:
-        raise failed(Status.UNAVAILABLE, f"cannot connect to {url}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise failed(Status.UNAVAILABLE, f"cannot connect to {server.url}: {reason}") from error
     return connected
 
 
@@ -148,7 +149,7 @@ class BlockingChannel:
     def _connected(self, timeout_s: float) -> socket.socket:
         if self._socket is None or self._connection.is_closing:
             self.close()
-            self._socket = _connect(self._server.url)
+            self._socket = _connect(self._server)
             self._connection = self._new_connection()
             self._timeout_s = 0.0
         if timeout_s != self._timeout_s:
@@ -262,7 +263,7 @@ class Channel:
 
     @staticmethod
     async def _new_line(server: Address) -> _Line:
-        return _Line(await asyncio.to_thread(_connect, server.url), server)
+        return _Line(await asyncio.to_thread(_connect, server), server)
 
     def infer(self, request: Message, done: Done) -> None:
         """Send a ModelInferRequest (see `messages`); `done` hears its outcome, later, on the event loop.

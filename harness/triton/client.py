@@ -22,7 +22,7 @@ from harness.errors import ServerError
 from harness.triton import statistics, tls
 from harness.triton.address import Address, with_hint
 from harness.triton.channels import blocking_channel
-from harness.triton.grpc_channel import CHANNEL_OPTIONS, credentials
+from harness.triton.grpc_channel import channel_options, credentials
 from harness.triton.http2 import Message
 from harness.triton.messages import name_and_version, streamed_response
 from harness.triton.shared_memory import Segment
@@ -79,10 +79,13 @@ class TritonClient:
         Raises:
             ConfigError: a header's value or a file for TLS cannot be read.
         """
-        self.server = Address(server) if isinstance(server, str) else server
+        # One look at the name for both connections, and for whoever is told of this server.
+        self.server = (Address(server) if isinstance(server, str) else server).located()
         self.url = self.server.url
         self._control = InferenceServerClient(
-            self.server.target, creds=credentials(self.server), channel_args=CHANNEL_OPTIONS
+            self.server.found or self.server.target,
+            creds=credentials(self.server),
+            channel_args=channel_options(self.server),
         )
         self._control.register_plugin(_Metadata(self.server))
         self._channel = blocking_channel(self.server)

@@ -23,11 +23,16 @@ from harness.triton.http2 import Done, Message, Metadata, Status, failed, messag
 
 # Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
 # And gRPC would send even this machine's own traffic through $http_proxy.
-CHANNEL_OPTIONS = (
+_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
+
+
+def channel_options(server: Address) -> tuple[tuple[str, str | int], ...]:
+    """How gRPC's library connects to a server: by the name that it is called, wherever that was found."""
+    return (*_OPTIONS, ("grpc.default_authority", server.target)) if server.found else _OPTIONS
 
 
 def _failure(error: grpc.RpcError) -> RequestFailed:
@@ -70,9 +75,10 @@ class GrpcChannel:
         """
         trust = credentials(server)
         if trust:
-            channel = grpc.aio.secure_channel(server.target, trust, CHANNEL_OPTIONS)
+            channel = grpc.aio.secure_channel(server.target, trust, _OPTIONS)
         else:
-            channel = grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS)
+            target = server.found or server.target
+            channel = grpc.aio.insecure_channel(target, channel_options(server))
         try:
             await asyncio.wait_for(_connected(channel, server.url), CONNECT_TIMEOUT_S)
         except (TimeoutError, RequestFailed) as error:
@@ -161,9 +167,10 @@ class GrpcBlockingChannel:
     def _open(self) -> Any:
         if self._channel is None:
             if self._trust:
-                self._channel = grpc.secure_channel(self._server.target, self._trust, CHANNEL_OPTIONS)
+                self._channel = grpc.secure_channel(self._server.target, self._trust, _OPTIONS)
             else:
-                self._channel = grpc.insecure_channel(self._server.target, CHANNEL_OPTIONS)
+                target = self._server.found or self._server.target
+                self._channel = grpc.insecure_channel(target, channel_options(self._server))
             self._is_closed = threading.Event()
             watch = threading.Thread(target=self._expire, args=(self._is_closed,), name="expiry", daemon=True)
             watch.start()

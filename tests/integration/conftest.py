@@ -152,11 +152,19 @@ def run_harness() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+_TABLES = {
+    "fault": "faults: case, seconds to the end, result",
+    "case": "inputs that showed a fault: case, before, after, by the framework alone, wanted",
+}
+"""By the property in which a test records a row."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the fault table, of the cases that were run."""
+    """Print the tables, of the cases that were run."""
     reports = [report for group in ("passed", "failed") for report in terminalreporter.stats.get(group, ())]
-    cases = [value for report in reports for name, value in report.user_properties if name == "fault"]
-    if cases:
-        terminalreporter.section("faults: case, seconds to the end, result")
-        for case, result, seconds in cases:
-            terminalreporter.line(f"{case}\t{seconds}\t{result}")
+    for table, title in _TABLES.items():
+        rows = [row for report in reports for name, row in report.user_properties if name == table]
+        if rows:
+            terminalreporter.section(title)
+        for row in sorted(rows) if table == "case" else rows:
+            terminalreporter.line("\t".join(row))

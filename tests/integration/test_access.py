@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import service_pb2
 
-from harness.errors import ServerError
+from harness.errors import RequestFailed, ServerError
 from harness.machine import paths
 from harness.server import launch, lifecycle
 from harness.triton.address import Address, Tls
 from harness.triton.client import TritonClient
+from harness.triton.http2 import message_prefix
 from harness.triton.rpc import Rpc
 from tests.certificates import make_authority, make_certificate
+from tests.names import name_addresses
 
 RUN = (
     *("--model", "mobilenet", "--platform", "onnxruntime", "--weights", "seeded", "--dataset", "synthetic"),
@@ -83,6 +86,21 @@ def test_every_scenario_runs_over_both_kinds_of_channel(
         assert result["tests"]["PerformanceOnly"]["books"][0]["counted_samples"] >= 8
     for page in tmp_path.glob("*/report.html"):
         assert ("gRPC&#39;s library" in page.read_text()) == (rpc == Rpc.GRPC)
+
+
+@pytest.mark.parametrize("rpc", Rpc)
+@pytest.mark.parametrize("addresses", [["::1", "127.0.0.1"], ["127.0.0.2", "::1", "127.0.0.1"]])
+def test_control_and_inferences_end_at_the_same_address_of_a_name(
+    addresses: list[str], rpc: Rpc, repository_server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = repository_server.grpc_url.rpartition(":")[2]
+    name_addresses(monkeypatch, "triton.test", addresses)
+    body = service_pb2.ModelInferRequest(model_name="none").SerializeToString()
+    with TritonClient(Address(f"triton.test:{port}", rpc)) as client:
+        assert client.check_is_triton()["name"] == "triton"
+        assert client.server.found == f"127.0.0.1:{port}"
+        with pytest.raises(RequestFailed, match="unknown model: 'none'"):
+            client.infer_now(message_prefix(len(body)) + body)
 
 
 def test_a_secret_of_the_command_line_reaches_client_processes_and_nothing_that_is_written(

@@ -7,6 +7,7 @@ from converters import source
 from converters.conversion import model_files
 from converters.conversion.convert import Request, convert
 from converters.conversion.own_files import Said
+from harness.data import preprocess
 from harness.errors import ConfigError, ConversionError
 from harness.models import MODELS, manifest
 from harness.models.platforms import Platform
@@ -136,6 +137,39 @@ def test_an_onnx_file_in_fp16_and_one_that_leaves_its_size_open(tmp_path):
             continue
         made = _convert(tmp_path, tmp_path / "open.onnx", Platform.ONNXRUNTIME, Said(text))
         assert made.variant.input.shape == (3, *sides)
+
+
+@pytest.mark.parametrize("quantization", [(1.25, -10), (1.5, 110), (0.02, -3)])
+def test_an_onnx_files_quantised_input_gets_what_the_recipe_makes_of_an_image(tmp_path, quantization):
+    """By the formula of ONNX's QuantizeLinear, on an image that no resizing changes."""
+    write_onnx_classifier(tmp_path / "q.onnx", sides=(32, 32), quantization=quantization)
+    scale, zero_point = quantization
+    dtype = np.int8 if zero_point < 0 else np.uint8
+    recipe = "size=32,crop=1,mean=120,scale=1"
+    for platform in (Platform.ONNXRUNTIME, Platform.OPENVINO):
+        made = _convert(tmp_path, tmp_path / "q.onnx", platform, Said(recipe))
+        assert made.variant.input.dtype == DType(np.dtype(dtype).name)
+        found = made.variant.preprocess.quantization
+        assert (found.scale, found.zero_point) == (pytest.approx(scale), zero_point)
+    grey = np.full((32, 32, 3), 101, np.uint8)
+    limits = np.iinfo(dtype)
+    wanted = np.clip(round((101 - 120) / scale) + zero_point, limits.min, limits.max)
+    stored = preprocess.apply(grey, made.variant.preprocess)
+    assert (stored.dtype, stored.min(), stored.max()) == (dtype, wanted, wanted)
+
+
+def test_an_onnx_input_of_bytes_without_one_scale_gets_pixels(tmp_path):
+    from onnx import load, numpy_helper, save
+
+    write_onnx_classifier(tmp_path / "q.onnx", sides=(32, 32), quantization=(1.5, 110))
+    model = load(tmp_path / "q.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name in ("scale", "zero"):
+            # Of each channel.
+            tensor.CopyFrom(numpy_helper.from_array(np.repeat(numpy_helper.to_array(tensor), 3), tensor.name))
+    save(model, tmp_path / "channels.onnx")
+    made = _convert(tmp_path, tmp_path / "channels.onnx", Platform.ONNXRUNTIME)
+    assert (made.variant.preprocess.quantization, made.variant.preprocess.steps) == (None, ())
 
 
 def test_what_is_wrong_is_said_of_the_users_file(tmp_path):

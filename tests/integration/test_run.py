@@ -448,16 +448,23 @@ def test_each_bound_of_server_is_tried_and_one_that_is_not_kept_is_exit_code_1(
 ) -> None:
     file = tmp_path / "results.json"
     ended = run_harness(
-        *(*QUICK, "--scenario", "Server", "--qps", "1000", "--max-latency", "0.0001,0.0002"),
+        *(*QUICK, "--scenario", "Server", "--qps", "1000", "--max-latency", "0.0001,0.0002", "--time", "20"),
+        # What is under way is waited for.
+        *("--in-flight", "8"),
         *("--url", repository_server.grpc_url, "--output", file, "--quiet"),
     )
     assert ended.returncode == 1, ended.stderr
-    assert "bound 0.10 ms" in ended.stdout
-    assert "bound 0.20 ms" in ended.stdout
+    # What LoadGen would call INVALID is not asked to its end.
+    assert "over the bound of 0.10 ms" in ended.stdout
+    assert "over the bound of 0.20 ms" in ended.stdout
     assert "calibration" not in ended.stderr
     together = json.loads(file.read_text())
     assert {"runtime", "version", "time", "args", "cmdline"} < set(together)
     for bound in ("0.0001", "0.0002"):
         entry = together[f"TestScenario.Server-{bound}"]
-        assert (entry["verdict"], entry["count"]) == ("INVALID", 32)
+        assert entry["verdict"] == "INVALID"
+        assert 0 < entry["count"] < 20_000
+        result = json.loads((Path(entry["folder"]) / "results.json").read_text())
+        assert (result["metric"], result["tests"]["PerformanceOnly"]["cut_p99_ns"] > 0) == (None, True)
+        assert "ended early" in (Path(entry["folder"]) / "report.html").read_text()
         shutil.rmtree(entry["folder"])

@@ -13,9 +13,11 @@ from harness.machine.kernel import SHM_DIR
 from harness.models import MODELS
 from harness.run import runner
 from harness.run.mlperf import logs
+from harness.run.mlperf.early_stopping import most_over_in
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.server_rate import Searcher
+from harness.run.worker import timeline
 from harness.run.worker.job import Job, Outcome
 from harness.triton.client import TritonClient
 from tests.integration.test_faults import SAMPLES, add_faulty
@@ -73,6 +75,18 @@ def test_a_rate_that_is_too_high_is_cut_short_and_a_lower_one_is_confirmed(new_s
     assert outcome.plan == dataclasses.replace(job.plan, target_qps=100.0)
     assert logs.read_detail(Path(job.log_dir)).values["result_validity"] == "VALID"
     assert not list(SHM_DIR.glob(f"{job.segment}*"))
+
+
+def test_a_rate_that_was_given_is_cut_short_too_and_what_was_answered_is_kept(new_searcher) -> None:
+    searcher = new_searcher("early", 0.004, 4000, 2000)
+    plan = dataclasses.replace(searcher.job.plan, target_qps=1000.0)
+    ended = searcher.run(dataclasses.replace(searcher.job, plan=plan, ends_early=True))
+    assert ended.error == ""
+    assert ended.cut_p99_ns > plan.server_target_latency_ns
+    recorded = timeline.load(Path(searcher.job.log_dir) / timeline.FILE_NAME)
+    latencies_us = recorded.completed_us.astype(np.int64) - recorded.issued_us
+    assert (latencies_us > 2_000_000).sum() > most_over_in(ended.plan)
+    assert latencies_us.min() > 1000
 
 
 @pytest.mark.nightly

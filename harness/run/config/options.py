@@ -231,6 +231,12 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "LIST",
                 field="max_latency_s",
             ),
+            Option(
+                "no_early_end",
+                "Server: a test at your --qps goes on to its end even when it cannot be VALID any more (by "
+                "default it ends then, but with --round and --mode Submission)",
+                Kind.FLAG,
+            ),
             Option("samples_per_query", "MultiStream: samples of one query (default 8)", Kind.NUMBER, "N"),
             Option(
                 "performance_sample_count",

@@ -227,6 +227,8 @@ class RuleChanges:
     queries_offline: int | None
     samples_per_query: int | None
     performance_sample_count: int | None
+    no_early_end: bool
+    """Of a Server test whose bound is lost: see `ScenarioPlan.ends_early`."""
     user_conf: UserConf
 
     @classmethod
@@ -253,6 +255,7 @@ class RuleChanges:
             queries_offline=whole("queries_offline"),
             samples_per_query=whole("samples_per_query"),
             performance_sample_count=whole("performance_sample_count"),
+            no_early_end=bool(layers.take("no_early_end")),
             user_conf=user_conf.read(conf, spec) if conf else UserConf(),
         )
 
@@ -405,7 +408,8 @@ _ARGS = (
     *("model", "platform", "profile", "scenarios", "mode", "accuracy", "dataset", "dataset_path"),
     *("dataset_list", "inputs", "outputs", "data_format", "count", "time_s", "qps", "max_latency_s"),
     *("queries_single", "queries_multi", "queries_offline", "samples_per_query"),
-    *("performance_sample_count", "user_conf", "max_batchsize", "threads", "device", "transport", "urls"),
+    *("performance_sample_count", "no_early_end", "user_conf", "max_batchsize", "threads", "device"),
+    *("transport", "urls"),
     *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
     *("client_processes", "in_flight", "server_config", "served_name", "served_version"),
     *("weights", "nms", "precision", "tolerance", "preprocess", "label_offset", "classes", "boxes"),

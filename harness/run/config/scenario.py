@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.run.config.measured.fingerprint import Fingerprint, fingerprint
-from harness.run.config.run_config import RunConfig
+from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.tuning import Tuning, tune
 from harness.run.mlperf.plan import Mode, Plan
-from harness.run.mlperf.rounds import QUICK_MIN_QUERIES, Rules, Scenario, rules
+from harness.run.mlperf.rounds import (
+    EARLY_STOPPING_MIN_QUERIES,
+    QUICK_MIN_QUERIES,
+    Rules,
+    Scenario,
+    rules,
+)
 from harness.run.mlperf.user_conf import (
     MIN_DURATION,
     MIN_QUERY_COUNT,
@@ -109,6 +115,23 @@ class ScenarioPlan:
     def is_searched(self) -> bool:
         """Whether Server's rate is searched: it was not given, and the test is more than some queries."""
         return self.scenario == Scenario.SERVER and self.rate is None and self.duration.value > 0
+
+    def ends_early(self, plan: Plan) -> bool:
+        """Whether a test at a rate that was given ends once its bound cannot be kept any more.
+
+        Never a run by the rules, which know no result of a test that was ended; and none whose answers are
+        all that is asked for, or of so few queries that LoadGen calls them INVALID at any rate.
+        """
+        request, changes = self.config.request, self.config.changes
+        is_wanted = not (changes.no_early_end or changes.is_official or request.is_quick)
+        queries = max(plan.min_query_count, plan.target_qps * plan.min_duration_ms / 1000)
+        return (
+            is_wanted
+            and (plan.scenario, plan.mode) == (Scenario.SERVER, Mode.PERFORMANCE)
+            and request.mode != RunMode.SUBMISSION
+            and self.rate is not None
+            and queries >= EARLY_STOPPING_MIN_QUERIES[Scenario.SERVER]
+        )
 
     @property
     def bound(self) -> Sourced:

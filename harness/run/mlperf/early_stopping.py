@@ -6,6 +6,8 @@ from harness.run.mlperf.plan import Plan
 
 _OVER = 0.01
 _DOUBT = 0.01
+_SPREAD = 5.0
+"""Standard deviations by which a schedule may have more queries than its rate makes: by Poisson's law."""
 
 
 def most_over(queries: int) -> int:
@@ -25,6 +27,12 @@ def most_over(queries: int) -> int:
             + (queries - most) * math.log1p(-_OVER)
         )
     return max(0, most - 1)
+
+
+def most_over_in(plan: Plan) -> int:
+    """The most queries over the bound with which a Server test can be VALID, however long its schedule."""
+    expected = plan.target_qps * plan.min_duration_ms / 1000
+    return most_over(math.ceil(max(plan.min_query_count, expected + _SPREAD * math.sqrt(expected))))
 
 
 def share_over(plan: Plan) -> float:

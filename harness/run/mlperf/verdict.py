@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from harness.run.mlperf import figures
+from harness.run.mlperf.early_stopping import most_over_in
 from harness.run.mlperf.logs import DetailLog
-from harness.run.mlperf.plan import PERCENTILE
+from harness.run.mlperf.plan import PERCENTILE, Plan
 from harness.run.mlperf.rounds import EARLY_STOPPING_MIN_QUERIES, Scenario
 
 
@@ -106,6 +107,16 @@ def _over_bound(log: DetailLog) -> str:
     return (
         f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
         f"1 % allowed): {advice}"
+    )
+
+
+def cut_short(plan: Plan, *, ended_s: float, p99_s: float, over: int) -> str:
+    """Why a Server test was ended early: what was measured until then, in a sentence."""
+    return (
+        f"ended early after {ended_s:.1f} of {plan.min_duration_ms / 1000:g} s, since it could not be VALID "
+        f"any more: {over} queries were over the bound of {plan.server_target_latency_ns / 1e6:.2f} ms, at "
+        f"most {most_over_in(plan)} of the whole test may be; p99 was {p99_s * 1e3:.2f} ms until then: lower "
+        f"--qps {plan.target_qps:.4g}, or see all of it with --no-early-end"
     )
 
 

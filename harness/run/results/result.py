@@ -8,12 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
 from harness.answers.accuracy import Accuracy
-from harness.answers.precision import is_full
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
 from harness.run.worker.job import Outcome
 from harness.run.mlperf import figures
@@ -25,6 +22,7 @@ from harness.machine.environment import Environment
 from harness.machine.from_json import from_json
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
+from harness.run.worker.timeline import Recorded, query_latencies_us
 from harness.triton.rpc import Rpc
 
 RESULTS_NAME = "results.json"
@@ -69,6 +67,8 @@ class Kind(StrEnum):
 
 
 _TOO_LATE = 1 << 40
+_ONLY_THE_REFERENCES = 80
+"""Percentile of latency."""
 _EXIT_CODE = {
     Verdict.VALID: EXIT_VALID,
     Verdict.INVALID: EXIT_INVALID,
@@ -78,7 +78,12 @@ _EXIT_CODE = {
 
 @dataclass(frozen=True)
 class Figures:
-    """The reference's figures of a performance test, each from LoadGen's detail log; times in seconds."""
+    """The reference's figures of a test; times in seconds.
+
+    Of a performance test each is from LoadGen's detail log. LoadGen logs none in accuracy mode, nor of a test
+    that it does not get to the end of: there they are from our own timeline, which counts from when a query
+    was issued instead of when it was due.
+    """
 
     took: float | None = None
     mean: float | None = None
@@ -108,6 +113,23 @@ class Figures:
             },
             qps=figures.rate(log, scenario),
             count=int(count) if count is not None else None,
+        )
+
+    @classmethod
+    def of_timeline(cls, recorded: Recorded, scenario: Scenario, took_s: float) -> "Figures":
+        """The same of a test without LoadGen's figures, and the 80th percentile, which LoadGen never logs."""
+        latencies_us, times = query_latencies_us(recorded, scenario)
+        latencies_s = np.repeat(latencies_us, times) / 1e6
+        if not len(latencies_s):
+            return cls(took=took_s, count=0)
+        levels = sorted((*figures.PERCENTILES, _ONLY_THE_REFERENCES))
+        found = np.percentile(latencies_s, levels, method="higher")
+        return cls(
+            took=took_s,
+            mean=float(latencies_s.mean()),
+            percentiles=dict(zip(map(float, levels), found.tolist(), strict=True)),
+            qps=len(latencies_s) / took_s if took_s else None,
+            count=len(latencies_s),
         )
 
 
@@ -203,6 +225,8 @@ class Result:
     """Seconds since the epoch."""
     figures: Figures | None = None
     """None where no performance test came to its end."""
+    accuracy_figures: Figures | None = None
+    """Of the accuracy test where it is the only one; all else that is told of speed is of performance."""
     search: Search | None = None
     """How Server's rate was looked for; None where it was not."""
     rate_origin: RateOrigin | None = None
@@ -241,6 +265,11 @@ class Result:
         return self.tests[self.mode] if self.mode else Outcome()
 
     @property
+    def is_cut(self) -> bool:
+        """Whether its Server test was ended early: its figures are of what was answered until then."""
+        return self.test.cut_p99_ns > 0
+
+    @property
     def label(self) -> str:
         """The scenario; with Server's bound in seconds where it has several, as the reference of 2019 did."""
         bounds, plan = self.args.get("max_latency_s") or (), self.test.plan
@@ -254,6 +283,8 @@ class Result:
         plan, tests = self.test.plan, len(self.search.probes) if self.search else 0
         if self.rate_origin is None or plan is None:
             return ""
+        if self.is_cut:
+            return f"{plan.target_qps:.4g} queries/s were offered as asked for, until it was ended early"
         return f"{plan.target_qps:.4g} queries/s " + {
             RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
             RateOrigin.FOUND: "is the highest rate found that keeps the bound, in "
@@ -290,16 +321,24 @@ class Unmeasured:
 
 
 def reference_entry(result: Result) -> dict[str, Any]:
-    """The reference's keys of one scenario."""
-    entry = dataclasses.asdict(result.figures) if result.figures else {}
-    if result.accuracy is not None:
-        entry["total_items"] = result.accuracy.total
-        if result.accuracy.good is None:
-            entry["mAP"] = 100.0 * result.accuracy.value
-        else:
-            entry["good_items"] = result.accuracy.good
-            # As the reference divides: 92.8, not 92.80000000000001.
-            entry["accuracy"] = 100.0 * result.accuracy.good / result.accuracy.total
+    """The reference's keys of one scenario.
+
+    Its items of a detector are detections; good ones are of a class that their image has.
+    """
+    figures, accuracy = result.figures or result.accuracy_figures, result.accuracy
+    entry = dataclasses.asdict(figures) if figures else {}
+    if accuracy is None:
+        return entry
+    total, good = accuracy.total, accuracy.good
+    if accuracy.detections is not None:
+        total, good = accuracy.detections, accuracy.good_detections
+    entry["total_items"] = total
+    if good is not None:
+        entry["good_items"] = good
+        # As the reference divides: 92.8, not 92.80000000000001. It fails where nothing was found.
+        entry["accuracy"] = 100.0 * good / total if total else 0.0
+    if accuracy.good is None:
+        entry["mAP"] = 100.0 * accuracy.value
     return entry
 
 
@@ -346,7 +385,8 @@ def read_result(document: Any, folder: Path) -> Result:
     fields = document
     if isinstance(document, dict):
         entry = document.get(_entry_key(document.get("scenario")))
-        is_of_accuracy_only = isinstance(entry, dict) and "qps" not in entry
+        has_none = isinstance(entry, dict) and "qps" not in entry
+        is_of_accuracy_only = has_none or document.get("accuracy_figures") is not None
         fields = {
             **document,
             "figures": None if is_of_accuracy_only else entry,

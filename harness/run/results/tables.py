@@ -89,8 +89,9 @@ def _table(*columns: str) -> Table:
 
 def _cells(result: Result, *percentiles: float) -> tuple[str, ...]:
     """Scenario, metric, latency percentiles, accuracy and verdict."""
+    origin = "ended early" if result.is_cut else result.rate_origin
     return (
-        result.label + (f", {result.rate_origin}" if result.rate_origin else ""),
+        result.label + (f", {origin}" if origin else ""),
         f"{_figure(result.metric.value)} {result.metric.unit}" if result.metric else "-",
         *(_cell(result.percentiles_ms.get(level)) for level in percentiles),
         f"{result.accuracy.value:.2%}" if result.accuracy else "-",

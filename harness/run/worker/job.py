@@ -60,6 +60,8 @@ class Job:
     """Whether the plan's target_qps or expected_latency_ns was given; calibrated otherwise."""
     probe_of: Plan | None = None
     """Server: the test whose rate is looked for with this one, which ends as soon as its own is too high."""
+    ends_early: bool = False
+    """Server: whether it ends as soon as LoadGen cannot call it VALID any more."""
     precision: str | None = None
     """What the server calculates in (`harness.answers.precision`)."""
     tolerance: float | None = None
@@ -89,6 +91,12 @@ class SelfTest:
     shortfall: float | None = None
     """How far below its best the source framework has the worst of the classes that won, in standard
     deviations of its scores; None of a model that answers no scores of classes."""
+    difference: float | None = None
+    """Of a classifier, how far its numbers are from the source framework's, in their own unit: of the output
+    that comes nearest to its tolerance."""
+    tolerance: float | None = None
+    """What would just have been let pass: such a difference; where `shortfall` is what counts, of that; of a
+    detector, a difference of scores and corners of boxes. None in results that did not tell yet."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class Outcome:
     """Of all client processes in that time."""
     peak_rss_bytes: int = 0
     cut_p99_ns: int = 0
-    """Of a probe that was cut short: the 99th percentile latency until then. 0 of one that was not."""
+    """Of a Server test that was cut short: the 99th percentile latency until then. 0 of one that was not."""
 
 
 def read_job(path: Path) -> Job:

@@ -1,6 +1,7 @@
 """A few stored inputs before anything is timed: is the model on the server the one that was verified?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +65,20 @@ def self_test(
         advice = "; see the server's log, and load the model again or restart it" if is_dead else ""
         raise InferenceError(f"{entry} cannot answer: {error}{advice}") from error
     if variant.detection:
-        found, difference = _compare_detections(variant, answers, expected, is_exact, tolerance)
+        found, wrong = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:
         found = _compare_classes(variant, answers, expected)
         if is_exact and tolerance is None:
-            difference = _outputs_differ(variant, answers, expected)
+            worst = _farthest(variant, answers, expected)
+            wrong = "" if worst.is_within else str(worst)
+            found = replace(found, difference=worst.difference, tolerance=worst.allowed)
         else:
-            difference = _winners_differ(variant, answers, expected, tolerance or MARGIN)
-    if difference:
+            margin = tolerance or MARGIN
+            wrong = _winners_differ(variant, answers, expected, margin)
+            found = replace(found, tolerance=margin if found.shortfall is not None else None)
+    if wrong:
         raise InferenceError(
-            f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
+            f"{entry} on this server is not the verified model: {wrong} on the stored inputs; convert "
             "it again, or check the server's model repository (a model in fp16 or int8 needs --tolerance)"
         )
     return found
@@ -92,22 +97,43 @@ def _compare_classes(variant: Variant, answers: Sequence[Tensors], expected: dic
     return SelfTest(len(answers), min(shares), max(shortfalls, default=None))
 
 
-def _outputs_differ(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> str:
-    """What is wrong with a classifier's answers, or nothing."""
-    for row, tensors in enumerate(answers):
-        for spec, answer in zip(variant.requested_outputs, tensors, strict=True):
-            wanted = expected[f"output:{spec.name}"][row]
-            found = answer.reshape(wanted.shape)
-            difference = np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max()
-            allowed = 0.0
-            if np.issubdtype(wanted.dtype, np.floating):
-                allowed = allowed_difference(wanted, GPU_SHARE)
-            if difference > allowed or found.argmax() != wanted.argmax():
-                return (
-                    f"output {spec.name} differs from the source framework by up to {difference:.3g} "
-                    f"(allowed: {allowed:.3g})"
-                )
-    return ""
+@dataclass(frozen=True)
+class _Distance:
+    """How far one output of one stored input is from the source framework's."""
+
+    name: str
+    difference: float
+    allowed: float
+    is_same_class: bool
+
+    @property
+    def is_within(self) -> bool:
+        # Written so that a NaN is not.
+        return self.difference <= self.allowed and self.is_same_class
+
+    def __str__(self) -> str:
+        return (
+            f"output {self.name} differs from the source framework by up to {self.difference:.3g} "
+            f"(allowed: {self.allowed:.3g})"
+        )
+
+
+def _farthest(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> _Distance:
+    """Of a classifier's answers the one that is beyond what is allowed, or nearest to it."""
+    distances = [
+        _distance(spec.name, answer, expected[f"output:{spec.name}"][row])
+        for row, tensors in enumerate(answers)
+        for spec, answer in zip(variant.requested_outputs, tensors, strict=True)
+    ]
+    return max(distances, key=lambda one: (not one.is_within, one.difference / (one.allowed or 1.0)))
+
+
+def _distance(name: str, answer: Any, wanted: Any) -> _Distance:
+    found = answer.reshape(wanted.shape)
+    difference = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+    is_real = np.issubdtype(wanted.dtype, np.floating)
+    allowed = allowed_difference(wanted, GPU_SHARE) if is_real else 0.0
+    return _Distance(name, difference, allowed, bool(found.argmax() == wanted.argmax()))
 
 
 def _winners_differ(
@@ -143,4 +169,4 @@ def _compare_detections(
         allowed, needed = tolerance, GOLDEN_BOXES
     share = compare(split(expected[manifest.GOLDEN_DETECTIONS], len(answers)), found, allowed).share
     wrong = "" if share >= needed else f"only {share:.1%} of its boxes are those of the source framework"
-    return SelfTest(len(answers), share), wrong
+    return SelfTest(len(answers), share, tolerance=allowed), wrong

@@ -60,13 +60,17 @@ class Timeline:
         self._end = 0
         self._chunks.append(self._chunk)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, count: int | None = None) -> None:
         """Write what `load` reads: `issued_us`, `completed_us`, `samples`.
 
         They are uint32; the times uint64 where the test took more than 2^32 us, which is 71 minutes.
+
+        Args:
+            path: the file.
+            count: write the first so many requests, of a test that goes on; None for all.
         """
-        parts = [np.frombuffer(chunk, _FIELDS) for chunk in self._chunks]
-        records = np.concatenate([*parts[:-1], parts[-1][: self._end // _RECORD.size]])
+        count = self._count() if count is None else count
+        records = np.concatenate([np.frombuffer(chunk, _FIELDS) for chunk in self._chunks])[:count]
         issued_ns, completed_ns = records["issued_ns"], records["completed_ns"]
         began_ns = issued_ns.min(initial=np.iinfo(np.uint64).max)
         issued_us, completed_us = (issued_ns - began_ns) // 1000, (completed_ns - began_ns) // 1000

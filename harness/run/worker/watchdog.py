@@ -1,12 +1,15 @@
 """Ends a test that cannot end by itself: a dead server, a lost request, failure upon failure.
 
-And a probe of Server's rate once it cannot keep the bound any more: LoadGen itself goes on to the last query,
+And one of Server's rate once it cannot keep the bound any more: LoadGen itself goes on to the last query,
 however late, and waits for its answer.
 """
 
+import dataclasses
+import logging
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +17,9 @@ from harness.errors import EXIT_INVALID, EXIT_SERVER
 from harness.run.mlperf.plan import PERCENTILE, Plan
 from harness.run.worker.job import Job, Outcome, write_outcome
 from harness.run.worker.sut import Sut
-from harness.run.worker.timeline import Timeline
+from harness.run.worker.timeline import FILE_NAME, Timeline
+
+logger = logging.getLogger(__name__)
 
 _INTERVAL_S = 0.25
 _FATAL_GRACE_S = 2.0
@@ -25,20 +30,17 @@ _ONLY_FAILURES_S = 5.0
 """Where each failure takes long, as with a server that is stopped, so many would take hours."""
 _LOST_GRACE_S = 10.0
 """A request's own deadline comes first and completes its samples; this is for when it does not."""
-_MORE_QUERIES = 1.05
-"""LoadGen's schedule is made by chance: it may have some more queries than the rate makes in the time."""
 
 
 class Bound:
-    """Counts the queries of a probe that are over the bound: never more than LoadGen will.
+    """Counts the queries of a Server test that are over the bound: never more than LoadGen will.
 
     LoadGen counts from when a query was due, the timeline from when it was issued, which is later.
     """
 
-    def __init__(self, plan: Plan, share_over: float, timeline: Timeline) -> None:
-        """`share_over`: how many of the queries that the plan makes may be, 0 to 1."""
-        queries = max(plan.min_query_count, plan.target_qps * plan.min_duration_ms / 1000 * _MORE_QUERIES)
-        self._most, self._bound_ns = share_over * queries, plan.server_target_latency_ns
+    def __init__(self, plan: Plan, most: float, timeline: Timeline) -> None:
+        """`most`: how many of the queries that the plan makes may be over it in the end."""
+        self._most, self._bound_ns = most, plan.server_target_latency_ns
         self._scenario, self._timeline = plan.scenario, timeline
         self._seen = self._over = 0
 
@@ -53,14 +55,26 @@ class Bound:
         """The latency that the bound is of, until now."""
         return int(np.quantile(self._timeline.latencies_ns(), PERCENTILE[self._scenario], method="higher"))
 
+    def save(self, path: Path) -> None:
+        """Write the timeline until now; see `Timeline.save`."""
+        self._timeline.save(path, len(self._timeline.latencies_ns()))
+
 
 class Watchdog(threading.Thread):
     """Looks at a SUT a few times a second, and ends the process where the test cannot go on."""
 
-    def __init__(self, job: Job, sut: Sut, bound: Bound | None = None) -> None:
-        """`bound`: where the test is to be cut short once that is lost."""
+    def __init__(self, job: Job, sut: Sut, bound: Bound | None = None, so_far: Outcome | None = None) -> None:
+        """Look after a test.
+
+        Args:
+            job: the test.
+            sut: what it asks.
+            bound: where the test is to be cut short once that is lost.
+            so_far: what is known of it before it begins.
+        """
         super().__init__(name="watchdog", daemon=True)
         self._job, self._sut, self._bound = job, sut, bound
+        self._so_far = so_far or Outcome(plan=job.plan)
         self._over = threading.Event()
         self._fatal_since_s: float | None = None
         self._answered = 0
@@ -107,14 +121,22 @@ class Watchdog(threading.Thread):
         return None
 
     def _cut(self, bound: Bound) -> None:
-        """End a probe once no request is under way: no samples may be taken from a server that reads them."""
+        """End a test once no request is under way: no samples may be taken from a server that reads them."""
         # What is given up is noted too, and took no time.
         p99_ns = bound.tail_ns()
+        try:
+            bound.save(Path(self._job.log_dir) / FILE_NAME)
+        except OSError as error:
+            logger.warning("the test goes on, since what it measured cannot be written: %s", error)
+            self._bound = None
+            return
+        if not self._job.probe_of:
+            logger.info("the bound is lost: the test ends as soon as what is under way is answered")
         self._sut.give_up()
         until_s = time.monotonic() + self._job.timeout_s
         while any(slot.response_ids for slot in self._sut.slots) and time.monotonic() < until_s:
             time.sleep(_INTERVAL_S / 10)
-        write_outcome(self._job, Outcome(plan=self._job.plan, cut_p99_ns=p99_ns))
+        write_outcome(self._job, dataclasses.replace(self._so_far, cut_p99_ns=p99_ns))
         os._exit(EXIT_INVALID)
 
     def _end(self, reason: str) -> None:

@@ -34,6 +34,23 @@ def test_a_named_models_offset_is_not_the_users_to_change():
     assert "correct the labels" in found
 
 
+@pytest.mark.parametrize(
+    ("answered", "labels"),
+    [
+        # One class for everything, whose neighbour is the commonest label.
+        ([1] * 6, [0, 0, 0, 0, 1, 2]),
+        ([1] * 60, [0] * 40 + [1] * 5 + [2] * 15),
+        # Two samples say nothing.
+        ([1, 2], [0, 1]),
+        # Guesses, of which one is right as they are, and five if shifted.
+        ([1, 2, 0, 1, 2, 0, 1, 2, 0], [0, 1, 0, 0, 1, 1, 0, 0, 2]),
+    ],
+)
+def test_what_chance_may_make_right_is_no_shift(answered, labels):
+    for doubted in _doubts(answered, labels):
+        assert "no better than guessing" in doubted
+
+
 @pytest.mark.parametrize("answered", [[7, 7, 7], [0, 0, 0]])
 def test_no_better_than_guessing_is_doubted_and_names_the_preprocessing(answered):
     (found,) = _doubts(answered, [0, 40, 80])

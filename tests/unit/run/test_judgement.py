@@ -25,7 +25,9 @@ from harness.run.preparation import Prepared
 from harness.run.results.result import DataSet, Result, Server
 from harness.run.results.result import test_folder as folder_of
 from harness.run.truth import Truths
+from harness.run.worker import timeline
 from harness.run.worker.job import Failures, Outcome
+from harness.run.worker.timeline import Timeline
 
 LABELS = (65, 970, 230, 809)
 """Of the made-up data set: one for each of its samples."""
@@ -313,6 +315,55 @@ def test_the_figure_of_a_test_before_the_one_that_failed_is_kept(run: Run) -> No
     result = run.judged()
     assert (result.verdict, result.reasons) == ("FAILED", ("the server died",))
     assert result.metric is not None
+
+
+def timed(run: Run, mode: Mode, latencies_ms: Sequence[int]) -> None:
+    """Queries that were issued every 10 ms."""
+    noted = Timeline()
+    for at, latency_ms in enumerate(latencies_ms):
+        noted.record(at * 10**7, at * 10**7 + latency_ms * 10**6, 1)
+    folder_of(run.folder, mode).mkdir(parents=True, exist_ok=True)
+    noted.save(folder_of(run.folder, mode) / timeline.FILE_NAME)
+
+
+def test_an_accuracy_test_alone_has_figures_of_its_timeline_and_no_other_result_has(run: Run) -> None:
+    run.answered(*LABELS)
+    run.outcomes[Mode.ACCURACY] = Outcome(test_s=0.05)
+    timed(run, Mode.ACCURACY, [20, 20, 30, 10])
+    result = run.judged(mode="Accuracy")
+    assert result.accuracy_figures is not None
+    assert (result.accuracy_figures.took, result.accuracy_figures.count) == (0.05, 4)
+    assert (result.accuracy_figures.mean, result.accuracy_figures.qps) == (0.02, 80.0)
+    run.ended(Mode.PERFORMANCE, VALID)
+    assert run.judged().accuracy_figures is None
+
+
+CUT = Plan(Scenario.SERVER, Mode.PERFORMANCE, 10_000, 459, 4, 1, 50_000_000, 1, 2, 3, target_qps=100.0)
+
+
+def test_a_test_that_was_ended_early_is_invalid_and_has_figures_until_then_but_no_metric(run: Run) -> None:
+    run.outcomes[Mode.PERFORMANCE] = Outcome(plan=CUT, cut_p99_ns=90_000_000, transport="shm")
+    timed(run, Mode.PERFORMANCE, [5] * 100 + [90] * 10)
+    result = run.judged(scenario="Server", qps="100", time="10", max_latency="0.05")
+    assert (result.verdict, result.exit_code, result.metric) == ("INVALID", 1, None)
+    # Of 1000 queries, and 159 more by chance, LoadGen's early stopping lets 4 be over the bound.
+    assert result.reasons == (
+        "ended early after 1.2 of 10 s, since it could not be VALID any more: 10 queries were over the bound "
+        "of 50.00 ms, at most 4 of the whole test may be; p99 was 90.00 ms until then: lower --qps 100, or "
+        "see all of it with --no-early-end",
+    )
+    assert result.figures is not None
+    assert (result.figures.took, result.figures.count) == (1.18, 110)
+    assert result.percentiles_ms[50.0] == 5.0
+    assert result.is_cut
+    assert "a test that was ended early" in result.deviations
+    assert result.rate_note == "100 queries/s were offered as asked for, until it was ended early"
+
+
+def test_by_the_rules_there_is_no_test_that_was_ended_early(run: Run) -> None:
+    run.outcomes[Mode.PERFORMANCE] = Outcome(plan=CUT, cut_p99_ns=90_000_000)
+    timed(run, Mode.PERFORMANCE, [90] * 10)
+    assert run.judged(scenario="Server", qps="100").kind == "unofficial"
 
 
 def test_an_accuracy_log_without_an_answer_fails_the_result_but_keeps_the_figure(run: Run) -> None:

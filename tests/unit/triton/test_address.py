@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.errors import ConfigError
 from harness.triton.address import Address, Header, parse_headers, without_secrets
+from tests.names import name_addresses
 
 
 @pytest.fixture
@@ -57,6 +60,36 @@ def test_a_value_that_is_gone_is_one_line(folder: Path) -> None:
     (folder / "token").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"cannot read .*/token: not a text"):
         header.value()
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    """A port of 127.0.0.1, and of no other address of this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("dead", [["::1"], ["127.0.0.2", "::1"], ["::1", "127.0.0.2"]])
+def test_of_a_name_with_several_addresses_the_first_that_answers_counts(
+    dead: list[str], listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_addresses(monkeypatch, "triton.test", [*dead, "127.0.0.1", "127.0.0.3"])
+    address = Address(f"triton.test:{listening}").located()
+    assert address == Address(f"triton.test:{listening}", found=f"127.0.0.1:{listening}")
+    assert address.target == f"triton.test:{listening}"
+    # It is looked up once.
+    name_addresses(monkeypatch, "triton.test", ["127.0.0.2", "127.0.0.3"])
+    assert address.located() == address
+
+
+def test_what_has_one_address_or_none_that_answers_is_left_as_it_is(
+    listening: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_addresses(monkeypatch, "triton.test", ["127.0.0.2", "::1"])
+    for url in (f"triton.test:{listening}", f"127.0.0.1:{listening}", "unix:/run/triton", "dns:///a.b:1"):
+        assert Address(url).located() == Address(url)
+    # Reserved for names that do not exist (RFC 2606).
+    assert Address("nowhere.invalid:1").located() == Address("nowhere.invalid:1")
 
 
 def test_headers_that_a_server_would_not_take_are_refused() -> None:

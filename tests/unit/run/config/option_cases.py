@@ -146,6 +146,7 @@ CASES = (
         f"{MODEL} --performance-sample-count 50",
         {"SingleStream: samples to draw from": 50},
     ),
+    Case("--no-early-end", f"{MODEL} --no-early-end", {"no-early-end": True}),
     Case(
         "--user_conf",
         f"{MODEL} {EVERY} --user_conf FOLDER/user.conf",

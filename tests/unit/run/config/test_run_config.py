@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "queries_offline": None,
     "samples_per_query": None,
     "performance_sample_count": None,
+    "no_early_end": False,
     "user_conf": {"path": "", "values": {}},
     "max_batchsize": None,
     "threads": None,
@@ -100,6 +101,7 @@ DEFAULTS: dict[str, Any] = {
         "queries_offline": "round",
         "samples_per_query": "round",
         "performance_sample_count": "round",
+        "no_early_end": "default",
         "in_flight": "measured, or by rule",
         "client_processes": "default",
         "device": "default",
@@ -168,6 +170,7 @@ def test_args_of_a_run_that_much_was_asked_of(tmp_path: Path) -> None:
         "queries_offline": "13",
         "samples_per_query": "4",
         "performance_sample_count": "5",
+        "no_early_end": True,
         "user_conf": str(conf),
         "max_batchsize": "2",
         "threads": "1",
@@ -212,6 +215,7 @@ def test_args_of_a_run_that_much_was_asked_of(tmp_path: Path) -> None:
         "queries_offline": 13,
         "samples_per_query": 4,
         "performance_sample_count": 5,
+        "no_early_end": True,
         "user_conf": {
             "path": str(conf),
             "values": {

@@ -86,6 +86,39 @@ def test_scenarios_that_wait_for_an_answer_have_no_rate(scenario: Scenario) -> N
     assert test.plan(Mode.PERFORMANCE, None).target_qps == 1.0
 
 
+OVERLOADED = {"qps": "100", "time": "10"}
+
+
+@pytest.mark.parametrize(
+    ("given", "ends_early"),
+    [
+        (OVERLOADED, True),
+        ({"qps": "100"}, True),
+        ({**OVERLOADED, "count": "20", "accuracy": True}, True),
+        ({**OVERLOADED, "no_early_end": True}, False),
+        # A rate that is looked for has tests of its own.
+        ({"time": "10"}, False),
+        # By the rules an ended test is none.
+        ({"qps": "100", "round": "v6.1"}, False),
+        ({"qps": "100", "mode": "Submission"}, False),
+        # What is asked for are the answers to so few queries, which are never VALID.
+        ({"qps": "100", "count": "20"}, False),
+        ({"qps": "100", "count": "500", "quick": True}, False),
+    ],
+)
+def test_an_overloaded_test_ends_early_unless_all_of_it_is_wanted(
+    given: dict[str, object], ends_early: bool
+) -> None:
+    test = planned(Scenario.SERVER, **given)
+    assert test.ends_early(test.plan(Mode.PERFORMANCE, None)) == ends_early
+    assert not test.ends_early(test.plan(Mode.ACCURACY, None))
+
+
+def test_other_scenarios_end_when_they_end() -> None:
+    test = planned(Scenario.OFFLINE, **OVERLOADED)
+    assert not test.ends_early(test.plan(Mode.PERFORMANCE, None))
+
+
 def test_cores_are_counted_only_where_they_are_ours() -> None:
     test = planned(Scenario.SINGLE_STREAM)
     variant = test.config.spec.variants[test.config.platform]

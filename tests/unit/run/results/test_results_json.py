@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.answers.accuracy import Accuracy
@@ -18,16 +19,19 @@ from harness.run.results.result import (
     DataSet,
     Figures,
     Kind,
-    RateOrigin, Result,
+    RateOrigin,
+    Result,
     Server,
     Setting,
     Verdict,
     read_result,
+    to_json,
     write_all,
     write_result,
 )
 from harness.run.worker.books import Book
 from harness.run.worker.job import Failures, Outcome, SelfTest
+from harness.run.worker.timeline import Recorded
 from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
 
@@ -62,7 +66,7 @@ def measured(folder: Path) -> Result:
             Mode.PERFORMANCE: Outcome(
                 plan=PLAN,
                 calibration="calibration: 39.5 queries/s",
-                self_test=SelfTest(samples=4, agreement=1.0, shortfall=0.25),
+                self_test=SelfTest(4, agreement=1.0, shortfall=0.25, difference=0.001, tolerance=0.02),
                 transport="shm",
                 statistics=ServerStatistics(
                     800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
@@ -128,7 +132,8 @@ def failed(folder: Path) -> Result:
         reasons=("gone",),
         metric=None,
         accuracy=Accuracy(
-            "mAP", "data set", 0.25, 5000, None, None, {"AP": 0.25, "AP small": -1.0}, "truth.json"
+            *("mAP", "data set", 0.25, 5000, None, None, {"AP": 0.25, "AP small": -1.0}, "truth.json"),
+            *(9000, 450),
         ),
         tests={
             Mode.PERFORMANCE: Outcome(error="gone", failures=Failures(3, 2, "why", (4, 5), is_fatal=True))
@@ -178,6 +183,8 @@ MEASURED: dict[str, Any] = {
         "good": 252,
         "figures": {},
         "truth_file": "",
+        "detections": None,
+        "good_detections": None,
         "is_met": False,
     },
     "tests": {
@@ -205,7 +212,13 @@ MEASURED: dict[str, Any] = {
                 "expected_latency_ns": 1000000,
             },
             "calibration": "calibration: 39.5 queries/s",
-            "self_test": {"samples": 4, "agreement": 1.0, "shortfall": 0.25},
+            "self_test": {
+                "samples": 4,
+                "agreement": 1.0,
+                "shortfall": 0.25,
+                "difference": 0.001,
+                "tolerance": 0.02,
+            },
             "transport": "shm",
             "statistics": {
                 "requests": 800,
@@ -306,6 +319,7 @@ MEASURED: dict[str, Any] = {
         {"name": "time", "value": 8.0, "origin": "command line", "of": "request"},
         {"name": "server: instances", "value": 2, "origin": "rule", "of": "test"},
     ],
+    "accuracy_figures": None,
     "search": {
         "probes": [
             {"rate": 48.5, "p99_ms": 190.5, "is_kept": False, "is_cut": True, "is_confirming": False},
@@ -316,7 +330,7 @@ MEASURED: dict[str, Any] = {
 }
 FAILED: dict[str, Any] = {
     **MEASURED,
-    "TestScenario.Server": {"total_items": 5000, "mAP": 25.0},
+    "TestScenario.Server": {"total_items": 9000, "good_items": 450, "accuracy": 5.0, "mAP": 25.0},
     "verdict": "FAILED",
     "reasons": ["gone"],
     "doubts": [],
@@ -330,6 +344,8 @@ FAILED: dict[str, Any] = {
         "good": None,
         "figures": {"AP": 0.25, "AP small": -1.0},
         "truth_file": "truth.json",
+        "detections": 9000,
+        "good_detections": 450,
         "is_met": True,
     },
     "tests": {
@@ -364,7 +380,53 @@ def test_the_bytes_are_these(make: Any, expected: dict[str, Any], tmp_path: Path
     assert file.read_text(encoding="utf-8") == json.dumps(expected, indent=2) + "\n"
 
 
-@pytest.mark.parametrize("make", [measured, failed])
+def only_accurate(folder: Path) -> Result:
+    """Of Offline, in two requests of three and one samples."""
+    recorded = Recorded(*(np.array(column, np.uint32) for column in ([0, 0], [200_000, 400_000], [3, 1])))
+    return dataclasses.replace(
+        measured(folder),
+        scenario=Scenario.OFFLINE,
+        tests={Mode.ACCURACY: Outcome(test_s=0.5)},
+        metric=None,
+        figures=None,
+        accuracy_figures=Figures.of_timeline(recorded, Scenario.OFFLINE, 0.5),
+        search=None,
+        rate_origin=None,
+    )
+
+
+def test_an_accuracy_test_alone_has_the_references_figures_too(tmp_path: Path) -> None:
+    result = only_accurate(tmp_path)
+    assert to_json(result)["TestScenario.Offline"] == {
+        "took": 0.5,
+        "mean": 0.25,
+        "percentiles": {
+            **dict.fromkeys((50.0,), 0.2),
+            **dict.fromkeys((80.0, 90.0, 95.0, 97.0, 99.0, 99.9), 0.4),
+        },
+        "qps": 8.0,
+        "count": 4,
+        "total_items": 256,
+        "good_items": 252,
+        "accuracy": 98.4375,
+    }
+    # They are nobody's measure of speed.
+    assert (result.figures, result.metric, result.percentiles_ms) == (None, None, {})
+
+
+def test_a_test_without_an_answer_has_no_latencies() -> None:
+    nothing = Recorded(*(np.array([], np.uint32) for _ in range(3)))
+    assert Figures.of_timeline(nothing, Scenario.SERVER, 1.0) == Figures(took=1.0, count=0)
+
+
+def test_a_query_of_multistream_is_counted_once() -> None:
+    columns = ([0, 0, 500, 500], [200, 400, 600, 1500], [4, 4, 4, 4])
+    recorded = Recorded(*(np.array(column, np.uint32) for column in columns))
+    found = Figures.of_timeline(recorded, Scenario.MULTI_STREAM, 0.002)
+    assert (found.count, found.qps, found.mean) == (2, 1000.0, pytest.approx(0.0007))
+
+
+@pytest.mark.parametrize("make", [measured, failed, only_accurate])
 def test_what_was_written_is_read_back_as_it_was(make: Any, tmp_path: Path) -> None:
     written = make(tmp_path)
     assert read_result(json.loads(write_result(written).read_text(encoding="utf-8")), tmp_path) == written
@@ -397,7 +459,9 @@ def test_all_scenarios_are_in_one_file_by_their_bounds(tmp_path: Path) -> None:
         "folder": str(tmp_path / "a"),
     }
     assert written["TestScenario.Server-0.1"] == {
-        "total_items": 5000,
+        "total_items": 9000,
+        "good_items": 450,
+        "accuracy": 5.0,
         "mAP": 25.0,
         "verdict": "FAILED",
         "folder": str(tmp_path / "b"),

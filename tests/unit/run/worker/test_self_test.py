@@ -128,11 +128,22 @@ def test_scores_may_be_off_by_a_hundredth_of_their_spread_whatever_their_unit(
     near, far = outputs[name].copy(), outputs[name].copy()
     near[2, 7] += 0.009 * spread
     far[2, 7] += 0.02 * spread
-    check(SCORES, golden_of(outputs), {name: near})
+    found = check(SCORES, golden_of(outputs), {name: near})
+    assert found.difference == pytest.approx(0.009 * spread, rel=0.01)
+    assert found.tolerance == pytest.approx(0.01 * spread, rel=0.01)
     with pytest.raises(
         InferenceError, match=r"differs from the source framework by up to .* \(allowed: .*\) on"
     ):
         check(SCORES, golden_of(outputs), {name: far})
+
+
+def test_numbers_that_are_none_are_no_answer(check: Callable[..., SelfTest]) -> None:
+    outputs = scores(0)
+    (name,) = outputs
+    served = {name: outputs[name].copy()}
+    served[name][1, 5:] = np.nan
+    with pytest.raises(InferenceError, match="differs from the source framework by up to nan"):
+        check(SCORES, golden_of(outputs), served)
 
 
 def test_another_winner_is_another_model_however_near_its_score_is_unless_bits_are_fewer(
@@ -239,7 +250,7 @@ def test_another_images_boxes_are_found_out(
 def test_boxes_may_be_further_apart_in_fewer_bits(check: Callable[..., SelfTest], variant: Variant) -> None:
     moved = BOXES.copy()
     moved[:, :, :4] += 0.04
-    check(variant, golden_boxes(), detections(variant, moved), is_exact=False)
+    assert check(variant, golden_boxes(), detections(variant, moved), is_exact=False).tolerance == 0.1
     with pytest.raises(InferenceError, match=r"only 0\.0% of its boxes"):
         check(variant, golden_boxes(), detections(variant, moved))
 
@@ -271,6 +282,7 @@ def test_how_far_off_a_model_in_fewer_bits_may_be_is_given_and_how_far_it_is_is_
     served[name][3, 20] += 2 * spread
     found = check(SCORES, golden_of(outputs), served, tolerance=1.1)
     assert (found.agreement, found.shortfall) == (0.75, pytest.approx(1.0, rel=0.1))
+    assert (found.difference, found.tolerance) == (None, 1.1)
     with pytest.raises(InferenceError, match="another winner than the source framework's 1 times"):
         check(SCORES, golden_of(outputs), served, tolerance=0.8)
     with pytest.raises(InferenceError, match="another winner than the source framework's 4 times"):

@@ -12,7 +12,7 @@ import pytest
 from harness.machine.paths import PROJECT_ROOT
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
-from harness.run.worker import watchdog
+from harness.run.worker import timeline, watchdog
 from harness.run.worker.job import Failures, read_outcome
 from harness.run.worker.watchdog import Bound, Watchdog
 from tests.plans import any_job
@@ -123,13 +123,13 @@ class Latencies:
         return np.array(self.ms[start:], np.uint64) * np.uint64(10**6)
 
 
-# 1000 queries at 100 a second (and 5 % more, by chance), 2 % of which may be over 100 ms.
+# Of its queries, 21 may be over 100 ms.
 PROBE = dataclasses.replace(JOB.plan, min_duration_ms=10_000, min_query_count=1, target_qps=100.0)
 
 
 def test_a_bound_is_lost_with_one_query_more_over_it_than_may_be_in_the_end() -> None:
     timeline = Latencies()
-    bound = Bound(PROBE, 0.02, timeline)
+    bound = Bound(PROBE, 21.0, timeline)
     assert not bound.is_lost()
     timeline.ms += [100] * 500 + [101] * 20
     assert not bound.is_lost()
@@ -141,9 +141,9 @@ def test_a_bound_is_lost_with_one_query_more_over_it_than_may_be_in_the_end() ->
     assert bound.tail_ns() == 101 * 10**6
 
 
-def test_without_a_share_the_first_query_over_it_loses_a_bound() -> None:
+def test_where_none_may_be_the_first_query_over_it_loses_a_bound() -> None:
     timeline = Latencies()
-    bound = Bound(PROBE, 0.0, timeline)
+    bound = Bound(PROBE, 0, timeline)
     timeline.ms += [99, 100]
     assert not bound.is_lost()
     timeline.ms += [101]
@@ -152,12 +152,20 @@ def test_without_a_share_the_first_query_over_it_loses_a_bound() -> None:
 
 LOST = """
 import dataclasses, sys, threading, time
-from tests.unit.run.worker.test_watchdog import JOB, Bound, FakeSlot, FakeSut, Latencies, Watchdog
-sut, timeline = FakeSut(), Latencies()
+from harness.run.worker.job import Outcome
+from harness.run.worker.timeline import Timeline
+from tests.unit.run.worker.test_watchdog import JOB, Bound, FakeSlot, FakeSut, Watchdog
+sut, timeline, folder = FakeSut(), Timeline(), sys.argv[1]
 sut.slots[0] = FakeSlot((7,), uses=1)
-sut.give_up = lambda: threading.Timer(0.5, sut.slots.clear).start() or print("given up", flush=True)
-dog = Watchdog(dataclasses.replace(JOB, outcome=sys.argv[1]), sut, Bound(JOB.plan, 0.0, timeline))
-timeline.ms += [101, 300]
+def give_up():
+    print("given up", flush=True)
+    timeline.record(400 * 10**6, 400 * 10**6, 1)
+    threading.Timer(0.5, sut.slots.clear).start()
+sut.give_up = give_up
+job = dataclasses.replace(JOB, log_dir=folder, outcome=folder + "/outcome.json")
+dog = Watchdog(job, sut, Bound(JOB.plan, 0, timeline), Outcome(plan=JOB.plan, transport="shm"))
+for ms in (101, 300):
+    timeline.record(0, ms * 10**6, 1)
 dog.start()
 time.sleep(0.3)
 dog.stop()
@@ -168,7 +176,7 @@ print("the test went on", flush=True)
 def test_a_probe_that_has_lost_its_bound_ends_when_no_request_is_under_way(tmp_path: Path) -> None:
     file = tmp_path / "outcome.json"
     ended = subprocess.run(
-        [sys.executable, "-c", LOST, str(file)],
+        [sys.executable, "-c", LOST, str(tmp_path)],
         cwd=PROJECT_ROOT,
         timeout=60,
         check=False,
@@ -180,7 +188,9 @@ def test_a_probe_that_has_lost_its_bound_ends_when_no_request_is_under_way(tmp_p
     assert ended.returncode == 1
     outcome = read_outcome(file)
     assert (outcome.error, outcome.failures.requests, outcome.cut_p99_ns) == ("", 0, 300 * 10**6)
-    assert outcome.plan == JOB.plan
+    assert (outcome.plan, outcome.transport) == (JOB.plan, "shm")
+    # Not what was given up: that took no time.
+    assert timeline.load(tmp_path / "timeline.npz").completed_us.tolist() == [101_000, 300_000]
 
 
 STUCK = """
