@@ -5,9 +5,9 @@ from markupsafe import Markup
 from harness.compare import charts
 from harness.compare.comparison import COLUMNS, RULE, Comparison, title
 from harness.report.charts.latency import Latencies
-from harness.report.page import Plot, fill
+from harness.report.page import fill
+from harness.report.plots import Plot
 from harness.run.mlperf.plan import Mode
-from harness.run.worker import timeline
 
 
 def render(comparison: Comparison) -> str:
@@ -59,8 +59,9 @@ def _plots(comparison: Comparison) -> list[Plot]:
     ]
     if drawn:
         curves = [
-            (at, row.label, Latencies.of(*timeline.query_latencies_us(recorded, row.run.scenario)))
-            for at, row, recorded in drawn
+            (at, row.label, Latencies.of(*latencies))
+            for at, row, _ in drawn
+            if (latencies := row.run.latencies_us)
         ]
         plots += [
             Plot(

@@ -8,7 +8,8 @@ import pytest
 from harness.compare import __main__ as command
 from harness.compare.comparison import compare
 from harness.compare.differences import differences
-from harness.compare.noise import conclusion, deciding
+from harness.compare.noise import conclusion
+from harness.report.noise import deciding
 from harness.run.results import recorded_run
 
 STEADY_US = np.tile(np.linspace(20_000, 180_000, 50), 40)
