@@ -77,7 +77,7 @@ def _stream(scenario: Scenario, folder: Path) -> None:
     write_timeline(
         folder,
         np.repeat(issued_us, samples),
-        (issued_us[:, None] + latencies_us[:, None] * np.linspace(0.6, 1.0, samples)[::-1]).ravel(),
+        (issued_us[:, None] + latencies_us[:, None] * np.linspace(1.0, 0.6, samples)).ravel(),
     )
 
 
@@ -198,27 +198,30 @@ def _offline(folder: Path, **changes: Any) -> None:
     completed_us = np.sort(np.array(completed)).astype(np.int64)
     samples = np.array([64] * 26 + [20])
     rate = samples.sum() / completed_us[-1] * 1e6
-    tests = {
-        "PerformanceOnly": {
-            "plan": {"scenario": "Offline"},
-            "statistics": {
-                "requests": 27,
-                "samples": int(samples.sum()),
-                "executions": 27,
-                # Without the Server run's.
-                "executions_by_batch_size": {"64": 26, "20": 1, "1": 0, "2": 0, "3": 0},
-                "executions_ns": 10_900_000_000,
-                "queue_ns": 9_000_000_000,
-                "compute_infer_ns": 10_600_000_000,
-            },
-        }
+    test = {
+        **SERVER_RUN["tests"]["PerformanceOnly"],
+        "plan": vars(_plan(Scenario.OFFLINE)),
+        "test_s": float(completed_us[-1]) / 1e6,
+        "statistics": {
+            "requests": 27,
+            "failures": 0,
+            "samples": int(samples.sum()),
+            "executions": 27,
+            "executions_by_batch_size": {"64": 26, "20": 1},
+            "executions_ns": 10_900_000_000,
+            "queue_ns": 9_000_000_000,
+            "compute_input_ns": 160_000_000,
+            "compute_infer_ns": 10_600_000_000,
+            "compute_output_ns": 64_000_000,
+        },
     }
     metric = {"name": "throughput", "value": rate, "unit": "samples/s"}
     tuning = {"in_flight": 4, "client_batch": 64, "server": {"instances": 2}}
     entry = _entry("Offline", np.repeat(completed_us, samples), rate, int(samples.sum()))
-    document = {**entry, **NO_DOUBTS, "metric": metric, "tests": tests, "server": {"tuning": tuning}}
-    document["cmdline"] = SERVER_RUN["cmdline"].replace("Server", "Offline")
+    document = {**entry, **NO_DOUBTS, "metric": metric, "server": {"tuning": tuning}}
     write_folder(folder, **{**document, **changes})
+    cmdline = SERVER_RUN["cmdline"].replace("Server", "Offline")
+    _change(folder, tests={"PerformanceOnly": test}, cmdline=cmdline)
     write_timeline(folder, np.zeros(27), completed_us, samples)
 
 

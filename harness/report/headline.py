@@ -203,10 +203,9 @@ def notes(run: RecordedRun) -> list[str]:
             "the other."
         )
     if (batches := run.batches) and not batches.are_enough:
-        count, instances = len(batches.took_us), batches.instances
         found.append(
-            f"{count} batch{'es' if count > 1 else ''} on {instances} instance{'s' if instances > 1 else ''} "
-            "are too few to tell how long instances were idle at both ends: let it run longer (--time)."
+            "Too few batches to tell how long instances were idle at both ends: "
+            f"{len(batches.took_us)}, where {batches.fewest} are needed; let it run longer (--time)."
         )
     return found
 

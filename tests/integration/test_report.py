@@ -215,6 +215,27 @@ def test_a_comparison_fits_a_telephone_and_has_a_curve_for_each_run(
     assert tab.evaluate("document.querySelectorAll('path.series-1, path.series-2').length") == 4
 
 
+def test_long_names_and_several_scenarios_are_compared_on_a_telephone_and_on_paper(
+    tab: Tab, tmp_path: Path
+) -> None:
+    compared = ("own model", "Server, offered", "Offline", "Server, found")
+    folders = [kinds_of_runs.write(kind, tmp_path / f"{kinds_of_runs.LONG}_{kind}") for kind in compared]
+    file = tmp_path / "compare.html"
+    ended = module("harness.compare", *folders, "--output", file)
+    assert ended.returncode == 0, ended.stderr
+    for width_px in WIDTHS_PX:
+        opened(tab, file, width_px=width_px)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
+        assert wider_than_the_page(tab) == []
+        assert tab.evaluate(OVERLAPPING) == []
+    opened(tab, file, width_px=PHONE_PX)
+    scrolled = "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth > e.clientWidth)"
+    assert tab.evaluate(scrolled) == [True, True]
+    # What does not scroll on paper must not be cut there.
+    opened(tab, file, width_px=700, medium="print")
+    assert tab.evaluate(scrolled) == [False, False]
+
+
 def test_a_screenshot_is_as_wide_as_asked_for_as_long_as_the_page_and_in_the_theme(
     tab: Tab, runs: dict[str, Path], tmp_path: Path
 ) -> None:

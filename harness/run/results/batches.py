@@ -35,9 +35,14 @@ class Batches:
         return self.took_us[self.instances :] if self.are_enough else self.took_us
 
     @property
+    def fewest(self) -> int:
+        """Of which start-up and tail can be told."""
+        return _FEWEST_PER_INSTANCE * self.instances
+
+    @property
     def are_enough(self) -> bool:
         """Whether start-up and tail can be told."""
-        return len(self.took_us) >= _FEWEST_PER_INSTANCE * self.instances
+        return len(self.took_us) >= self.fewest
 
     @property
     def start_up_us(self) -> float:

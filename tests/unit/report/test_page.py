@@ -171,7 +171,9 @@ def test_offline_has_batches_and_idle_time_instead_of_latencies(tmp_path) -> Non
     assert "p99 latency" not in page
     assert "latency-histogram" not in page
     at_once = page_of(kinds_of_runs.write("Offline, at once", tmp_path / "fast"))
-    assert "1 batch on 1 instance are too few to tell" in at_once
+    assert (
+        "Too few batches to tell how long instances were idle at both ends: 1, where 3 are needed" in at_once
+    )
     assert "A longer run adds" not in at_once
 
 
