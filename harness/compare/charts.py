@@ -45,11 +45,11 @@ def bars(figures: Sequence[tuple[int, str, Deciding]]) -> str:
     return svg.figure("figures", WIDTH, 16 + len(figures) * pitch, figures[0][2].name, f"{described}.", parts)
 
 
-def latencies(curves: Sequence[tuple[int, str, Latencies]]) -> str:
-    """Draw the percentiles of each run: position, letter, latencies."""
+def latencies(curves: Sequence[tuple[int, str, Latencies]], what: str) -> str:
+    """Draw the percentiles of each run: position, letter, latencies; `what` has them."""
     across = latency.axis([one for _, _, one in curves])
     return latency.percentiles(
-        [(f"series-{series(at)}", label, one) for at, label, one in curves], across, {}, None, "queries"
+        [(f"series-{series(at)}", label, one) for at, label, one in curves], across, {}, None, what
     )
 
 

@@ -144,7 +144,7 @@ def _lateness(run: RecordedRun) -> list[Plot]:
 
 
 def _batches(batches: Batches) -> list[Plot]:
-    times = Latencies.of(batches.usual.round().astype(np.int64), np.ones(len(batches.usual), np.int64))
+    times = Latencies.of(batches.usual)
     marks = {level: times.at(level / 100) for level in _MARKED_BATCHES}
     took_ms, across = batches.took_us / 1e3, latency.axis([times])
     return [

@@ -52,9 +52,11 @@ def over_time(
         parts.append(svg.path([ends[0], *points, ends[1]], style))
     if bound and bound_ms and bound <= up.high:
         y, words = up(bound), f"bound {bound_ms:.4g} ms"
+        # Below the line where the key is above it.
+        base = y - 5 if y > TOP + 10 else y + 14
         parts += [
             svg.line((LEFT, y), (RIGHT, y), "limit"),
-            svg.text((RIGHT, y - 5), words, "value alarm-text halo", anchor="end"),
+            svg.text((RIGHT, base), words, "value alarm-text halo", anchor="end"),
         ]
     parts += _key(("curve", "median"), ("curve faint", "slowest"))
     described = f"median {number(float(np.median(took_ms)))} ms, slowest {number(float(took_ms.max()))} ms"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +33,11 @@ class Latencies:
     weights: npt.NDArray[np.float64]
 
     @staticmethod
-    def of(latencies_us: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> "Latencies":
-        """Sort what a timeline holds."""
+    def of(latencies_us: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None = None) -> "Latencies":
+        """Sort what a timeline holds; each counts once unless there are weights."""
         order = np.argsort(latencies_us, kind="stable")
-        return Latencies(latencies_us[order] / 1e3, weights[order].astype(np.float64))
+        counts = np.ones(len(order)) if weights is None else weights[order].astype(np.float64)
+        return Latencies(latencies_us[order] / 1e3, counts)
 
     def at(self, share: float) -> float:
         """The smallest latency that at least this share (0 to 1) of the weight does not exceed, in ms."""

@@ -212,6 +212,15 @@ def test_the_median_and_the_slowest_of_each_moment_are_drawn() -> None:
     assert parts(picture, "line", "limit")
 
 
+@pytest.mark.parametrize("bound_ms", [25.0, 120.0, 300.0, 340.0])
+def test_the_bound_is_never_in_the_key_of_a_course(bound_ms: float) -> None:
+    took_ms = np.where(np.arange(160) % 40 == 7, 300.0, 20.0)
+    picture = course.over_time("course", "Course", np.linspace(0, 10, 160), took_ms, bound_ms)
+    (bound,) = parts(picture, "text", "value alarm-text halo")
+    key = float(next(e.get("y") for e in ElementTree.fromstring(picture).iter("text") if e.text == "median"))
+    assert float(bound.get("y")) - key > 14
+
+
 @pytest.mark.parametrize("took_ms", [[5.0], [0.0, 0.0], [1.0, 90_000.0]])
 def test_a_course_of_any_length_is_a_line(took_ms: list[float]) -> None:
     picture = course.over_time("course", "Course", np.zeros(len(took_ms)), np.array(took_ms))
