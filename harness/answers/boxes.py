@@ -117,7 +117,7 @@ def _categories(
 def with_detections_as_truth(
     annotations: Annotations, payloads: Mapping[int, bytes], is_contiguous: bool
 ) -> Annotations:
-    """The same images with what a detector found in them as the true objects; ids from 1.
+    """The same images with what a detector found in them as the true objects, and their scores; ids from 1.
 
     Detections of a category that the annotations lack are left out, which the evaluation does not look at,
     and those without an area, which it never finds again.
@@ -133,9 +133,11 @@ def with_detections_as_truth(
     found = collect(payloads, annotations.sizes_px, annotations.category_ids, is_contiguous=is_contiguous)
     known = set(annotations.category_ids)
     objects = [
-        {"image_id": annotations.images[index].id, "category_id": category, "bbox": box}
-        for index, category, box in zip(
-            found.sample_indices.tolist(), found.category_ids.tolist(), found.xywh_px.tolist(), strict=True
+        {"image_id": annotations.images[index].id, "category_id": category, "bbox": box, "score": score}
+        for index, category, box, score in zip(
+            *(found.sample_indices.tolist(), found.category_ids.tolist()),
+            *(found.xywh_px.tolist(), found.scores.tolist()),
+            strict=True,
         )
         if category in known and box[2] * box[3] > 0
     ]

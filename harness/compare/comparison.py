@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compare.differences import Difference, differences
-from harness.compare.noise import PARTS, Deciding, conclusion, deciding, found_rate, may_be_ranked, speed
+from harness.compare.noise import conclusion, may_be_ranked, speed
 from harness.errors import ConfigError
 from harness.report.charts.scale import number
+from harness.report.noise import PARTS, Deciding, deciding, found_rate
 from harness.run.results.recorded_run import RecordedRun
 
 COLUMNS = ("", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result", "Speed")

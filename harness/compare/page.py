@@ -1,13 +1,16 @@
 """`compare.html`: the table, and the curves of all runs on top of each other."""
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from harness.compare import charts
-from harness.compare.comparison import COLUMNS, RULE, Comparison, title
+from harness.compare.comparison import COLUMNS, RULE, Comparison, Row, title
 from harness.report.charts.latency import Latencies
-from harness.report.page import Plot, fill
+from harness.report.page import fill
+from harness.report.plots import Plot
 from harness.run.mlperf.plan import Mode
-from harness.run.worker import timeline
+from harness.run.mlperf.rounds import Scenario
 
 
 def render(comparison: Comparison) -> str:
@@ -58,16 +61,8 @@ def _plots(comparison: Comparison) -> list[Plot]:
         if row.run.recorded and row.run.mode == Mode.PERFORMANCE
     ]
     if drawn:
-        curves = [
-            (at, row.label, Latencies.of(*timeline.query_latencies_us(recorded, row.run.scenario)))
-            for at, row, recorded in drawn
-        ]
         plots += [
-            Plot(
-                "Latency by percentile",
-                "Share answered within a time. Each step up is a tenth of those that are left.",
-                Markup(charts.latencies(curves)),
-            ),
+            _times([(at, row) for at, row, _ in drawn]),
             Plot(
                 "Throughput",
                 "Samples answered per second, over the time of each run.",
@@ -75,3 +70,20 @@ def _plots(comparison: Comparison) -> list[Plot]:
             ),
         ]
     return plots
+
+
+def _times(drawn: Sequence[tuple[int, Row]]) -> Plot:
+    """Latencies of queries; where there is but Offline, which has one, times of its batches."""
+    steps = "within a time. Each step up is a tenth of those that are left."
+    batches = [(at, row.label, Latencies.of(found.usual)) for at, row in drawn if (found := row.run.batches)]
+    if len(batches) == len(drawn):
+        picture = charts.latencies(batches, "batches")
+        return Plot("Time of a batch by percentile", f"Share done {steps}", Markup(picture))
+    curves = [
+        (at, row.label, Latencies.of(*times))
+        for at, row in drawn
+        if row.run.scenario != Scenario.OFFLINE and (times := row.run.latencies_us)
+    ]
+    return Plot(
+        "Latency by percentile", f"Share answered {steps}", Markup(charts.latencies(curves, "queries"))
+    )

@@ -2,7 +2,6 @@
 
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,13 @@ import jinja2
 from markupsafe import Markup
 
 from harness.answers import boxes
-from harness.answers.accuracy import Accuracy
 from harness.models import MODELS
-from harness.report import facts, pictures
-from harness.report.charts import activity, latency, rates
-from harness.report.charts.latency import Latencies
-from harness.report.charts.scale import number
-from harness.run.mlperf.plan import Mode
-from harness.run.mlperf.rounds import Scenario
+from harness.report import facts, headline, pictures, plots
+from harness.report.charts import activity
 from harness.run.results import bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
-from harness.run.results.result import Kind, Verdict
-from harness.run.worker import timeline
+from harness.run.results.result import Kind
 
 REPORT_NAME = "report.html"
 _TEMPLATES = jinja2.Environment(
@@ -32,15 +25,6 @@ _TEMPLATES = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_MEANING = {
-    Scenario.SINGLE_STREAM: "90th percentile latency of a query of one sample, with the margin of LoadGen's "
-    "early stopping. Lower is better.",
-    Scenario.MULTI_STREAM: "99th percentile latency of a query of {samples_per_query} samples, with the "
-    "margin of LoadGen's early stopping. Lower is better.",
-    Scenario.SERVER: "Completed samples per second under Poisson arrivals; valid if 99% of the queries are "
-    "answered within {bound} ms.",
-    Scenario.OFFLINE: "Samples per second of one large query. Higher is better.",
-}
 _MEANING_OF_BOUND = {
     Bound.SERVER: "A request spends most of its life in Triton: a faster model, more cores or other batches "
     "help.",
@@ -56,25 +40,6 @@ def _breakable(name: str) -> Markup:
 
 
 _TEMPLATES.filters["breakable"] = _breakable
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A chart with its words."""
-
-    title: str
-    caption: str
-    picture: Markup
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure of the strip below the headline."""
-
-    name: str
-    value: str
-    unit: str = ""
-    style: str = ""
 
 
 def render(run: RecordedRun) -> str:
@@ -100,18 +65,18 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "time_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(result.time)),
         "verdict": result.verdict.value,
         "is_bad": not result.is_valid,
-        "metric": _metric(run),
-        "metric_missing": _metric_missing(run),
+        "headline": headline.of_run(run),
+        "headline_missing": headline.missing(run),
         "reasons": result.reasons,
         "doubts": [_sentence(doubt) for doubt in result.doubts],
         "is_official": result.is_official,
         "is_short": result.kind == Kind.QUICK,
         "round": run.rules.round or "?",
         "deviations": _sentence("; ".join(result.deviations)),
-        "strip": _strip(run),
-        "notes": _notes(run),
-        "plots": _plots(run),
-        "plots_of_server": _plots_of_server(run),
+        "strip": headline.strip(run),
+        "notes": headline.notes(run),
+        "plots": plots.of_performance(run),
+        "plots_of_server": plots.of_server(run),
         "bottleneck": _bottleneck(run),
         "accuracy": _accuracy(run),
         "pictures": pictures.embedded(result.folder),
@@ -130,153 +95,6 @@ def _command(cmdline: str) -> str:
     commands = {"harness/__main__.py": "bench", "harness/demo.py": "demo"}
     typed = [f"./run.sh {word} {arguments}" for end, word in commands.items() if program.endswith(end)]
     return typed[0].strip() if typed else cmdline
-
-
-def _metric(run: RecordedRun) -> dict[str, str] | None:
-    metric = run.result.metric
-    if metric is None:
-        return None
-    meaning = _MEANING[run.scenario].format(
-        samples_per_query=run.plan.samples_per_query if run.plan else 1, bound=f"{run.bound_ms or 0.0:.4g}"
-    )
-    note = run.result.rate_note
-    meaning += f" {note}." if note else ""
-    unit = f"{metric.unit}, {run.result.rate_origin}" if run.result.rate_origin else metric.unit
-    return {"value": number(metric.value), "unit": unit, "meaning": meaning}
-
-
-def _metric_missing(run: RecordedRun) -> str:
-    if run.result.verdict == Verdict.FAILED:
-        return "What a failed run measured does not count."
-    if run.mode is None:
-        return "Only accuracy was tested; there is no performance figure."
-    if run.result.is_cut:
-        return f"There is no performance figure: {run.result.rate_note}. All below is of what was answered."
-    return "LoadGen gave no figure for this scenario."
-
-
-def _strip(run: RecordedRun) -> list[Cell]:
-    cells = []
-    result, bound, ranked = run.result, run.bound_ms, run.ranked_percentile
-    for level, value in result.percentiles_ms.items():
-        if level in (50.0, 90.0, 99.0, 99.9):
-            styles = ["is-ranked"] if level == ranked else []
-            if level == ranked and bound and value > bound:
-                styles.append("is-over")
-            cells.append(Cell(f"p{level:g} latency", number(value), "ms", " ".join(styles)))
-    if bound:
-        cells.append(Cell("p99 bound", f"{bound:.4g}", "ms"))
-    accuracy = result.accuracy
-    if accuracy and run.mode is None:
-        return _strip_of_accuracy(accuracy)
-    if accuracy:
-        is_met = accuracy.is_met
-        missed = "" if is_met else f"below {accuracy.threshold:.2%}"
-        cells.append(
-            Cell("Accuracy", f"{accuracy.value:.2%}", missed, "" if is_met else "is-over is-stacked")
-        )
-    count = result.figures.count if result.figures else None
-    if count is not None:
-        cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
-    if run.result.is_cut and result.figures:
-        cells.append(Cell("Ended early, after", number(result.figures.took or 0.0), "s"))
-    if result.test.test_s:
-        name = "Whole search" if run.mode == Mode.FIND_PEAK else "Duration"
-        cells.append(Cell(name, number(result.test.test_s), "s"))
-    return cells
-
-
-def _strip_of_accuracy(found: Accuracy) -> list[Cell]:
-    """Where accuracy is the headline, what it is made of."""
-    cells = [Cell("Samples", f"{found.total:,}")]
-    if found.good is not None:
-        cells.append(Cell("Right", f"{found.good:,}"))
-    if found.threshold is not None:
-        cells.append(Cell("Target", f"{found.threshold:.2%}"))
-    return cells
-
-
-def _notes(run: RecordedRun) -> list[str]:
-    if run.mode is None:
-        return []
-    if run.recorded is None:
-        return ["This run left no record of its requests (timeline.npz), so nothing can be drawn over time."]
-    if run.mode == Mode.FIND_PEAK:
-        return [
-            "LoadGen's search tried many rates, and found none; what is drawn is of all its tests, one after "
-            "the other."
-        ]
-    return []
-
-
-def _plots(run: RecordedRun) -> list[Plot]:
-    recorded, search = run.recorded, run.result.search
-    plots = []
-    if search and search.probes and run.bound_ms:
-        plots.append(
-            Plot(
-                "Search for the rate",
-                "p99 latency of each test at the rate that it offered, red where too many queries were over "
-                "the bound; the large ones are of full length.",
-                Markup(rates.probes(search.probes, run.bound_ms)),
-            )
-        )
-    if recorded is None:
-        return plots
-    if run.mode == Mode.PERFORMANCE:
-        latencies = Latencies.of(*timeline.query_latencies_us(recorded, run.scenario))
-        marks = {
-            level: ms for level, ms in run.result.percentiles_ms.items() if level in (50.0, 90.0, 99.0, 99.9)
-        }
-        what = "samples" if run.scenario == Scenario.OFFLINE else "queries"
-        across = latency.axis([latencies], run.bound_ms)
-        whose = "its" if run.result.is_cut else "LoadGen's"
-        since = " since the start of the one query" if run.scenario == Scenario.OFFLINE else ""
-        plots += [
-            Plot(
-                "Latency",
-                f"Share of {what} by latency{since}; the dotted lines are {whose} percentiles.",
-                Markup(latency.histogram(latencies, across, marks, run.bound_ms, what)),
-            ),
-            Plot(
-                "Latency by percentile",
-                f"Share of {what} answered within a time. Each step up is a tenth of those that are left.",
-                Markup(latency.percentiles([("curve", "", latencies)], across, marks, run.bound_ms, what)),
-            ),
-        ]
-    over_time = activity.rates(recorded.completed_us, recorded.samples)
-    is_one_rate = run.mode == Mode.PERFORMANCE
-    mean = run.samples_per_s if is_one_rate else None
-    plots.append(
-        Plot(
-            "Throughput",
-            f"Samples answered per second, in spans of {number(over_time.span_s)} s.",
-            Markup(activity.throughput(over_time, mean, run.offered_qps)),
-        )
-    )
-    return plots
-
-
-def _plots_of_server(run: RecordedRun) -> list[Plot]:
-    statistics = run.result.test.statistics
-    if statistics is None or not statistics.requests or not statistics.executions_by_batch_size:
-        return []
-    evidence = run.evidence
-    over = ", over all rates of the search" if run.mode == Mode.FIND_PEAK else ""
-    return [
-        Plot(
-            "Executed batches",
-            f"Share of {statistics.executions:,} batches by size; on average "
-            f"{number(statistics.mean_batch_size)} samples{over}.",
-            Markup(activity.batch_sizes(statistics.executions_by_batch_size)),
-        ),
-        Plot(
-            "Where the time goes",
-            "Mean time of a request, one step after the other; the batch is that which the request was in"
-            f"{over}.",
-            Markup(activity.request_time(statistics, evidence.request_us if evidence else None)),
-        ),
-    ]
 
 
 def _bottleneck(run: RecordedRun) -> dict[str, Any] | None:

@@ -175,7 +175,7 @@ def _run_scenario(
     result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, server, precision, search))
     path = write_result(result)
     if result.accuracy and variant.detection:
-        _save_images(prepared, folder)
+        _save_images(prepared, truths, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
 
@@ -278,8 +278,8 @@ def _checked_unchanged(
     return outcomes
 
 
-def _save_images(prepared: Prepared, folder: Path) -> None:
-    """Draw what the accuracy test found into the first images."""
+def _save_images(prepared: Prepared, truths: Truths, folder: Path) -> None:
+    """Draw what the accuracy test found into the first images, with the truth beside it."""
     detection = prepared.manifest.variant.detection
     assert detection is not None
     payloads = logs.read_accuracy(test_folder(folder, Mode.ACCURACY))
@@ -289,6 +289,7 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
         payloads,
         prepared.config.output.save_images or boxes.IN_EVERY_REPORT,
         is_contiguous=detection.is_contiguous,
+        truth=truths.exact.annotations,
     )
     logger.info("%d pictures: %s", len(pictures), folder / "pictures")
 

@@ -134,21 +134,33 @@ def write_run(tmp_path: Path) -> WriteRun:
     """
 
     def write(name: str, *, latencies_us: Any = None, samples: Any = None, **changes: Any) -> Path:
-        folder = tmp_path / name
-        logs = folder / "performance" / "run_1"
-        logs.mkdir(parents=True)
-        (folder / "results.json").write_text(json.dumps(_merged(SERVER_RUN, changes)), encoding="utf-8")
+        folder = write_folder(tmp_path / name, **changes)
         if latencies_us is not None:
             issued_us = np.arange(len(latencies_us)) * 25_000
-            np.savez(
-                logs / "timeline.npz",
-                issued_us=issued_us.astype(np.uint32),
-                completed_us=(issued_us + latencies_us).astype(np.uint32),
-                samples=np.ones(len(issued_us), np.uint32) if samples is None else samples,
-            )
+            write_timeline(folder, issued_us, issued_us + latencies_us, samples)
         return folder
 
     return write
+
+
+def write_folder(folder: Path, **changes: Any) -> Path:
+    """Write the Server run, changed, but for its timeline."""
+    (folder / "performance" / "run_1").mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(_merged(SERVER_RUN, changes)), encoding="utf-8")
+    return folder
+
+
+def write_timeline(
+    folder: Path, issued_us: Any, completed_us: Any, samples: Any = None, test: str = "performance/run_1"
+) -> None:
+    """Write when each request was issued and answered; one sample in each unless told."""
+    (folder / test).mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / test / "timeline.npz",
+        issued_us=np.asarray(issued_us, np.uint32),
+        completed_us=np.asarray(completed_us, np.uint32),
+        samples=np.asarray(np.ones(len(issued_us)) if samples is None else samples, np.uint32),
+    )
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

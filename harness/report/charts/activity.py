@@ -1,11 +1,6 @@
-"""What a run did: its rate over time, its batches, where a request's time went, and who held it back."""
+"""What a run did: its batches, where a request's time went, who answered, and who held it back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from harness.report.charts import axes, svg
 from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
@@ -13,94 +8,30 @@ from harness.report.charts.scale import Scale, nice_end, number, tick_labels
 from harness.run.results.bottleneck import Bottleneck
 from harness.triton.statistics import ServerStatistics
 
-_MOST_BINS = 60
-_REQUESTS_PER_BIN = 8
-"""Fewer would show the chance of each bin rather than the rate."""
 _BARS_WITH_LABELS = 9
 _ROW = 34.0
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Samples per second in equal spans of a run; (n,)."""
-
-    per_s: npt.NDArray[np.float64]
-    span_s: float
-
-
-def rates(completed_us: npt.NDArray[Any], samples: npt.NDArray[Any], bins: int | None = None) -> Rates:
-    """The samples answered in equal spans, as many as there are enough requests for.
-
-    The requests of a batch are answered at once. Counted at that moment, batches would make a comb of spans
-    with one and spans with none; so they count over the time since the batch before.
-    """
-    times_us, answered = _batches(completed_us, samples)
-    end_us = max(float(times_us[-1]), 1.0)
-    count = bins or int(min(_MOST_BINS, max(4, len(completed_us) // _REQUESTS_PER_BIN)))
-    until = np.interp(np.linspace(0.0, end_us, count + 1), [0.0, *times_us], [0.0, *np.cumsum(answered)])
-    span_s = end_us / count / 1e6
-    return Rates(np.diff(until) / span_s, span_s)
-
-
-def _batches(
-    completed_us: npt.NDArray[Any], samples: npt.NDArray[Any]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """When something was answered, ascending, and how many samples; answers close together are one."""
-    order = np.argsort(completed_us, kind="stable")
-    times_us = completed_us[order].astype(np.float64)
-    gaps_us = np.diff(times_us, prepend=0.0)
-    # Half of the time is in gaps that are at least so long: those between batches, not those within them.
-    longest_first = np.sort(gaps_us)[::-1]
-    usual_us = longest_first[np.searchsorted(np.cumsum(longest_first), times_us[-1] / 2)]
-    ends = np.append(np.flatnonzero(gaps_us[1:] > usual_us / 4), len(times_us) - 1)
-    return times_us[ends], np.diff(np.cumsum(samples[order].astype(np.float64))[ends], prepend=0.0)
-
-
-def throughput(over_time: Rates, mean: float | None, offered: float | None) -> str:
-    """Draw the rate over the run's time.
-
-    Args:
-        over_time: of the answers.
-        mean: LoadGen's rate for the whole run.
-        offered: Server: the rate at which it asks.
-    """
-    seconds = over_time.span_s * len(over_time.per_s)
-    high = max(float(over_time.per_s.max()), mean or 0.0, offered or 0.0)
-    across, up = Scale(0.0, seconds, LEFT, RIGHT), Scale(0.0, nice_end(high * 1.05, 3), BOTTOM, TOP)
-    parts = [*axes.below(across, "time, s"), *axes.beside(up)]
-    outline: list[svg.Point] = []
-    for number_, rate in enumerate(over_time.per_s.tolist()):
-        outline += [
-            (across(number_ * over_time.span_s), up(rate)),
-            (across((number_ + 1) * over_time.span_s), up(rate)),
-        ]
-    parts.append(svg.path([(LEFT, BOTTOM), *outline, (RIGHT, BOTTOM)], "area", is_closed=True))
-    parts.append(svg.path(outline, "curve"))
-    words = []
-    if mean:
-        words.append(f"mean {number(mean)}/s")
-        room = width_of(words[-1])
+def servers(answered: Mapping[str, int], seconds: float) -> str:
+    """Draw how many samples each server answered: address, count."""
+    left, right = 0.5, RIGHT - 2
+    across = Scale(0.0, max(1, *answered.values()), left, right)
+    total = sum(answered.values()) or 1
+    parts = []
+    for at, (url, count) in enumerate(answered.items()):
+        y = 12 + at * _ROW
+        rate = f", {number(count / seconds)}/s" if seconds else ""
+        room = int((right - width_of(words := f"{_percent(100 * count / total)}{rate}")) / width_of("x")) - 1
+        name = url if len(url) <= room else f"{url[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
         parts += [
-            svg.line((LEFT, up(mean)), (RIGHT, up(mean)), "mark"),
-            svg.line((RIGHT - room - 22, TOP - 10), (RIGHT - room - 6, TOP - 10), "mark"),
-            svg.text((RIGHT, TOP - 6), words[-1], "value", anchor="end"),
+            svg.text((left, y), name, "label"),
+            svg.text((right, y), words, "value", anchor="end"),
+            svg.rect(left, y + 5, right - left, 9, "track"),
+            svg.rect(left, y + 5, across(count) - left, 9, "bar"),
         ]
-    if offered:
-        words.append(f"asked {number(offered)}/s")
-        parts += [
-            svg.line((LEFT, up(offered)), (RIGHT, up(offered)), "offer"),
-            svg.line((LEFT, TOP - 10), (LEFT + 16, TOP - 10), "offer"),
-            svg.text((LEFT + 22, TOP - 6), words[-1], "label"),
-        ]
-    lowest = f"lowest {number(float(over_time.per_s.min()))}/s"
-    return svg.figure(
-        "throughput",
-        WIDTH,
-        HEIGHT,
-        "Samples answered per second, over time",
-        f"{'; '.join([*words, lowest])}, in spans of {number(over_time.span_s)} s.",
-        parts,
-    )
+    described = ", ".join(f"{url} {count}" for url, count in answered.items())
+    height = 12 + len(answered) * _ROW
+    return svg.figure("servers", WIDTH, height, "Samples that each server answered", f"{described}.", parts)
 
 
 def batch_sizes(executions: Mapping[int, int]) -> str:

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.report.charts import axes, svg
 from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
+from harness.report.charts.labels import Labels
 from harness.report.charts.scale import Scale, nice_end, nice_step, number
 
 _BINS = 52
@@ -16,8 +18,8 @@ _LONG_TAIL = 8.0
 """Largest latency over the median from which on a linear axis would show little but the tail."""
 _POINTS = 240
 """Of a curve: more than it has pixels to show."""
-_GAP = 3.0
-"""Between labels beside each other."""
+_POINTS_PER_LABEL = 14
+"""Between the places that a curve's label may have."""
 _LINE = 14.0
 """Height of a line of labels."""
 _LEVELS = (50.0, 90.0, 99.0, 99.9, 99.99)
@@ -31,10 +33,11 @@ class Latencies:
     weights: npt.NDArray[np.float64]
 
     @staticmethod
-    def of(latencies_us: npt.NDArray[np.int64], weights: npt.NDArray[np.int64]) -> "Latencies":
-        """Sort what a timeline holds."""
+    def of(latencies_us: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None = None) -> "Latencies":
+        """Sort what a timeline holds; each counts once unless there are weights."""
         order = np.argsort(latencies_us, kind="stable")
-        return Latencies(latencies_us[order] / 1e3, weights[order].astype(np.float64))
+        counts = np.ones(len(order)) if weights is None else weights[order].astype(np.float64)
+        return Latencies(latencies_us[order] / 1e3, counts)
 
     def at(self, share: float) -> float:
         """The smallest latency that at least this share (0 to 1) of the weight does not exceed, in ms."""
@@ -60,22 +63,31 @@ def axis(all_latencies: Sequence[Latencies], bound_ms: float | None = None) -> S
 
 
 def histogram(
-    latencies: Latencies, across: Scale, marks: Mapping[float, float], bound_ms: float | None, what: str
+    latencies: Latencies,
+    across: Scale,
+    marks: Mapping[float, float],
+    bound_ms: float | None,
+    what: str,
+    *,
+    name: str = "latency-histogram",
+    quantity: str = "latency",
 ) -> str:
     """Draw how many took how long.
 
     Args:
         latencies: to be counted.
         across: of the latencies, in ms.
-        marks: LoadGen's latency in ms by percentile, each a vertical line.
+        marks: the latency in ms by percentile, each a vertical line.
         bound_ms: what is above is drawn in the colour of alarm.
-        what: queries or samples.
+        what: is counted: queries, or batches.
+        name: of the picture within its page.
+        quantity: what is along the axis.
     """
     edges = across.edges(_BINS)
     counts, _ = np.histogram(latencies.ms, edges, weights=latencies.weights)
     shares = counts / counts.sum() * 100
     up = Scale(0.0, nice_end(float(shares.max()), 3), BOTTOM, TOP)
-    parts = [*axes.below(across, _title(across)), *axes.beside(up, "%")]
+    parts = [*axes.below(across, _title(across, quantity)), *axes.beside(up, "%")]
     width = (RIGHT - LEFT) / _BINS
     for at, (lower, share) in enumerate(zip(edges[:-1].tolist(), shares.tolist(), strict=True)):
         if share:
@@ -86,11 +98,11 @@ def histogram(
     seen = ", ".join(f"p{level:g} {number(value)} ms" for level, value in marks.items())
     kept = f"; bound {number(bound_ms)} ms" if bound_ms else ""
     return svg.figure(
-        "latency-histogram",
+        name,
         WIDTH,
         HEIGHT,
-        f"Histogram of the latency of {what}",
-        f"Share of {what} by latency: {seen}{kept}.",
+        f"Histogram of the {quantity} of {what}",
+        f"Share of {what} by {quantity}: {seen}{kept}.",
         parts,
     )
 
@@ -127,35 +139,32 @@ def percentiles(
                 svg.line((LEFT, y), (RIGHT, y), "grid"),
                 svg.text((LEFT - 6, y + 4), f"{level:g}%", anchor="end"),
             ]
+    labels = Labels()
     if bound_ms:
-        parts += _bound(across, bound_ms, BOTTOM - 8)
-    for place, (style, label, latencies) in enumerate(curves, 1):
+        parts += _bound(labels, across, bound_ms, BOTTOM - 8, BOTTOM - 8 - _LINE)
+    for style, label, latencies in curves:
         points = _curve(latencies, across, up)
         parts.append(svg.path(points, style))
         if label:
-            # Each label at a height of its own, so that none hides another.
-            x, y = points[max(0, len(points) - 1 - 14 * place)]
-            parts.append(svg.text((x + 6, y + 4), label, f"value halo {style.replace('series', 'ink')}"))
+            # From the upper end downwards.
+            places = [((x + 6, y + 4), "start") for x, y in points[::-_POINTS_PER_LABEL]]
+            parts += labels.put(label, f"value halo {style.replace('series', 'ink')}", *places)
     for level, value in marks.items():
         if _nines(level / 100) > top:
             continue
-        at = across(value), up(_nines(level / 100))
-        words = f"{number(value)} ms"
-        # To the lower right of the curve there is nothing; at the right edge, the upper left is as empty.
-        fits = at[0] + 8 + width_of(words) < WIDTH
-        where = (at[0] + 8, at[1] + 11) if fits else (at[0] - 8, at[1] - 5)
-        parts += [
-            svg.circle(at, 3.2, "dot"),
-            svg.text(where, words, "value halo", anchor="start" if fits else "end"),
-        ]
+        x, y = across(value), up(_nines(level / 100))
+        # To the lower right of the curve there is nothing, nor to its upper left.
+        places = [((x + 8, y + 11), "start"), ((x - 8, y - 5), "end"), ((x + 8, y - 5), "start")]
+        parts.append(svg.circle((x, y), 3.2, "dot"))
+        parts += labels.put(f"{number(value)} ms", "value halo", *places)
     seen = ", ".join(f"{level:g}% within {number(value)} ms" for level, value in marks.items())
     return svg.figure(
         name, WIDTH, HEIGHT, f"Cumulative distribution of the latency of {what}", f"{seen}.", parts
     )
 
 
-def _title(across: Scale) -> str:
-    return "latency, ms (logarithmic)" if across.is_log else "latency, ms"
+def _title(across: Scale, quantity: str = "latency") -> str:
+    return f"{quantity}, ms (logarithmic)" if across.is_log else f"{quantity}, ms"
 
 
 def _nines(share: float) -> float:
@@ -178,36 +187,28 @@ def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
 def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:
     """Vertical lines with their names above, those that would meet one above the other."""
     parts: list[str] = []
-    free = [-math.inf, -math.inf]
+    labels = Labels()
+    # The uppermost figure of the vertical axis.
+    labels.take(0.0, TOP - 7, LEFT - 6, TOP + 7)
     for level, value in marks.items():
         x, words = across(value), f"p{level:g}"
-        left = min(x - width_of(words) / 2, WIDTH - width_of(words))
-        row = 0 if left > free[0] else 1
-        if left <= free[row]:
-            continue
-        free[row] = left + width_of(words) + _GAP
-        y = TOP - 4 - _LINE * row
-        parts += [
-            svg.line((x, y + 3), (x, BOTTOM), "mark"),
-            svg.text((left + width_of(words) / 2, y), words, "value", anchor="middle"),
-        ]
+        middle = min(x, WIDTH - width_of(words) / 2)
+        rows = [((middle, TOP - 4 - _LINE * row), "middle") for row in (0, 1)]
+        if named := labels.put(words, "value", *rows):
+            parts += [svg.line((x, TOP - 1), (x, BOTTOM), "mark"), *named]
     # Last, so that its words are in front of the lines.
-    return parts + (_bound(across, bound_ms, TOP + 12) if bound_ms else [])
+    return parts + (_bound(labels, across, bound_ms, TOP + 12, TOP + 12 + _LINE) if bound_ms else [])
 
 
-def _bound(across: Scale, bound_ms: float, y: float) -> list[str]:
+def _bound(labels: Labels, across: Scale, bound_ms: float, *heights: float) -> list[str]:
     """The line that must not be crossed; an arrow where it is far beyond what happened."""
-    words = f"bound {bound_ms:.4g} ms"
+    words, style = f"bound {bound_ms:.4g} ms", "value alarm-text halo"
     if bound_ms > across.high:
-        return [svg.text((RIGHT, y), f"{words} \N{RIGHTWARDS ARROW}", "value alarm-text halo", anchor="end")]
+        places = [((RIGHT, y), "end") for y in heights]
+        return labels.put(f"{words} \N{RIGHTWARDS ARROW}", style, *places)
     x = across(bound_ms)
-    fits_right = x + 5 + width_of(words) < WIDTH
+    sides = [[((x + 5, y), "start"), ((x - 5, y), "end")] for y in heights]
     return [
         svg.line((x, TOP - 4), (x, BOTTOM), "limit"),
-        svg.text(
-            (x + 5, y) if fits_right else (x - 5, y),
-            words,
-            "value alarm-text halo",
-            anchor="start" if fits_right else "end",
-        ),
+        *labels.put(words, style, *(place for side in sides for place in side)),
     ]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from harness.report.charts import axes, svg
 from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from harness.report.charts.labels import Labels
 from harness.report.charts.scale import Scale, nice_end, number
 from harness.run.mlperf.rate_search import Probe
 
@@ -30,16 +31,17 @@ def probes(tried: Sequence[Probe], bound_ms: float) -> str:
         svg.text((LEFT - 6, TOP - 10), "ms", anchor="end"),
         svg.line((LEFT, y), (RIGHT, y), "limit"),
     ]
-    parts += [
-        svg.circle(
-            (across(one.rate), up(one.p99_ms)),
-            5.0 if one.is_confirming else 3.6,
-            "dot" if one.is_kept else "dot alarm",
-        )
-        for one in tried
-    ]
-    # There, above the line and to the left, are no tests but those of a bound that no rate keeps.
-    parts.append(svg.text((LEFT + 4, y - 5), words, "value alarm-text halo"))
+    labels = Labels()
+    for one in tried:
+        x, top, radius = across(one.rate), up(one.p99_ms), 5.0 if one.is_confirming else 3.6
+        parts.append(svg.circle((x, top), radius, "dot" if one.is_kept else "dot alarm"))
+        labels.take(x - radius, top - radius, x + radius, top + radius)
+    beside = [((LEFT + 4, y - 5), "start"), ((RIGHT, y - 5), "end"), ((LEFT + 4, y + 14), "start")]
+    parts += labels.put(words, "value alarm-text halo", *beside, ((RIGHT, y + 14), "end"))
+    if last := next((one for one in reversed(tried) if one.is_confirming and one.is_kept), None):
+        x, top = across(last.rate), up(last.p99_ms)
+        around = [((x, top - 9), "middle"), ((x - 9, top + 4), "end"), ((x + 9, top + 4), "start")]
+        parts += labels.put(f"{number(last.rate)}/s", "value halo", *around, ((x, top + 18), "middle"))
     described = ", ".join(
         f"{number(one.rate)}/s {number(one.p99_ms)} ms {'kept' if one.is_kept else 'not kept'}"
         for one in tried

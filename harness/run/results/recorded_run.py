@@ -4,12 +4,19 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.errors import ConfigError, InferenceError
 from harness.machine.from_json import from_json
+from harness.run.mlperf import logs
 from harness.run.mlperf.plan import PERCENTILE, Mode, Plan
+from harness.run.mlperf.rate_search import Probe
 from harness.run.mlperf.rounds import Scenario
-from harness.run.results import bottleneck
+from harness.run.results import batches, bottleneck, peak, punctuality
+from harness.run.results.batches import Batches
 from harness.run.results.bottleneck import Evidence, Load
+from harness.run.results.punctuality import Punctuality
 from harness.run.results.result import RESULTS_NAME, Result, read_result, test_folder
 from harness.run.worker import timeline
 from harness.run.worker.timeline import Recorded
@@ -55,6 +62,12 @@ class RecordedRun:
     """What shows who holds the run back; None where too little is known."""
     recorded: Recorded | None
     """Of the performance test; None where it left no timeline."""
+    instances: int = 1
+    """Of the model, of all servers; those left to a server count as one."""
+    punctuality: Punctuality | None = None
+    """Server: its queries against LoadGen's schedule; None where that is not known."""
+    peak: tuple[Probe, ...] = ()
+    """The tests of LoadGen's own search."""
 
     @property
     def name(self) -> str:
@@ -97,6 +110,31 @@ class RecordedRun:
         return self.plan.target_qps
 
     @property
+    def latencies_us(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+        """Of the performance test's queries, in order, and how often each counts (`query_latencies_us`).
+
+        Server's are from LoadGen's schedule, where that is known, else from when the client was asked.
+        """
+        if self.punctuality:
+            found = self.punctuality.latencies_us
+            return found, np.ones_like(found)
+        return timeline.query_latencies_us(self.recorded, self.scenario) if self.recorded else None
+
+    @property
+    def tried(self) -> tuple[Probe, ...]:
+        """Server: every rate that was tried for the highest, by LoadGen's search, then by ours."""
+        return (*self.peak, *(self.result.search.probes if self.result.search else ()))
+
+    @property
+    def batches(self) -> Batches | None:
+        """Offline: its batches; None where it left no timeline."""
+        if self.scenario != Scenario.OFFLINE or not self.recorded:
+            return None
+        counted = self.result.test.statistics
+        merged = counted.requests / counted.executions if counted and counted.executions else 1.0
+        return batches.of_test(self.recorded, self.instances, merged)
+
+    @property
     def samples_per_s(self) -> float | None:
         """LoadGen's throughput, whatever the scenario is ranked by."""
         return _samples_per_s(self.result)
@@ -129,7 +167,13 @@ def read(path: Path) -> RecordedRun:
         raise ConfigError(
             f"{file} is not a result of this harness, or of another version: {error}"
         ) from error
-    return RecordedRun(result, rules, export, _evidence(result, tuning), _timeline(result))
+    recorded, mean_s = _timeline(result, result.mode), result.figures.mean if result.figures else None
+    return RecordedRun(
+        *(result, rules, export, _evidence(result, tuning), recorded),
+        instances=max(1, tuning.server.instances) * max(1, len(result.server.urls)),
+        punctuality=punctuality.of_test(recorded, result.test.plan, mean_s * 1e6 if mean_s else None),
+        peak=_peak(result),
+    )
 
 
 def _samples_per_s(result: Result) -> float | None:
@@ -161,8 +205,8 @@ def _evidence(result: Result, tuning: _Tuning) -> Evidence | None:
     )
 
 
-def _timeline(result: Result) -> Recorded | None:
-    file = test_folder(result.folder, result.mode) / timeline.FILE_NAME if result.mode else None
+def _timeline(result: Result, mode: Mode | None) -> Recorded | None:
+    file = test_folder(result.folder, mode) / timeline.FILE_NAME if mode else None
     if file is None or not file.exists():
         return None
     try:
@@ -170,3 +214,15 @@ def _timeline(result: Result) -> Recorded | None:
     except InferenceError as error:
         raise ConfigError(str(error)) from error
     return recorded if len(recorded.issued_us) else None
+
+
+def _peak(result: Result) -> tuple[Probe, ...]:
+    test = result.tests.get(Mode.FIND_PEAK)
+    recorded = _timeline(result, Mode.FIND_PEAK) if test else None
+    if not test or not test.plan or not recorded:
+        return ()
+    try:
+        log = logs.read_detail(test_folder(result.folder, Mode.FIND_PEAK))
+    except InferenceError:
+        return ()  # The logs need not be kept.
+    return peak.probes(log, recorded, test.plan)

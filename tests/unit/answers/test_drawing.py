@@ -1,11 +1,13 @@
 """Pictures with boxes."""
 
 import struct
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
+from harness.answers import drawing
 from harness.answers.drawing import save_pictures
 from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.data.dataset import Dataset, Sample
@@ -124,3 +126,39 @@ def test_a_folder_that_cannot_be_written_is_one_line(dataset, tmp_path):
 def test_payloads_that_are_no_detections_are_refused(dataset, tmp_path):
     with pytest.raises(InferenceError, match="sample 0 has 4 bytes"):
         pictures(tmp_path, dataset, b"\0\0\0\0")
+
+
+def test_the_truth_is_drawn_beside_what_was_found(dataset, tmp_path):
+    entry = {"image_id": 1, "category_id": 18, "bbox": [60, 100, 180, 80]}
+    noise = {"image_id": 1, "category_id": 18, "bbox": [5, 5, 20, 20], "score": 0.1}
+    other = {"image_id": 2, "category_id": 18, "bbox": [0, 0, 120, 160]}
+    truth = replace(dataset.coco, annotations=(entry, noise, other))
+    payloads = {0: b"", 1: b"", 2: b""}
+    (file,) = save_pictures(tmp_path, dataset, payloads, 1, is_contiguous=False, truth=truth)
+    picture = drawn(file)
+    height, width = picture.shape
+    band = height - 200
+    assert width == 2 * 300 + 4
+    assert not picture[band + 2 :, :298].any()
+    right = picture[band:, 304:]
+    assert right[100, 65:235].all()
+    assert right[180, 65:235].all()
+    assert not right[:60].any()
+
+
+def test_no_label_covers_another(dataset, tmp_path):
+    edges = [(0.4 + n / 50, 0.3, 0.6 + n / 50, 0.6) for n in range(8)]
+    marks = [drawing._mark((*box_of(one),), 18, {18: "dog"}, 0.9) for one in edges]
+    image, taken = np.full((200, 300, 3), GREY, np.uint8), []
+    for mark in marks:
+        taken.append(drawing._room(image, mark, taken))
+    for at, one in enumerate(taken):
+        assert one is not None
+        assert not any(drawing._meet(one, other) for other in taken[:at])
+        assert one[1] >= 0
+        assert one[3] <= 200
+
+
+def box_of(edges):
+    top, left, bottom, right = edges
+    return left * 300, top * 200, (right - left) * 300, (bottom - top) * 200

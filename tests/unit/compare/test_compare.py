@@ -8,8 +8,10 @@ import pytest
 from harness.compare import __main__ as command
 from harness.compare.comparison import compare
 from harness.compare.differences import differences
-from harness.compare.noise import conclusion, deciding
+from harness.compare.noise import conclusion
+from harness.report.noise import deciding
 from harness.run.results import recorded_run
+from tests import kinds_of_runs
 
 STEADY_US = np.tile(np.linspace(20_000, 180_000, 50), 40)
 """40 times the same 50 queries: no noise at all between the parts of the run."""
@@ -203,6 +205,23 @@ def test_the_page_has_a_curve_for_each_run(write_run, tmp_path, capsys) -> None:
     assert "http" not in page.replace("http-equiv", "")
     printed = capsys.readouterr().out
     assert "Model, weights, data, settings, server, versions and machine are the same." in printed
+
+
+@pytest.mark.parametrize(
+    ("compared", "title", "curves"),
+    [
+        (("Offline", "Offline, at once"), "Time of a batch by percentile", 2),
+        (("Offline", "SingleStream", "Server, found"), "Latency by percentile", 2),
+    ],
+)
+def test_offline_is_compared_by_its_batches_and_with_nobodys_latency(
+    tmp_path, compared: tuple[str, ...], title: str, curves: int
+) -> None:
+    folders = [str(kinds_of_runs.write(kind, tmp_path / kind)) for kind in compared]
+    file = tmp_path / "c.html"
+    assert command.main([*folders, "--output", str(file)]) == 0
+    picture = file.read_text(encoding="utf-8").partition(f"<h3>{title}</h3>")[2].partition("</svg>")[0]
+    assert picture.count('<path class="series-') == curves
 
 
 @pytest.mark.parametrize("given", [["a"], ["a", "nothing"], ["a", "."]])

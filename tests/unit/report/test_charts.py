@@ -9,10 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.report.charts import activity, latency, scale, svg
+from harness.report.charts import activity, course, latency, rates, scale, svg, throughput
 from harness.report.charts.axes import BOTTOM, LEFT, RIGHT
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import Scale
+from harness.run.mlperf.rate_search import Probe
 from harness.run.results.bottleneck import Bottleneck, Bound
 from harness.triton.statistics import ServerStatistics
 
@@ -141,7 +142,7 @@ def test_one_query_is_drawn() -> None:
 
 def test_rates_count_every_sample() -> None:
     completed_us = np.array([2_000_000, 500_000, 1_000_000, 1_500_000])
-    found = activity.rates(completed_us, np.array([4, 1, 2, 3]), 4)
+    found = throughput.rates(completed_us, np.array([4, 1, 2, 3]), 4)
     assert found.span_s == pytest.approx(0.5)
     assert found.per_s.tolist() == pytest.approx([2, 4, 6, 8])
 
@@ -150,7 +151,7 @@ def test_requests_of_a_batch_count_over_the_time_since_the_batch_before() -> Non
     # 64 answers within 6 ms of each other, every 0.4 s: 160 a second, whatever the spans are.
     batches_us = np.arange(1, 31)[:, None] * 400_000
     completed_us = np.sort((batches_us - np.arange(64) * 100).ravel())
-    found = activity.rates(completed_us, np.ones(len(completed_us)))
+    found = throughput.rates(completed_us, np.ones(len(completed_us)))
     assert found.span_s == pytest.approx(0.2)
     assert found.per_s.tolist() == pytest.approx([160.0] * 60)
 
@@ -197,3 +198,69 @@ def test_a_missed_target_alarms() -> None:
 def test_a_scale_keeps_what_is_beyond_its_ends_within() -> None:
     across = Scale(1.0, 100.0, 0.0, 200.0, is_log=True)
     assert (across(10.0), across(0.1), across(1e6)) == (pytest.approx(100.0), 0.0, 200.0)
+
+
+def test_the_median_and_the_slowest_of_each_moment_are_drawn() -> None:
+    at_s = np.linspace(0, 10, 160)
+    took_ms = np.where(at_s < 5, 10.0, 20.0)
+    took_ms[40] = 40.0
+    picture = course.over_time("course", "Course", at_s, took_ms, 30.0)
+    (median,) = parts(picture, "path", "curve")[:1]
+    heights = {pair.split()[1] for pair in median.get("d").removeprefix("M").split(" L")}
+    assert len(heights) == 2
+    assert "slowest 40.00 ms" in picture
+    assert parts(picture, "line", "limit")
+
+
+@pytest.mark.parametrize("bound_ms", [25.0, 120.0, 300.0, 340.0])
+def test_the_bound_is_never_in_the_key_of_a_course(bound_ms: float) -> None:
+    took_ms = np.where(np.arange(160) % 40 == 7, 300.0, 20.0)
+    picture = course.over_time("course", "Course", np.linspace(0, 10, 160), took_ms, bound_ms)
+    (bound,) = parts(picture, "text", "value alarm-text halo")
+    key = float(next(e.get("y") for e in ElementTree.fromstring(picture).iter("text") if e.text == "median"))
+    assert float(bound.get("y")) - key > 14
+
+
+@pytest.mark.parametrize("took_ms", [[5.0], [0.0, 0.0], [1.0, 90_000.0]])
+def test_a_course_of_any_length_is_a_line(took_ms: list[float]) -> None:
+    picture = course.over_time("course", "Course", np.zeros(len(took_ms)), np.array(took_ms))
+    for path in parts(picture, "path", "curve")[:1] + parts(picture, "path", "curve faint")[:1]:
+        xs = [float(pair.split()[0]) for pair in path.get("d").removeprefix("M").split(" L")]
+        assert (xs[0], xs[-1]) == (LEFT, RIGHT)
+    assert not re.search("nan|inf", picture, re.IGNORECASE)
+
+
+def test_a_rate_that_never_changes_is_drawn_across_the_chart() -> None:
+    picture = throughput.draw(throughput.rates(np.array([9_000]), np.array([24])), 2666.7, None)
+    (curve,) = parts(picture, "path", "curve")
+    xs = [float(pair.split()[0]) for pair in curve.get("d").removeprefix("M").split(" L")]
+    assert (xs[0], xs[-1]) == (LEFT, RIGHT)
+
+
+def test_idle_time_and_the_rate_of_each_instance_are_drawn() -> None:
+    over_time = throughput.Rates(np.array([10.0, 20.0, 20.0, 10.0]), 1.0)
+    shared = throughput.Instances(2, 1.0, 0.5)
+    picture = throughput.draw(over_time, 15.0, None, shared)
+    widths = [float(e.get("width")) for e in parts(picture, "rect", "track")]
+    assert widths == pytest.approx([(RIGHT - LEFT) / 4, (RIGHT - LEFT) / 8], abs=0.1)
+    assert "of each of 2 instances" in picture
+    alone = throughput.draw(over_time, 15.0, None, throughput.Instances(1, 0.0, 0.0))
+    assert not parts(alone, "rect", "track")
+    assert "instances" not in alone
+
+
+def test_the_rate_that_was_found_is_named_and_no_words_cover_a_test() -> None:
+    tried = [Probe(40.0, 99.0, True), Probe(60.0, 500.0, False), Probe(50.0, 80.0, True, is_confirming=True)]
+    picture = rates.probes(tried, 100.0)
+    words = {e.text: e for e in ElementTree.fromstring(picture).iter("text")}
+    assert "50.00/s" in words
+    bound, covered = words["bound 100.0 ms"], parts(picture, "circle", "dot")[0]
+    assert abs(float(bound.get("y")) - float(covered.get("cy"))) > 5 or bound.get("text-anchor") == "end"
+
+
+def test_each_server_has_a_bar_as_long_as_its_share() -> None:
+    picture = activity.servers({"a:8001": 300, "b" * 90: 100}, 10.0)
+    first, second = (float(e.get("width")) for e in parts(picture, "rect", "bar"))
+    assert second == pytest.approx(first / 3)
+    assert "75%, 30.00/s" in picture
+    assert "b" * 60 not in picture.partition("</desc>")[2]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from harness.report import facts, pictures
 from harness.report.screenshots import browser
 from harness.report.write import write, write_or_warn
 from harness.run.results import recorded_run
+from tests import kinds_of_runs
 
 LATENCIES_US = np.linspace(20_000, 180_000, 800)
 
@@ -26,7 +28,8 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
     page = page_of(write_run("a", latencies_us=LATENCIES_US))
     for words in (
         "INVALID",
-        "40.00<small>samples/s",
+        "180.0<small>ms p99 of 100 ms, at 39.50 queries/s offered</small>",
+        "MLPerf&#39;s metric, completed samples, is 40.00/s",
         "lower --qps below 40.0 &lt;&amp;&gt;",
         "not an official MLPerf result",
         "Seeded weights; 8 s instead of 600 s.",
@@ -35,7 +38,7 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
         '<span class="word">bench</span> <span class="word">--model</span>',
     ):
         assert words in page, words
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 8
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
 
@@ -126,7 +129,8 @@ PROBES = [
 
 def test_a_search_is_drawn_with_each_rate_and_the_bound_and_the_rate_is_called_found(write_run) -> None:
     page = page_of(write_run("a", search={"probes": PROBES}, rate_origin="found"))
-    assert "40.00<small>samples/s, found" in page
+    assert '40.00<span class="noise">&plusmn;' in page
+    assert "<small>samples/s, found</small>" in page
     assert "39.5 queries/s is the highest rate found that keeps the bound, in 4 tests." in page
     (picture,) = [part for part in page.split("<svg ")[1:] if part.startswith('id="probes"')]
     picture = picture.partition("</svg>")[0]
@@ -136,9 +140,60 @@ def test_a_search_is_drawn_with_each_rate_and_the_bound_and_the_rate_is_called_f
     assert picture.count('class="limit"') == 1
 
 
+def test_why_a_search_went_no_higher_is_said(write_run) -> None:
+    page = page_of(write_run("a", search={"probes": PROBES}, rate_origin="found"))
+    assert "The search ended at 40 queries/s, since at 50 p99 was 900.0 ms" in page
+    assert "2 tests at 40 queries/s: p99 90.00, 95.00 ms. 40 kept the bound in each of its tests" in page
+
+
+@pytest.mark.parametrize(("verdict", "is_grey"), [("VALID", False), ("INVALID", True), ("FAILED", True)])
+def test_a_figure_that_does_not_count_is_grey(write_run, verdict: str, is_grey: bool) -> None:
+    assert ('class="metric is-void"' in page_of(write_run("a", verdict=verdict))) == is_grey
+
+
+def test_how_sure_the_figure_is_stands_beside_it_or_why_that_is_not_known(write_run) -> None:
+    sure = page_of(write_run("a", latencies_us=np.tile(LATENCIES_US, 3), rate_origin="offered"))
+    assert re.search(r'180\.0<span class="noise">&plusmn;[\d.]+%</span>', sure)
+    short = page_of(write_run("b", latencies_us=LATENCIES_US, rate_origin="offered"))
+    assert 'class="noise"' not in short
+    assert "How sure it is: 800 queries are too few" in short
+
+
+def test_offline_has_batches_and_idle_time_instead_of_latencies(tmp_path) -> None:
+    page = page_of(kinds_of_runs.write("Offline", tmp_path / "run"))
+    for words in (
+        "Time of a batch</dt>",
+        "Idle at the start</dt>",
+        "Idle at the end</dt>",
+        "A longer run adds",
+    ):
+        assert words in page, words
+    assert "p99 latency" not in page
+    assert "latency-histogram" not in page
+    at_once = page_of(kinds_of_runs.write("Offline, at once", tmp_path / "fast"))
+    assert (
+        "Too few batches to tell how long instances were idle at both ends: 1, where 3 are needed" in at_once
+    )
+    assert "A longer run adds" not in at_once
+
+
+def test_a_server_runs_curves_are_from_the_schedule_and_its_lateness_is_told(tmp_path) -> None:
+    page = page_of(kinds_of_runs.write("Server, found", tmp_path / "run"))
+    assert "by latency since a query was due" in page
+    assert "<dt>p99 lateness</dt>" in page
+    assert 'id="lateness"' in page
+
+
+def test_loadgens_own_search_is_drawn_test_by_test(tmp_path) -> None:
+    page = page_of(kinds_of_runs.write("peak", tmp_path / "run"))
+    assert "The search ended at 40 queries/s, since at 41 p99 was" in page
+    (picture,) = [part for part in page.split("<svg ")[1:] if part.startswith('id="probes"')]
+    assert picture.partition("</svg>")[0].count("<circle") == 10
+
+
 def test_a_rate_that_was_given_is_called_offered(write_run) -> None:
     page = page_of(write_run("a", rate_origin="offered"))
-    assert "40.00<small>samples/s, offered" in page
+    assert "180.0<small>ms p99 of 100 ms, at 39.50 queries/s offered</small>" in page
     assert 'id="probes"' not in page
 
 
@@ -243,19 +298,31 @@ def test_a_report_that_cannot_be_made_is_a_warning(tmp_path, caplog) -> None:
     assert "no report.html" in caplog.text
 
 
-def test_pictures_are_scaled_down_and_bounded(tmp_path) -> None:
+def test_pictures_are_scaled_down_and_bounded(tmp_path, monkeypatch) -> None:
     (tmp_path / "pictures").mkdir()
     for number in (10, 9):
         noise = np.random.default_rng(number).integers(0, 255, (600, 960, 3), np.uint8)
         cv2.imwrite(str(tmp_path / "pictures" / f"{number}_image_{number}.jpg"), noise)
         cv2.imwrite(str(tmp_path / "pictures" / "somebody_elses.jpg"), noise)
     found = pictures.embedded(tmp_path)
-    assert [(one.name, one.width_px, one.height_px) for one in found] == [
-        ("image_9", 480, 300),
-        ("image_10", 480, 300),
+    assert [(one.name, one.width_px, one.height_px) for one in found.shown] == [
+        ("image_9", 720, 450),
+        ("image_10", 720, 450),
     ]
-    assert sum(len(one.uri) for one in found) < 700_000
-    assert all(one.uri.startswith("data:image/jpeg;base64,") for one in found)
+    assert all(one.uri.startswith("data:image/jpeg;base64,") for one in found.shown)
+    monkeypatch.setattr(pictures, "_MOST_BYTES", len(found.shown[0].uri))
+    fewer = pictures.embedded(tmp_path)
+    assert (len(fewer.shown), fewer.total) == (1, 2)
+
+
+def test_pictures_that_the_page_has_no_room_for_are_counted(write_run, monkeypatch) -> None:
+    folder = write_run("a")
+    (folder / "pictures").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(folder / "pictures" / f"{number}_image.jpg"), np.zeros((20, 30, 3), np.uint8))
+    assert "of 3: the others" not in page_of(folder)
+    monkeypatch.setattr(pictures, "_MOST_BYTES", 2 * len(pictures.embedded(folder).shown[0].uri))
+    assert "2 of 3: the others are in the folder pictures/" in page_of(folder)
 
 
 def test_no_browser_is_one_line_and_exit_code_2(write_run, monkeypatch, capsys) -> None:
