@@ -12,8 +12,9 @@ from markupsafe import Markup
 from harness.answers import boxes
 from harness.answers.accuracy import Accuracy
 from harness.models import MODELS
-from harness.report import facts, pictures
+from harness.report import facts, links, pictures
 from harness.report.charts import activity, latency, rates
+from harness.report.charts import load as load_chart
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
@@ -24,7 +25,6 @@ from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Kind, Verdict
 from harness.run.worker import timeline
 
-REPORT_NAME = "report.html"
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -117,19 +117,29 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "pictures": pictures.embedded(result.folder),
         "min_score": boxes.MIN_SCORE,
         "most_boxes": boxes.MOST_BOXES,
-        "command": _command(result.cmdline),
-        "options": facts.options(run),
-        "of_test": facts.of_test(run),
-        "machine": facts.machine(run),
+        **_facts(run),
+        **links.content(result),
     }
 
 
-def _command(cmdline: str) -> str:
-    """As it is typed: sys.argv names the file of a module that was run by name."""
-    program, _, arguments = cmdline.partition(" ")
-    commands = {"harness/__main__.py": "bench", "harness/demo.py": "demo"}
-    typed = [f"./run.sh {word} {arguments}" for end, word in commands.items() if program.endswith(end)]
-    return typed[0].strip() if typed else cmdline
+def _facts(run: RecordedRun) -> dict[str, Any]:
+    options, load = facts.options(run), run.result.test.load
+    defaults = [one for one in options if not one.is_chosen]
+    return {
+        "name": run.result.name,
+        "command": facts.command(run.result.cmdline),
+        "options": [one for one in options if one.is_chosen],
+        "defaults": defaults,
+        "count_of_defaults": f"{len(defaults)} default{'s' if len(defaults) != 1 else ''}",
+        "of_test": facts.of_test(run),
+        "served_config": facts.served_config(run),
+        "machine": facts.machine(run),
+        "versions": facts.versions(run),
+        "disturbances": [_sentence(one) for one in run.result.disturbances],
+        "load": facts.load(run),
+        "load_has_clock": bool(load and load.series.mhz),
+        "load_picture": Markup(load_chart.over_time(load)) if load else None,
+    }
 
 
 def _metric(run: RecordedRun) -> dict[str, str] | None:

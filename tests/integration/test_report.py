@@ -28,6 +28,7 @@ CHARTS = {
     "request-time": 3,
     "bottleneck": 1,
     "accuracy": 1,
+    "load": 1,
 }
 DRAWN = """
 Object.fromEntries([...document.querySelectorAll("svg")].map(svg => [svg.id,

@@ -1,0 +1,102 @@
+"""Whose processes are whose, and what is said before a run; on counters that are handed in."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from harness.machine.host import use
+from harness.machine.host.use import Reading
+from harness.run import surroundings
+from harness.run.surroundings import Before, Watch
+from harness.run.worker.job import Counts, Status, Step
+from harness.triton.address import Address
+
+
+class Machine:
+    """Two CPUs, of which others take a share; a second between any two readings."""
+
+    def __init__(self) -> None:
+        self.now_s = self.busy_s = 0.0
+        self.others = 0.0
+        self.span_s = 1.0
+        self.roots: set[int] = set()
+        self.runs: tuple[int, ...] = ()
+
+    def reader(self, roots: set[int]):
+        self.roots = set(roots)
+        return self.read, 2
+
+    def read(self) -> Reading:
+        self.now_s += self.span_s
+        self.busy_s += self.span_s * (self.others + 0.5)
+        return Reading(self.now_s, self.busy_s, self.now_s * 0.5, 0.0)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    made = Machine()
+    monkeypatch.setattr(use, "reader", made.reader)
+    monkeypatch.setattr(use, "other_runs", lambda: made.runs)
+    monkeypatch.setattr(surroundings, "is_on_this_host", lambda server: server.url.startswith("127."))
+    return made
+
+
+@pytest.mark.parametrize(("others", "expected"), [(1.25, 1), (0.05, 0)])
+def test_a_busy_machine_is_told_of_before_the_run(
+    machine: Machine, caplog, others: float, expected: int
+) -> None:
+    machine.others = others
+    with Before() as before:
+        pass
+    assert before.others == others
+    assert len(caplog.messages) == expected
+    if expected:
+        assert caplog.messages[0].startswith("busy machine: other processes use 1.25 of 2 CPUs (62%)")
+
+
+def test_another_run_is_told_of_before_the_run(machine: Machine, caplog) -> None:
+    machine.runs = (17,)
+    with Before():
+        pass
+    assert caplog.messages == ["another run (pid 17) is under way on this machine: each slows the other down"]
+
+
+def test_what_was_too_short_to_tell_says_nothing(machine: Machine, caplog) -> None:
+    machine.others, machine.span_s = 1.0, 0.1
+    with Before() as before:
+        pass
+    assert (before.others, caplog.messages) == (None, [])
+
+
+def test_the_load_is_that_of_the_test_not_of_what_was_before(machine: Machine) -> None:
+    machine.others, machine.runs = 1.5, (17,)
+    with Watch([]) as watch:
+        statuses = [Status(step, 1.0, Counts()) for step in (Step.LOAD, Step.TEST, Step.TEST)]
+        passing = watch.passed_on(statuses)
+        passed = [next(passing), next(passing)]
+        machine.others = 0.25
+        passed += passing
+    assert passed == statuses
+    assert watch.load is not None
+    assert (watch.load.others, watch.load.ours, watch.load.other_runs) == (0.25, 0.5, 1)
+    assert machine.roots == {os.getpid()}
+
+
+@pytest.mark.parametrize(
+    ("url", "sees_all", "expected"),
+    [
+        ("127.0.0.1:1", True, "the processes of the server at 127.0.0.1:1 cannot be seen"),
+        ("10.0.0.1:8001", True, ""),
+        ("10.0.0.1:8001", False, "the server at 10.0.0.1:8001 may be on this machine, in another container"),
+    ],
+)
+def test_where_the_servers_processes_are_not_known_others_are_not_either(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, url: str, sees_all: bool, expected: str
+) -> None:
+    monkeypatch.setattr(use, "sees_all_processes", lambda: sees_all)
+    with Watch([Address(url)]) as watch:
+        pass
+    assert watch.load is not None
+    assert watch.load.why_unknown == expected
+    assert (watch.load.others is None) == bool(expected)
