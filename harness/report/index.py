@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.machine import files
 from harness.report import facts, links
+from harness.report.charts.scale import number
 from harness.report.page import fill
 from harness.run.results.result import Result
 from harness.run.results.shelf import results_in
@@ -61,12 +62,11 @@ def _row(result: Result, folder: Path) -> dict[str, Any]:
         "href": links.to(result.folder / links.REPORT_NAME, folder).href,
         "model": f"{result.model} on {result.platform}",
         "scenario": result.label + origin,
-        "metric": f"{metric.value:.4g} {metric.unit}" if metric else "-",
-        "p50": f"{latencies[50.0]:.4g}" if 50.0 in latencies else "-",
-        "p99": f"{latencies[99.0]:.4g}" if 99.0 in latencies else "-",
+        "metric": f"{number(metric.value)} {metric.unit}" if metric else "-",
+        "p50": number(latencies[50.0]) if 50.0 in latencies else "-",
+        "p99": number(latencies[99.0]) if 99.0 in latencies else "-",
         "accuracy": f"{accuracy.value:.2%}" if accuracy else "-",
         "verdict": result.verdict.value,
         "kind": result.kind.value,
-        "is_bad": not result.is_valid,
         "disturbances": "; ".join(result.disturbances),
     }

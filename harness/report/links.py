@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.report.charts.scale import number
 from harness.report.pictures import PICTURES_NAME
 from harness.run.mlperf import logs
 from harness.run.results.result import RESULTS_NAME, SEARCH_FOLDER, Result, test_folder
@@ -73,6 +74,6 @@ def title(result: Result) -> str:
 def figure(result: Result) -> str:
     """What came of it: `59.46 samples/s, VALID`."""
     metric, accuracy = result.metric, result.accuracy
-    words = [f"{metric.value:.4g} {metric.unit}"] if metric else []
+    words = [f"{number(metric.value)} {metric.unit}"] if metric else []
     words += [f"{accuracy.metric} {accuracy.value:.2%}"] if accuracy and not metric else []
     return ", ".join([*words, result.verdict])

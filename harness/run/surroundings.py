@@ -38,10 +38,10 @@ class Before:
         last = self._read()
         if kind is None and last.at_s - self._first.at_s >= _SHORTEST_S:
             self.others = round(load.others_between(self._first, last), 3)
-        for pid in use.other_runs() if kind is None else ():
-            logger.warning(
-                "another run (pid %d) is under way on this machine: each slows the other down", pid
-            )
+        if kind is None and (pids := use.other_runs()):
+            runs = "another run is" if len(pids) == 1 else f"{len(pids)} other runs are"
+            named = ", ".join(map(str, pids))
+            logger.warning("%s under way on this machine (pid %s): each slows the others down", runs, named)
         if self.others is not None and load.is_busy(self.others, self._cpus):
             logger.warning(
                 "busy machine: other processes use %s; the result will say how it was during the test",

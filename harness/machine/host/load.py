@@ -60,7 +60,8 @@ class Load:
         """Why figures that were measured meanwhile may not be what the machine does by itself."""
         found = []
         if self.other_runs:
-            found.append("another run was under way on the same machine")
+            runs = "another run was" if self.other_runs == 1 else f"{self.other_runs} other runs were"
+            found.append(f"{runs} under way on the same machine")
         if self.others is not None and is_busy(self.others, self.cpus):
             found.append(f"other processes used {used_of(self.others, self.cpus)}")
         if self.steal >= _STEAL * self.cpus:

@@ -182,7 +182,7 @@ def test_the_index_has_all_runs_of_a_folder_by_their_command_the_newest_first(wr
         ["1/report.html"],
     )
     assert "<h2>one &middot; 25 November 2026" in newest
-    assert "busy machine: other processes used 0.94 of 2 CPUs" in newest
+    assert "Busy machine: other processes used 0.94 of 2 CPUs" in newest
     assert '<span class="word">./run.sh</span> <span class="word">demo</span>' in newest
     assert "<script" not in page
 

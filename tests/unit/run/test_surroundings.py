@@ -55,11 +55,20 @@ def test_a_busy_machine_is_told_of_before_the_run(
         assert caplog.messages[0].startswith("busy machine: other processes use 1.25 of 2 CPUs (62%)")
 
 
-def test_another_run_is_told_of_before_the_run(machine: Machine, caplog) -> None:
-    machine.runs = (17,)
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ((17,), "another run is under way on this machine (pid 17): each slows the others down"),
+        ((17, 19), "2 other runs are under way on this machine (pid 17, 19): each slows the others down"),
+    ],
+)
+def test_another_run_is_told_of_before_the_run(
+    machine: Machine, caplog, runs: tuple[int, ...], expected: str
+) -> None:
+    machine.runs = runs
     with Before():
         pass
-    assert caplog.messages == ["another run (pid 17) is under way on this machine: each slows the other down"]
+    assert caplog.messages == [expected]
 
 
 def test_what_was_too_short_to_tell_says_nothing(machine: Machine, caplog) -> None:

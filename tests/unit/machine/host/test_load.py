@@ -81,6 +81,7 @@ def falling(*mhz: float) -> Load:
         ),
         (dataclasses.replace(QUIET, throttled=7), ("cores were slowed down for their heat, 7 times",)),
         (dataclasses.replace(QUIET, other_runs=1), ("another run was under way on the same machine",)),
+        (dataclasses.replace(QUIET, other_runs=2), ("2 other runs were under way on the same machine",)),
         (falling(*[3500.0] * 6, *[2900.0] * 3), ("the clock fell from 3.50 to 2.90 GHz",)),
         (falling(*[3500.0] * 6, *[3300.0] * 3), ()),
         (falling(3500.0, 2900.0), ()),
