@@ -76,9 +76,8 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
         HarnessError: the next scenario could not be measured.
     """
     files.check_writable(config.output.output)
-    with Before() as before:
+    with Before(invocation or new_invocation()) as before:
         prepared = prepare(config)
-    occasion = Occasion(invocation or new_invocation(), before.others)
     with servers(config) as (addresses, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]
         for client in clients:
@@ -90,7 +89,7 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
         loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
         truths = Truths(prepared)
         for test in scenarios_of(config):
-            yield _run_scenario(prepared, truths, loaders, test, occasion)
+            yield _run_scenario(prepared, truths, loaders, test, before)
 
 
 def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
@@ -153,7 +152,7 @@ def _run_scenario(
     truths: Truths,
     loaders: Sequence[ModelLoader],
     test: ScenarioPlan,
-    occasion: Occasion,
+    before: Before,
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
@@ -169,6 +168,7 @@ def _run_scenario(
         logger.info("%s %s: %s", scenario, mode, _length(plan))
         return job_of(prepared, clients, plan, tuning, test_folder(folder, mode), precision)
 
+    before.tell()
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
     server = Server(
@@ -183,6 +183,7 @@ def _run_scenario(
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
     )
+    occasion = Occasion(before.invocation, before.others)
     ended = Ended(folder, outcomes, tuning, server, precision, search, occasion)
     result = judge(prepared, truths, test, ended)
     path = write_result(result)

@@ -24,29 +24,40 @@ _SERVER = "tritonserver"
 
 
 class Before:
-    """Looks at others while the block lasts in which a run is prepared, and warns of what will disturb it."""
+    """Looks at others while the block lasts in which a run is prepared."""
 
-    others: float | None = None
-    """CPUs that they used meanwhile; None where it was too short to tell."""
+    def __init__(self, invocation: str) -> None:
+        """`invocation`: that the run is a part of."""
+        self.invocation = invocation
+        self.others: float | None = None
+        """CPUs that they used meanwhile; None where it was too short to tell."""
+        self._seen: list[str] = []
 
     def __enter__(self) -> Self:
         self._read, self._cpus = use.reader([os.getpid()])
         self._first = self._read()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         last = self._read()
-        if kind is None and last.at_s - self._first.at_s >= _SHORTEST_S:
-            self.others = round(load.others_between(self._first, last), 3)
-        if kind is None and (pids := use.other_runs()):
+        if pids := use.other_runs():
             runs = "another run is" if len(pids) == 1 else f"{len(pids)} other runs are"
             named = ", ".join(map(str, pids))
-            logger.warning("%s under way on this machine (pid %s): each slows the others down", runs, named)
-        if self.others is not None and load.is_busy(self.others, self._cpus):
-            logger.warning(
-                "busy machine: other processes use %s; the result will say how it was during the test",
-                load.used_of(self.others, self._cpus),
+            self._seen.append(f"{runs} under way on this machine (pid {named}): each slows the others down")
+        if last.at_s - self._first.at_s < _SHORTEST_S:
+            return
+        self.others = round(load.others_between(self._first, last), 3)
+        if load.is_busy(self.others, self._cpus):
+            used = load.used_of(self.others, self._cpus)
+            self._seen.append(
+                f"busy machine: other processes use {used}; the result will say how it was during the test"
             )
+
+    def tell(self) -> None:
+        """Say what was seen, once; for when it is certain that something will be measured."""
+        while self._seen:
+            # No warning, which --quiet would show: the result says it, too.
+            logger.info("%s", self._seen.pop(0))
 
 
 class Watch:
