@@ -7,8 +7,8 @@ from collections.abc import Callable
 from harness.machine.host.use import Reading
 
 EVERY_S = 1.0
-_LARGEST_SHARE = 0.01
-"""Of one CPU, that reading may take: of very many processes it is read less often."""
+_LARGEST_SHARE = 0.005
+"""Of one CPU, that reading may take (20 to 40 us a process): where there are many, it is done less often."""
 
 
 class Monitor:
