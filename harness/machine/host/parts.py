@@ -66,8 +66,9 @@ def cpuinfo(document: str) -> list[dict[str, str]]:
 
 
 def mhz(cpus: Sequence[Mapping[str, str]]) -> list[float]:
-    """How fast each CPU of `cpuinfo` runs now."""
-    return [float(cpu["cpu MHz"]) for cpu in cpus if "cpu MHz" in cpu]
+    """How fast each CPU of `cpuinfo` runs now, of those that tell: some are `Unknown`."""
+    told = (cpu.get("cpu MHz", "") for cpu in cpus)
+    return [float(word) for word in told if word.replace(".", "", 1).isdecimal()]
 
 
 def gpus(proc: Path = PROC) -> tuple[Gpu, ...]:

@@ -81,7 +81,7 @@ def _ticks(stat: str, cpus: Collection[int]) -> tuple[int, int]:
     """What /proc/stat has counted: time of processes, and stolen time."""
     busy = steal = 0
     for line in stat.splitlines():
-        name, *counted = line.split()
+        name, *counted = line.split() or [""]
         if name[:3] == "cpu" and name[3:].isdecimal() and int(name[3:]) in cpus:
             # proc(5): user, nice, system, idle, iowait, irq, softirq, steal.
             busy += sum(map(int, counted[:3]))

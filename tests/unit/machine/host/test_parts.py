@@ -61,7 +61,7 @@ def test_a_virtual_machine_tells_less(proc: Path, sys: Path) -> None:
 def test_where_nothing_is_told_nothing_is_known(proc: Path, sys: Path) -> None:
     assert processor(proc, sys) == Processor()
     assert gpus(proc) == ()
-    write(proc / "cpuinfo", "processor\t: 0\nBogoMIPS\t: 50.00\n\nprocessor\t: 1\n")
+    write(proc / "cpuinfo", "processor\t: 0\nBogoMIPS\t: 50.00\n\nprocessor\t: 1\ncpu MHz\t\t: Unknown\n")
     found = processor(proc, sys)
     assert (found.threads, found.sockets, found.cores, found.mhz) == (2, None, None, None)
 
