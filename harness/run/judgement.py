@@ -1,6 +1,7 @@
 """One scenario's tests become one result: LoadGen's verdict, our failures, accuracy, and what deviates."""
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -52,6 +53,11 @@ class Occasion:
     """`Result.invocation`."""
     others_before: float | None = None
     """`Result.others_before`."""
+
+
+def new_invocation() -> str:
+    """When a command began, and its process."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
 @dataclasses.dataclass(frozen=True)

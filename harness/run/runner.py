@@ -17,6 +17,7 @@ from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.machine import files, paths
 from harness.machine.host import load
 from harness.machine.host.load import Load
+from harness.machine.host.watch import Before, Watch
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
@@ -28,7 +29,7 @@ from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
-from harness.run.judgement import Ended, Occasion, judge
+from harness.run.judgement import Ended, Occasion, judge, new_invocation
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Search, confirming_rates
@@ -43,8 +44,7 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.server_rate import Searcher
-from harness.run.serving import ModelLoader, check_served, executed_precision
-from harness.run.surroundings import Before, Watch, new_invocation
+from harness.run.serving import ModelLoader, check_served, executed_precision, processes_of
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -372,7 +372,8 @@ def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
 
 def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     """Run the test, in a process that may die."""
-    watch = Watch(job.servers)
+    served_by, why_unknown = processes_of(job.servers)
+    watch = Watch({os.getpid(), *served_by}, why_unknown)
     job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
@@ -390,7 +391,7 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     try:
         with watch:
             # They end with the worker.
-            progress.show(job.plan, watch.passed_on(map(read_status, statuses)))
+            progress.show(job.plan, progress.with_start(map(read_status, statuses), watch.restart))
             worker.wait()
     finally:
         statuses.close()

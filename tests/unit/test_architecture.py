@@ -42,14 +42,13 @@ RUN: Arrows = {
     "borrowing": set(),
     "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
-    "surroundings": {"worker"},
     "converter": set(),
     "preparation": {"config", "converter"},
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
         *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("preparation", "truth", "judgement", "surroundings"),
+        *("preparation", "truth", "judgement"),
     },
 }
 OUTSIDE_RUN: Arrows = {

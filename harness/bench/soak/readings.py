@@ -4,13 +4,14 @@ import contextlib
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.machine.kernel import SHM_DIR, descendants, processes, status
+from harness.machine.kernel import SHM_DIR, parents, status
 from harness.server.lifecycle import ServerInfo
 
 CLIENT, SERVER, STUBS = "client", "server", "stubs"
@@ -61,12 +62,12 @@ class Watch:
 
 def read(server: ServerInfo) -> Reading:
     """Look once; what ends meanwhile counts for nothing."""
-    found = processes()
-    served = descendants(found, [server.pid])
-    stubs = served - {server.pid}
+    children = _children()
+    stubs = _below(server.pid, children)
+    served = {server.pid, *stubs}
     # The server's supervisor is a child of ours.
-    supervisors = {found[pid].parent for pid in served & {server.pid}}
-    clients = descendants(found, [os.getpid()]) - {os.getpid()} - served - supervisors
+    supervisors = {pid for pid, below in children.items() if server.pid in below}
+    clients = _below(os.getpid(), children) - served - supervisors
     figures: dict[str, int] = {}
     for part, pids in ((CLIENT, clients), (SERVER, {server.pid}), (STUBS, stubs)):
         figures |= {f"{part} {kind}": 0 for kind in (RSS, DESCRIPTORS, THREADS)}
@@ -75,6 +76,18 @@ def read(server: ServerInfo) -> Reading:
                 figures[f"{part} {kind}"] += figure
     figures[SHM] = sum(_bytes(file) for file in SHM_DIR.glob(f"{server.shm_prefix}*"))
     return Reading(time.time(), figures)
+
+
+def _children() -> dict[int, set[int]]:
+    found: dict[int, set[int]] = defaultdict(set)
+    for pid, parent in parents().items():
+        found[parent].add(pid)
+    return found
+
+
+def _below(pid: int, children: Mapping[int, set[int]]) -> set[int]:
+    direct = children.get(pid, set())
+    return direct.union(*(_below(child, children) for child in direct))
 
 
 def _held_by(pid: int) -> dict[str, int]:

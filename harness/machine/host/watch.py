@@ -1,26 +1,19 @@
-"""Who else uses the machine of a run: asked while it is prepared, and watched during each test."""
+"""Who else uses the machine of a run: looked at while it is prepared, and watched during each test."""
 
 import logging
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-from harness.machine import kernel
 from harness.machine.host import load, use
 from harness.machine.host.load import Load
 from harness.machine.host.monitor import Monitor
-from harness.run.worker.job import Status, Step
-from harness.triton.address import Address
-from harness.triton.client import is_on_this_host
 
 logger = logging.getLogger(__name__)
 
 _SHORTEST_S = 0.5
 """To tell anything of others from."""
-_SERVER = "tritonserver"
-"""Its process."""
 
 
 class Before:
@@ -63,23 +56,23 @@ class Before:
 class Watch:
     """Of one test: how busy the machine is for as long as the block takes that this is the context of."""
 
-    def __init__(self, servers: Sequence[Address]) -> None:
-        """`servers`: whose processes are ours too, where they are on this machine."""
-        roots, self._why_unknown = _ours(servers)
-        read, self._cpus = use.reader(roots)
+    def __init__(self, ours: Collection[int], why_unknown: str = "") -> None:
+        """Tell one's own processes from others.
+
+        Args:
+            ours: processes that are not others', with all that descend from them.
+            why_unknown: why these are not all, where they are not.
+        """
+        read, self._cpus = use.reader(ours)
+        self._why_unknown = why_unknown
         self._monitor = Monitor(read)
         self._runs = 0
         self.load: Load | None = None
         """Once the block has ended; None where nothing could be read."""
 
-    def passed_on(self, statuses: Iterable[Status]) -> Iterator[Status]:
-        """What a worker tells of itself; what was seen before its test began is forgotten."""
-        is_test = False
-        for status in statuses:
-            if status.step == Step.TEST and not is_test:
-                is_test = True
-                self._monitor.restart()
-            yield status
+    def restart(self) -> None:
+        """Forget what was seen: the test itself begins only now."""
+        self._monitor.restart()
 
     def __enter__(self) -> Self:
         self._runs = len(use.other_runs())
@@ -96,24 +89,3 @@ class Watch:
             why_unknown=self._why_unknown,
             other_runs=max(self._runs, len(use.other_runs())),
         )
-
-
-def _ours(servers: Sequence[Address]) -> tuple[set[int], str]:
-    """Processes that are not others', and why others cannot be told from them, where they cannot."""
-    found = {os.getpid()}
-    for server in servers:
-        if is_on_this_host(server):
-            port = server.host_and_port[1]
-            pids = kernel.listeners(int(port)) if port.isdecimal() else set()
-            processes = kernel.processes()
-            if not any(pid in processes and processes[pid].name == _SERVER for pid in pids):
-                return found, f"the processes of the server at {server.url} cannot be seen"
-            found |= pids
-        elif not use.sees_all_processes():
-            return found, f"the server at {server.url} may be on this machine, in another container"
-    return found, ""
-
-
-def new_invocation() -> str:
-    """What all results of one command have in common, and no others: when it began, and its process."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"

@@ -1,16 +1,12 @@
-"""Whose processes are whose, and what is said before a run; on counters that are handed in."""
+"""What is said before a run, and seen during a test; on counters that are handed in."""
 
 import logging
-import os
 
 import pytest
 
 from harness.machine.host import use
 from harness.machine.host.use import Reading
-from harness.run import surroundings
-from harness.run.surroundings import Before, Watch
-from harness.run.worker.job import Counts, Status, Step
-from harness.triton.address import Address
+from harness.machine.host.watch import Before, Watch
 
 
 class Machine:
@@ -39,7 +35,6 @@ def machine(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
     made = Machine()
     monkeypatch.setattr(use, "reader", made.reader)
     monkeypatch.setattr(use, "other_runs", lambda: made.runs)
-    monkeypatch.setattr(surroundings, "is_on_this_host", lambda server: server.url.startswith("127."))
     return made
 
 
@@ -86,32 +81,16 @@ def test_what_was_too_short_to_tell_says_nothing(machine: Machine, caplog) -> No
 
 def test_the_load_is_that_of_the_test_not_of_what_was_before(machine: Machine) -> None:
     machine.others, machine.runs = 1.5, (17,)
-    with Watch([]) as watch:
-        statuses = [Status(step, 1.0, Counts()) for step in (Step.LOAD, Step.TEST, Step.TEST)]
-        passing = watch.passed_on(statuses)
-        passed = [next(passing), next(passing)]
+    with Watch([1, 2]) as watch:
+        watch.restart()
         machine.others = 0.25
-        passed += passing
-    assert passed == statuses
     assert watch.load is not None
     assert (watch.load.others, watch.load.ours, watch.load.other_runs) == (0.25, 0.5, 1)
-    assert machine.roots == {os.getpid()}
+    assert machine.roots == {1, 2}
 
 
-@pytest.mark.parametrize(
-    ("url", "sees_all", "expected"),
-    [
-        ("127.0.0.1:1", True, "the processes of the server at 127.0.0.1:1 cannot be seen"),
-        ("10.0.0.1:8001", True, ""),
-        ("10.0.0.1:8001", False, "the server at 10.0.0.1:8001 may be on this machine, in another container"),
-    ],
-)
-def test_where_the_servers_processes_are_not_known_others_are_not_either(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, url: str, sees_all: bool, expected: str
-) -> None:
-    monkeypatch.setattr(use, "sees_all_processes", lambda: sees_all)
-    with Watch([Address(url)]) as watch:
+def test_where_not_all_of_ours_are_known_others_are_not_either(machine: Machine) -> None:
+    with Watch([1], "the server is hidden") as watch:
         pass
     assert watch.load is not None
-    assert watch.load.why_unknown == expected
-    assert (watch.load.others is None) == bool(expected)
+    assert (watch.load.others, watch.load.why_unknown) == (None, "the server is hidden")
