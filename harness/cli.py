@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from harness.machine import command, files
-from harness.report.write import write_or_warn
+from harness.report.write import write_all_or_warn, write_or_warn
 from harness.run import runner
 from harness.run.config import settings
 from harness.run.config.command_line import parser
@@ -78,4 +78,7 @@ def _report(results: Iterator[_Row], print_rows: Callable[[list[_Row]], None]) -
     finally:
         if collected:
             print_rows(collected)
+    folders = [result.folder for result in collected if isinstance(result, Result)]
+    if folders and (index := write_all_or_warn(folders)):
+        sys.stdout.write(f"All of them on one page: {index}\n")
     return max(result.exit_code for result in collected)

@@ -65,6 +65,11 @@ def compare(runs: Sequence[RecordedRun]) -> Comparison:
         for row in rows
         if not row.run.result.is_valid
     ]
+    conclusions += [
+        f"{row.label} was measured on a busy machine: {'; '.join(row.run.result.disturbances)}."
+        for row in rows
+        if row.run.result.disturbances
+    ]
     conclusions += [sentence for row in rows[1:] if (sentence := _sentence(rows[0], row))]
     return Comparison(rows, tuple(conclusions), tuple(differences(runs)))
 
@@ -95,8 +100,9 @@ def _sentence(first: Row, other: Row) -> str:
             "so there is no ratio."
         )
     ours, theirs = found_rate(first.run), found_rate(other.run)
+    disturbed = _disturbed(first, other)
     if ours and theirs:
-        return f"{pair}: {conclusion(ours, theirs)}."
+        return f"{pair}: {conclusion(ours, theirs, disturbed)}."
     if not (first.deciding and other.deciding):
         return ""
     rate, another = first.run.offered_qps, other.run.offered_qps
@@ -105,11 +111,18 @@ def _sentence(first: Row, other: Row) -> str:
             f"{pair}: asked at {number(another)} and {number(rate)} queries/s, on which rate and latency "
             "depend; which is faster is seen with the same --qps, or without."
         )
-    return f"{pair}: {conclusion(first.deciding, other.deciding)}."
+    return f"{pair}: {conclusion(first.deciding, other.deciding, disturbed)}."
+
+
+def _disturbed(*rows: Row) -> str:
+    """What used the machine beside two runs; empty where nothing did."""
+    found = [(row.label, row.run.result.disturbances) for row in rows]
+    return "; ".join(f"in {label}, {', '.join(all_of)}" for label, all_of in found if all_of)
 
 
 def title(run: RecordedRun) -> str:
     """A run in words."""
     result = run.result
     of = f" ({result.precision})" if result.precision else ""
-    return f"{result.model} on {result.platform}{of}, {result.scenario}"
+    name = f"{result.name}: " if result.name else ""
+    return f"{name}{result.model} on {result.platform}{of}, {result.scenario}"

@@ -13,6 +13,7 @@ from harness.run.results.recorded_run import RecordedRun
 _NO_SETTING = frozenset(
     (
         *("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls"),
+        *("label", "is_anonymous"),
         *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "find_peak_performance"),
         *REFERENCE_ARGS,
     )
@@ -73,10 +74,15 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
             "Triton": server.version,
             "LoadGen": result.loadgen,
             "Python": machine["python"],
+            "this tool": machine["tool"]["version"],
+            "commit": machine["tool"]["commit"],
+            "with changes": machine["tool"]["is_dirty"],
             **machine["packages"],
         },
         "machine": {
-            **{key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
+            **{key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os", "host")},
+            **{name: value for name, value in machine["processor"].items() if name != "mhz"},
+            "gpus": [f"{gpu['name']}, driver {gpu['driver']}" for gpu in machine["gpus"]],
             "server": f"not known, at {', '.join(server.urls)}" if is_elsewhere else "the client's",
         },
     }

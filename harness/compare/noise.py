@@ -13,8 +13,14 @@ _MANY_TIMES = 3.0
 """A ratio from which on it is easier to read than a percentage."""
 
 
-def conclusion(first: Deciding, other: Deciding) -> str:
-    """What the difference of two figures means, in a sentence without an end."""
+def conclusion(first: Deciding, other: Deciding, disturbed: str = "") -> str:
+    """What the difference of two figures means, in a sentence without an end.
+
+    Args:
+        first: of the run that others are compared with.
+        other: of another run.
+        disturbed: what else used the machine, in whichever of the two runs.
+    """
     ratio = other.value / first.value
     faster = ratio < 1 if first.is_latency else ratio > 1
     change = f"{first.name} {abs(ratio - 1):.1%} {'lower' if ratio < 1 else 'higher'}"
@@ -26,6 +32,9 @@ def conclusion(first: Deciding, other: Deciding) -> str:
     noise = math.hypot(first.noise or 0.0, other.noise or 0.0)
     if abs(math.log(ratio)) <= noise:
         return f"{change}: within the noise of \N{PLUS-MINUS SIGN}{noise:.1%}"
+    if disturbed:
+        beyond = f"beyond the noise of \N{PLUS-MINUS SIGN}{noise:.1%}"
+        return f"{change}: {beyond}, but not to be called a difference, since {disturbed}"
     return f"{change}: {'better' if faster else 'worse'}, beyond the noise of \N{PLUS-MINUS SIGN}{noise:.1%}"
 
 

@@ -5,7 +5,10 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
+
+from harness.machine.host import checkout, parts
+from harness.machine.host.checkout import Tool
+from harness.machine.host.parts import Gpu, Processor
 
 _PACKAGES = (
     "nvidia-pytriton",
@@ -34,10 +37,17 @@ class Environment:
     os: str | None = None
     python: str | None = None
     packages: Mapping[str, str | None] = field(default_factory=dict)
+    kernel: str | None = None
+    host: str | None = None
+    """Its name in the network, unless it was to be left out."""
+    processor: Processor = field(default_factory=Processor)
+    gpus: tuple[Gpu, ...] = ()
+    tool: Tool = field(default_factory=Tool)
+    """This harness."""
 
 
-def describe() -> Environment:
-    """What there is now."""
+def describe(*, is_anonymous: bool = False) -> Environment:
+    """What there is now; without the host's name where `is_anonymous`."""
     return Environment(
         cpu=cpu_name(),
         cpus_usable=cpu_count(),
@@ -45,20 +55,18 @@ def describe() -> Environment:
         os=platform.platform(),
         python=platform.python_version(),
         packages={name: _version(name) for name in _PACKAGES},
+        kernel=platform.release(),
+        host=None if is_anonymous else platform.node() or None,
+        processor=parts.processor(),
+        gpus=parts.gpus(),
+        tool=checkout.tool(),
     )
 
 
 def cpu_name() -> str:
     """The processor's name; empty where the system does not tell."""
-    return _field(Path("/proc/cpuinfo"), "model name") or platform.processor()
-
-
-def _field(path: Path, name: str) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
+    told = parts.cpuinfo(parts.text(parts.PROC / "cpuinfo"))
+    return next((cpu["model name"] for cpu in told if "model name" in cpu), "") or platform.processor()
 
 
 def _version(package: str) -> str | None:

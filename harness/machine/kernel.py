@@ -4,7 +4,8 @@ import contextlib
 import ctypes
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,46 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+@dataclass(frozen=True)
+class Process:
+    """What /proc/PID/stat has of a process."""
+
+    name: str
+    parent: int
+    ticks: int
+    """CPU time of it and of all its children that have ended."""
+
+
+def processes(proc: Path = Path("/proc")) -> dict[int, Process]:
+    """Every process, by its number."""
+    found = {}
+    for stat in proc.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            name, _, rest = stat.read_text(errors="replace").partition("(")[2].rpartition(")")
+            fields = rest.split()
+            # proc(5): utime, stime, cutime, cstime are the 14th field and those after it, the state the 3rd.
+            found[int(stat.parent.name)] = Process(name, int(fields[1]), sum(map(int, fields[11:15])))
+    return found
+
+
 def parents() -> dict[int, int]:
     """Of every process, the one that it is a child of."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    return found
+    return {pid: process.parent for pid, process in processes().items()}
+
+
+def descendants(found: Mapping[int, Process], roots: Collection[int]) -> set[int]:
+    """Of these processes, the roots and all that they have started, and those in turn."""
+    children: dict[int, list[int]] = {}
+    for pid, process in found.items():
+        children.setdefault(process.parent, []).append(pid)
+    reached: set[int] = set()
+    waiting = [pid for pid in roots if pid in found]
+    while waiting:
+        pid = waiting.pop()
+        if pid not in reached:
+            reached.add(pid)
+            waiting += children.get(pid, ())
+    return reached
 
 
 def status(pid: int) -> dict[str, str]:
@@ -47,15 +81,29 @@ def listening_ports(pid: int) -> set[int]:
     process = Path(f"/proc/{pid}")
     try:
         sockets = {str(file.readlink()) for file in (process / "fd").iterdir()}
-        lines = [line for table in process.glob("net/tcp*") for line in table.read_text().splitlines()[1:]]
+        return {port for socket, port in _listening(process.glob("net/tcp*")) if socket in sockets}
     except OSError:
         return set()  # it ended
-    ports = set()
-    for line in lines:
+
+
+def _listening(tables: Iterable[Path]) -> Iterator[tuple[str, int]]:
+    """Sockets that are listened on, as a descriptor's link names them, and their TCP ports."""
+    for line in (line for table in tables for line in table.read_text().splitlines()[1:]):
         _, address, _, state, *_, inode = line.split()[:10]
-        if state == _LISTENING and f"socket:[{inode}]" in sockets:
-            ports.add(int(address.rpartition(":")[2], 16))
-    return ports
+        if state == _LISTENING:
+            yield f"socket:[{inode}]", int(address.rpartition(":")[2], 16)
+
+
+def listeners(port: int, proc: Path = Path("/proc")) -> set[int]:
+    """The processes that listen on a TCP port, as far as they are ours to look into."""
+    found = set()
+    with contextlib.suppress(OSError):
+        sockets = {socket for socket, at in _listening((proc / "self").glob("net/tcp*")) if at == port}
+        for folder in proc.glob("[0-9]*/fd"):
+            with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+                if any(str(file.readlink()) in sockets for file in folder.iterdir()):
+                    found.add(int(folder.parent.name))
+    return found
 
 
 def prctl(option: int, value: Any) -> None:

@@ -13,6 +13,8 @@ RESULTS_DIR = PROJECT_ROOT / "results"
 MODEL_REPOSITORY = PROJECT_ROOT / "model_repository"
 BACKENDS_DIR = PROJECT_ROOT / "backends"
 SERVER_STATE_DIR = STATE_DIR / "server"
+VARIABLES = ("MODEL_DIR", "DATA_DIR", "TRITON_URL")
+"""Of the environment, that are read here."""
 CACHE_DIR = STATE_DIR / "cache"
 """Preprocessed samples and the source framework's predictions; always safe to delete."""
 

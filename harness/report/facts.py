@@ -1,14 +1,22 @@
-"""The tables of a report: settings with their origin, the machine, and versions."""
+"""The tables of a report: the command, settings with their origin, the machine, and versions."""
 
 import json
+import shlex
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+from harness.machine.environment import Environment
+from harness.machine.host.checkout import Tool
+from harness.machine.host.load import Load, used_of
+from harness.machine.host.parts import Processor
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Result, Setting
 from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
+_TYPED = {"harness": "bench", "harness/__main__.py": "bench", "harness/demo.py": "demo"}
+"""What sys.argv has of a module that was run by name, or of its folder, and run.sh's word for it."""
 _RPC = {Rpc.OWN: "the harness's own", Rpc.GRPC: "gRPC's library"}
 
 
@@ -19,11 +27,18 @@ class Line:
     name: str
     value: str
     origin: str
+    is_chosen: bool = False
+    """Whether the user asked for it."""
 
-    @property
-    def is_chosen(self) -> bool:
-        """Whether the user asked for it."""
-        return self.origin.startswith(COMMAND_LINE)
+
+def command(cmdline: str) -> str:
+    """A run's command as it is typed, and can be pasted into a shell in the project's folder."""
+    try:
+        program, *words = shlex.split(cmdline)
+    except ValueError:  # empty, or of somebody who does not quote
+        return cmdline
+    typed = next((word for end, word in _TYPED.items() if f"/{program}".endswith(f"/{end}")), None)
+    return shlex.join([*(["./run.sh", typed] if typed else [program]), *words])
 
 
 def options(run: RecordedRun) -> list[Line]:
@@ -37,7 +52,8 @@ def of_test(run: RecordedRun) -> list[Line]:
 
 
 def _line(setting: Setting) -> Line:
-    return Line(setting.name, _plain(setting.value), setting.origin)
+    is_chosen = bool(setting.is_given) or setting.origin.startswith(COMMAND_LINE)
+    return Line(setting.name, _plain(setting.value), setting.origin, is_chosen)
 
 
 def _is_option(setting: Setting) -> bool:
@@ -45,21 +61,23 @@ def _is_option(setting: Setting) -> bool:
     return setting.of == "request" or not (setting.of or " " in setting.name)
 
 
+def served_config(run: RecordedRun) -> str:
+    """The model's configuration as Triton told it while it was served; empty where it is not known."""
+    config = run.result.server.config
+    return json.dumps(config, indent=2) if config else ""
+
+
 def machine(run: RecordedRun) -> list[tuple[str, str]]:
     """What the run ran on and with."""
     result, environment = run.result, run.result.environment
-    server, dataset, memory = result.server, result.dataset, environment.memory_bytes
-    machine = [
-        ("CPU", f"{environment.cpu or '-'}, {environment.cpus_usable or '?'} usable"),
-        ("Memory", f"{memory / 2**30:.1f} GiB" if memory else "-"),
-        ("System", environment.os or "-"),
-    ]
+    server, dataset = result.server, result.dataset
+    machine = list(_parts(environment))
     if server.is_on_this_machine is False:
         machine = [
             ("CPU, memory and GPU", "not known"),
             *((f"{name} of the client", value) for name, value in machine),
         ]
-    rows = [
+    return [
         *machine,
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
         ("Served as", server.entry or "-"),
@@ -72,10 +90,83 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         ("Exported file", f"SHA-256 {(run.export.graph_sha256 or '-')[:16]}"),
         ("Data", f"{dataset.name or '-'}, {'?' if dataset.samples is None else dataset.samples} samples"),
         ("Data fingerprint", (dataset.fingerprint or "-")[:16]),
-        ("LoadGen", result.loadgen or "-"),
-        ("Python", environment.python or "-"),
+        ("This tool", _version(environment.tool)),
     ]
-    return rows + [(name, version) for name, version in environment.packages.items() if version]
+
+
+def versions(run: RecordedRun) -> list[tuple[str, str]]:
+    """Of what it ran with besides."""
+    environment = run.result.environment
+    found = {"LoadGen": run.result.loadgen, "Python": environment.python, **environment.packages}
+    return [(name, version) for name, version in found.items() if version]
+
+
+def load(run: RecordedRun) -> list[str]:
+    """How busy the machine was during the test, in sentences; none where it is not known."""
+    found, before = run.result.test.load, run.result.others_before
+    if found is None:
+        return []
+    others = f"not known: {found.why_unknown}" if found.others is None else _cpus(found.others, found)
+    is_elsewhere = run.result.server.is_on_this_machine is False
+    whose = "Client" if is_elsewhere else "Client and server"
+    where = " of the client" if is_elsewhere else ""
+    sentences = [f"{whose} used {_cpus(found.ours, found)}{where}; others: {others}."]
+    if before is not None:
+        sentences.append(f"Before the test, others used {_cpus(before, found)}.")
+    if found.steal:
+        sentences.append(f"The host of the virtual machine took {_cpus(found.steal, found)} away.")
+    return sentences
+
+
+def _cpus(used: float, of: Load) -> str:
+    return used_of(used, of.cpus)
+
+
+def _parts(environment: Environment) -> list[tuple[str, str]]:
+    """The machine; of what a result does not tell, only that for the parts that every machine has."""
+    memory, found = environment.memory_bytes, environment.processor
+    told = {
+        "CPU": f"{environment.cpu or '-'}, {environment.cpus_usable or '?'} usable",
+        "Cores": _cores(found),
+        "Clock": _clock(found),
+        "Microcode": found.microcode,
+        "Memory": f"{memory / 2**30:.1f} GiB" if memory else "-",
+        "GPU": ", ".join(
+            f"{len(list(alike))} x {gpu.name}, driver {gpu.driver or 'not told'}"
+            for gpu, alike in groupby(environment.gpus)
+        ),
+        "System": environment.os or "-",
+        "Kernel": environment.kernel,
+        "Host": environment.host,
+    }
+    return [(name, value) for name, value in told.items() if value]
+
+
+def _cores(found: Processor) -> str:
+    """`2 sockets, 64 cores, 128 threads (SMT on), 2 NUMA nodes`."""
+    counted = {"socket": found.sockets, "core": found.cores, "thread": found.threads}
+    words = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counted.items() if count]
+    if found.threads and found.cores:
+        words[-1] += f" (SMT {'on' if found.threads > found.cores else 'off'})"
+    if found.numa_nodes:
+        words.append(f"{found.numa_nodes} NUMA node{'s' if found.numa_nodes > 1 else ''}")
+    if found.is_virtual:
+        words.append("of a virtual machine")
+    return ", ".join(words)
+
+
+def _clock(found: Processor) -> str:
+    """`3.40 GHz, up to 3.70 GHz, governor performance`."""
+    words = [f"{found.mhz / 1e3:.2f} GHz"] if found.mhz else []
+    words += [f"up to {found.highest_mhz / 1e3:.2f} GHz"] if found.highest_mhz else []
+    return ", ".join([*words, f"governor {found.governor or 'not told'}"]) if words else ""
+
+
+def _version(tool: Tool) -> str:
+    """`0.1.0, commit 84d90e1a2b3c, with changes that are not in it`."""
+    commit = f", commit {tool.commit[:12]}" if tool.commit else ""
+    changes = ", with changes that are not in it" if tool.is_dirty else ""
+    return f"{tool.version or 'not known'}{commit}{changes}"
 
 
 def _self_test(result: Result) -> str:

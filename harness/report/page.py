@@ -10,14 +10,14 @@ from markupsafe import Markup
 
 from harness.answers import boxes
 from harness.models import MODELS
-from harness.report import facts, headline, pictures, plots
+from harness.report import facts, headline, links, pictures, plots
 from harness.report.charts import activity
+from harness.report.charts import load as load_chart
 from harness.run.results import bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Kind
 
-REPORT_NAME = "report.html"
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
     autoescape=True,
@@ -82,19 +82,29 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "pictures": pictures.embedded(result.folder),
         "min_score": boxes.MIN_SCORE,
         "most_boxes": boxes.MOST_BOXES,
-        "command": _command(result.cmdline),
-        "options": facts.options(run),
-        "of_test": facts.of_test(run),
-        "machine": facts.machine(run),
+        **_facts(run),
+        **links.content(result),
     }
 
 
-def _command(cmdline: str) -> str:
-    """As it is typed: sys.argv names the file of a module that was run by name."""
-    program, _, arguments = cmdline.partition(" ")
-    commands = {"harness/__main__.py": "bench", "harness/demo.py": "demo"}
-    typed = [f"./run.sh {word} {arguments}" for end, word in commands.items() if program.endswith(end)]
-    return typed[0].strip() if typed else cmdline
+def _facts(run: RecordedRun) -> dict[str, Any]:
+    options, load = facts.options(run), run.result.test.load
+    defaults = [one for one in options if not one.is_chosen]
+    return {
+        "name": run.result.name,
+        "command": facts.command(run.result.cmdline),
+        "options": [one for one in options if one.is_chosen],
+        "defaults": defaults,
+        "count_of_defaults": f"{len(defaults)} default{'s' if len(defaults) != 1 else ''}",
+        "of_test": facts.of_test(run),
+        "served_config": facts.served_config(run),
+        "machine": facts.machine(run),
+        "versions": facts.versions(run),
+        "disturbances": [_sentence(one) for one in run.result.disturbances],
+        "load": facts.load(run),
+        "load_has_clock": bool(load and load.series.mhz),
+        "load_picture": Markup(load_chart.over_time(load)) if load else None,
+    }
 
 
 def _bottleneck(run: RecordedRun) -> dict[str, Any] | None:

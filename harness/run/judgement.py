@@ -1,6 +1,7 @@
 """One scenario's tests become one result: LoadGen's verdict, our failures, accuracy, and what deviates."""
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -46,6 +47,21 @@ _BOX_AGREEMENT_TOLERANCE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
+class Occasion:
+    """When, and beside what, tests are run."""
+
+    invocation: str = ""
+    """`Result.invocation`."""
+    others_before: float | None = None
+    """`Result.others_before`."""
+
+
+def new_invocation() -> str:
+    """When a command began, and its process."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Ended:
     """One scenario's tests, as they ended."""
 
@@ -61,6 +77,7 @@ class Ended:
     """What the server calculated in (`harness.answers.precision`)."""
     search: Search | None = None
     """How Server's rate was looked for, if it was."""
+    occasion: Occasion = Occasion()
 
 
 @dataclasses.dataclass
@@ -127,7 +144,7 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         manifest=dataclasses.asdict(prepared.manifest),
         dataset=_dataset(prepared.dataset),
         loadgen=loadgen.version(),
-        environment=environment.describe(),
+        environment=environment.describe(is_anonymous=config.output.is_anonymous),
         settings=_settings(prepared, test, ended),
         args=config.to_json(),
         cmdline=shlex.join(without_secrets(sys.argv)),
@@ -135,6 +152,8 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         precision=ended.precision,
         search=ended.search,
         rate_origin=_rate_origin(test, ended),
+        invocation=ended.occasion.invocation,
+        others_before=ended.occasion.others_before,
     )
 
 
@@ -219,7 +238,9 @@ def _settings(prepared: Prepared, test: ScenarioPlan, ended: Ended) -> tuple[Set
         *settings.of_request(test.config, prepared.manifest.variant, ended.tuning),
         *settings.of_test(test, ended.tuning, plan),
     ]
-    return tuple(Setting(one.name, one.value, one.origin, one.of) for one in found)
+    return tuple(
+        Setting(one.name, one.value, one.origin, one.of, settings.is_given(test.config, one)) for one in found
+    )
 
 
 def _dataset(dataset: Dataset) -> DataSet:

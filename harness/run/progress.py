@@ -1,7 +1,7 @@
 """A worker's progress on the user's terminal, or in the log."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from harness.machine import progress
 from harness.run.mlperf.plan import Mode, Plan
@@ -36,6 +36,16 @@ def show(plan: Plan, statuses: Iterable[Status]) -> None:
                 show_line(describe_test(plan, status, samples_per_s), share_done(plan, status))
             else:
                 show_line(*_step(plan, status))
+
+
+def with_start(statuses: Iterable[Status], begins: Callable[[], None]) -> Iterator[Status]:
+    """The same statuses; `begins` is called when the test does, for the first time."""
+    has_begun = False
+    for status in statuses:
+        if status.step == Step.TEST and not has_begun:
+            has_begun = True
+            begins()
+        yield status
 
 
 def _step(plan: Plan, status: Status) -> tuple[str, float | None]:

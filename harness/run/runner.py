@@ -15,6 +15,9 @@ from typing import Any
 from harness.answers import boxes, drawing
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.machine import files, paths
+from harness.machine.host import load
+from harness.machine.host.load import Load
+from harness.machine.host.watch import Before, Watch
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
@@ -26,7 +29,7 @@ from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
-from harness.run.judgement import Ended, judge
+from harness.run.judgement import Ended, Occasion, judge, new_invocation
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Search, confirming_rates
@@ -41,7 +44,7 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.server_rate import Searcher
-from harness.run.serving import ModelLoader, check_served, executed_precision
+from harness.run.serving import ModelLoader, check_served, executed_precision, processes_of
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -62,14 +65,19 @@ _MODES = {
 }
 
 
-def run(config: RunConfig) -> Iterator[Result]:
+def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
     """Carry out an invocation; yields a result as each scenario (and Server bound) ends.
+
+    Args:
+        config: the request.
+        invocation: that it is a part of; it is one of its own if not given.
 
     Raises:
         HarnessError: the next scenario could not be measured.
     """
     files.check_writable(config.output.output)
-    prepared = prepare(config)
+    with Before(invocation or new_invocation()) as before:
+        prepared = prepare(config)
     with servers(config) as (addresses, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]
         for client in clients:
@@ -81,7 +89,7 @@ def run(config: RunConfig) -> Iterator[Result]:
         loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
         truths = Truths(prepared)
         for test in scenarios_of(config):
-            yield _run_scenario(prepared, truths, loaders, test)
+            yield _run_scenario(prepared, truths, loaders, test, before)
 
 
 def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
@@ -91,12 +99,13 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
         HarnessError: no server.
     """
     files.check_writable(configs[0].output.output)
+    invocation = new_invocation()
     with servers(configs[0]) as (addresses, _):
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
         for config in configs:
             try:
                 server = dataclasses.replace(config.server, urls=urls, headers=headers)
-                yield from run(dataclasses.replace(config, server=server))
+                yield from run(dataclasses.replace(config, server=server), invocation)
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
@@ -120,8 +129,6 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
         # Of a run that was killed; its server has ended with it.
         owner = leftover.name.removeprefix("server-")
         if Path(f"/proc/{owner}").exists():
-            if lifecycle.running(leftover):
-                logger.warning("another run (pid %s) is under way here: each slows the other down", owner)
             continue
         lifecycle.stop(state_dir=leftover)
         shutil.rmtree(leftover, ignore_errors=True)
@@ -141,7 +148,11 @@ def _address(config: RunConfig, url: str, own: lifecycle.ServerInfo | None) -> A
 
 
 def _run_scenario(
-    prepared: Prepared, truths: Truths, loaders: Sequence[ModelLoader], test: ScenarioPlan
+    prepared: Prepared,
+    truths: Truths,
+    loaders: Sequence[ModelLoader],
+    test: ScenarioPlan,
+    before: Before,
 ) -> Result:
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
@@ -158,6 +169,7 @@ def _run_scenario(
         made = job_of(prepared, clients, plan, tuning, test_folder(folder, mode), precision)
         return dataclasses.replace(made, ends_early=test.ends_early(plan))
 
+    before.tell()
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
     server = Server(
@@ -172,7 +184,9 @@ def _run_scenario(
         client_processes=config.server.client_processes,
         tuning=dataclasses.asdict(tuning),
     )
-    result = judge(prepared, truths, test, Ended(folder, outcomes, tuning, server, precision, search))
+    occasion = Occasion(before.invocation, before.others)
+    ended = Ended(folder, outcomes, tuning, server, precision, search, occasion)
+    result = judge(prepared, truths, test, ended)
     path = write_result(result)
     if result.accuracy and variant.detection:
         _save_images(prepared, truths, folder)
@@ -191,14 +205,20 @@ def _run_tests(
 
     def run(job: Job) -> Outcome:
         Path(job.log_dir).mkdir(parents=True)
-        return run_test(job, clients)
+        outcome = run_test(job, clients)
+        loads.append(outcome.load)
+        return outcome
 
+    def searched(outcome: Outcome) -> Outcome:
+        return dataclasses.replace(outcome, load=load.after(outcome.load, loads[:-1]))
+
+    loads: list[Load | None] = []
     outcomes: dict[Mode, Outcome] = {}
     search: Search | None = None
     for mode in modes:
         if mode == Mode.PERFORMANCE and test.is_searched:
             searcher = Searcher(job(mode), folder / SEARCH_FOLDER, run)
-            outcomes[mode] = searcher.find()
+            outcomes[mode] = searched(searcher.find())
             search = searcher.result()
         else:
             outcomes[mode] = run(job(mode))
@@ -207,7 +227,8 @@ def _run_tests(
         if mode == Mode.FIND_PEAK and (peak := verdict.peak(logs.read_detail(test_folder(folder, mode)))):
             searcher = Searcher(job(Mode.PERFORMANCE), folder / SEARCH_FOLDER, run)
             # First, since it is the one that counts.
-            outcomes = {Mode.PERFORMANCE: searcher.confirm(confirming_rates(peak)), **outcomes}
+            confirmed = searched(searcher.confirm(confirming_rates(peak)))
+            outcomes = {Mode.PERFORMANCE: confirmed, **outcomes}
             search = searcher.result()
     return outcomes, search
 
@@ -353,6 +374,8 @@ def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
 
 def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     """Run the test, in a process that may die."""
+    served_by, why_unknown = processes_of(job.servers)
+    watch = Watch({os.getpid(), *served_by}, why_unknown)
     job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
@@ -368,9 +391,10 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
             pass_fds=(writing,),
         )
     try:
-        # They end with the worker.
-        progress.show(job.plan, map(read_status, statuses))
-        worker.wait()
+        with watch:
+            # They end with the worker.
+            progress.show(job.plan, progress.with_start(map(read_status, statuses), watch.restart))
+            worker.wait()
     finally:
         statuses.close()
         worker.kill()
@@ -381,7 +405,7 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
                 client.unregister_shared_memory(job.segment)
             (SHM_DIR / job.segment).unlink(missing_ok=True)
     try:
-        return read_outcome(Path(job.outcome))
+        return dataclasses.replace(read_outcome(Path(job.outcome)), load=watch.load)
     except InferenceError as error:
         return Outcome(error=str(error))
 

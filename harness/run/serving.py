@@ -9,20 +9,24 @@ from typing import Any
 
 from harness.answers.precision import FP16, REDUCED, UNKNOWN
 from harness.errors import RequestFailed, ServerError
-from harness.machine import progress
+from harness.machine import kernel, progress
+from harness.machine.host import use
 from harness.models import live_config
 from harness.models.model_config import ServerSettings, dims, model_config, to_json
 from harness.models.spec import Precision, TensorSpec, Variant
 from harness.run.borrowing import Loan
 from harness.run.config.run_config import KEEP, OURS
 from harness.run.config.tuning import SERVERS_OWN
-from harness.triton.client import TritonClient
+from harness.triton.address import Address
+from harness.triton.client import TritonClient, is_on_this_host
 from harness.triton.messages import description_request, name_and_version
 
 logger = logging.getLogger(__name__)
 
 _CLOSED, _NOT_THERE = "explicit model load", "failed to poll from model repository"
 """What Triton says where no client may load models, and where its repository lacks one."""
+_PROCESS = "tritonserver"
+"""What a server's process is called."""
 _DESCRIPTION = re.compile(r"execution: (\{.*\})")
 
 
@@ -113,6 +117,22 @@ class ModelLoader:
             f"the server at {self.client.url} has no {name}, it serves {ready}: copy the folder "
             f"model_repository/{name} into its model repository, or say with --served-name what it is called"
         )
+
+
+def processes_of(servers: Sequence[Address]) -> tuple[set[int], str]:
+    """The processes of those that run on this machine, and why these are not all, where they are not."""
+    found: set[int] = set()
+    for server in servers:
+        if is_on_this_host(server):
+            port = server.host_and_port[1]
+            pids = kernel.listeners(int(port)) if port.isdecimal() else set()
+            named = kernel.processes()
+            if not any(pid in named and named[pid].name == _PROCESS for pid in pids):
+                return found, f"the processes of the server at {server.url} cannot be seen"
+            found |= pids
+        elif not use.sees_all_processes():
+            return found, f"the server at {server.url} may be on this machine, in another container"
+    return found, ""
 
 
 def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str, Any]:

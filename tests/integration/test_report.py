@@ -30,6 +30,7 @@ CHARTS = {
     "request-time": 3,
     "bottleneck": 1,
     "accuracy": 1,
+    "load": 1,
 }
 CHARTS_OF = {
     "mobilenet": {**CHARTS, "latency-histogram": 1, "latency-percentiles": 1, "latency-over-time": 2},

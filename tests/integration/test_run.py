@@ -395,12 +395,14 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
         *(*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "2", "--accuracy"),
         *("--scenario", "Offline,SingleStream", "--transport", "grpc"),
         *("--url", repository_server.grpc_url, "--output", tmp_path),
+        *("--label", "one of two", "--anonymous"),
     )
     assert ended.returncode in (0, 1), ended.stderr
+    assert f"All of them on one page: {tmp_path / 'index.html'}\n" in ended.stdout
     lines = [line for line in ended.stdout.splitlines() if line.startswith("TestScenario.")]
     assert [line.split()[0] for line in lines] == ["TestScenario.Offline", "TestScenario.SingleStream"]
     assert "acc=100.000%" in lines[0]
-    verdicts = []
+    verdicts, invocations = [], []
     for scenario in (Scenario.OFFLINE, Scenario.SINGLE_STREAM):
         (folder,) = tmp_path.glob(f"*_{scenario}")
         result = json.loads((folder / "results.json").read_text())
@@ -438,8 +440,24 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
             "value": "grpc",
             "origin": "command line",
             "of": "request",
+            "is_given": True,
         }
+        assert settings["max-batchsize"]["is_given"] is False
+        # The server is found by its port, so that its work is not taken for that of others.
+        load = test["load"]
+        assert load["why_unknown"] == ""
+        assert load["others"] >= 0
+        assert load["ours"] > 0
+        assert len(load["series"]["ours"]) == len(load["series"]["others"]) >= 1
+        assert result["others_before"] is None or result["others_before"] >= 0
+        assert (result["environment"]["host"], result["args"]["label"]) == (None, "one of two")
+        page = (folder / "report.html").read_text()
+        assert 'href="../index.html"' in page
+        (other,) = (one for one in tmp_path.glob("*_*") if one != folder)
+        assert f'href="../{other.name}/report.html"' in page
+        invocations.append(result["invocation"])
         assert settings["shortest duration, s"]["value"] == 2.0
+    assert len(set(invocations)) == 1
     assert ended.returncode == ("INVALID" in verdicts)
 
 

@@ -21,6 +21,8 @@ class Layers:
 
     layers: tuple[Layer, ...]
     provenance: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+    """Names of those that were taken from one of the places, not the default."""
 
     def over(self, *more: Layer) -> "Layers":
         """These, and then others."""
@@ -44,6 +46,8 @@ class Layers:
         if value == "" and name not in ("model", "platform"):
             raise ConfigError(f"--{name.replace('_', '-')} is empty; leave it out, or give it a value")
         self.provenance[name] = origin if value is None else found_in
+        if value is not None:
+            self.given.add(name)
         return default if value is None else value
 
     def _find(self, name: str) -> tuple[Any, str]:

@@ -342,6 +342,12 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 Kind.NUMBER,
                 "N",
             ),
+            Option(
+                "label",
+                "what to call this run on its page, in the folder's index.html and where it is compared",
+                metavar="NAME",
+            ),
+            Option("anonymous", "leave this machine's name out of results", Kind.FLAG, field="is_anonymous"),
             Option("quiet", "warnings and results only", Kind.FLAG),
             Option("debug", "more log, and tracebacks", Kind.FLAG),
         ),

@@ -39,6 +39,8 @@ KEEP, OURS = "keep", "ours"
 """Whose settings a model is measured with: those that the server has, or those of the run."""
 _MOST_PROCESSES = 64
 _MOST_IN_FLIGHT = 65536
+_LONGEST_LABEL = 60
+"""So that tables that have it stay readable."""
 
 
 class RunMode(StrEnum):
@@ -166,6 +168,7 @@ def _weights(layers: Layers, target: Target) -> str:
     if layers.find("weights") is not None:
         raise ConfigError(f"--model {target.file} and --weights name two files: leave one out")
     layers.provenance["weights"] = "--model"
+    layers.given.add("weights")
     if is_published(target.file, target.spec, target.platform):
         return OFFICIAL
     return _weights_word("model", str(target.file))
@@ -379,6 +382,10 @@ class Output:
     """Of all scenarios together, beside the results folders in `output`."""
     save_images: int
     """How many pictures with their boxes to write; 0 for none."""
+    label: str
+    """What the user calls the run; empty where they do not say."""
+    is_anonymous: bool
+    """Whether results leave this machine's name out."""
     debug: bool
     quiet: bool
 
@@ -399,9 +406,19 @@ class Output:
             output=paths.RESULTS_DIR if is_file else output,
             output_file=output if is_file else None,
             save_images=positive("save-images", layers.take("save_images"), int) or 0,
+            label=_label(str(layers.take("label", ""))),
+            is_anonymous=bool(layers.take("anonymous")),
             debug=is_debug,
             quiet=is_quiet,
         )
+
+
+def _label(text: str) -> str:
+    if len(text) > _LONGEST_LABEL or not text.isprintable():
+        raise ConfigError(
+            f"--label {text[:20]!r}… is impossible: it takes a line of up to {_LONGEST_LABEL} characters"
+        )
+    return text.strip()
 
 
 _ARGS = (
@@ -413,7 +430,7 @@ _ARGS = (
     *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
     *("client_processes", "in_flight", "server_config", "served_name", "served_version"),
     *("weights", "nms", "precision", "tolerance", "preprocess", "label_offset", "classes", "boxes"),
-    *("save_images", "output"),
+    *("save_images", "output", "label", "is_anonymous"),
     *("output_file", "cache", "round", "is_official", "is_quick", "debug", "quiet", "provenance", "notes"),
 )
 """Every field of the request, in the order of `args` in results.json."""
@@ -446,6 +463,8 @@ class RunConfig:
     output: Output
     provenance: Mapping[str, str]
     """Where each value came from, by the option's name."""
+    given: frozenset[str] = frozenset()
+    """Options that have a value from the user, in whatever way, by name."""
     notes: tuple[str, ...] = ()
     """What was given and has no effect on this run, and why."""
 
@@ -457,6 +476,7 @@ class RunConfig:
             ConfigError: an unknown word, an impossible value, or options that exclude each other.
         """
         layers.provenance.update(target.provenance)
+        layers.given.update(target.provenance)
         return cls(
             model=target.spec.name,
             platform=target.platform,
@@ -467,6 +487,7 @@ class RunConfig:
             server=ServerChoice.resolve(layers),
             output=Output.resolve(layers),
             provenance=layers.provenance,
+            given=frozenset(layers.given),
         )
 
     @property

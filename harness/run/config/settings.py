@@ -74,6 +74,12 @@ def of_request(config: RunConfig, variant: Variant | None, served: Tuning | None
     return [*found, *_found_by(config, variant)]
 
 
+def is_given(config: RunConfig, setting: Setting) -> bool:
+    """Whether the user has chosen an option's value: on the command line, in a file, in the environment."""
+    is_option = setting.name.replace("-", "_") in config.given
+    return setting.of == "request" and (is_option or setting.origin in paths.VARIABLES)
+
+
 def not_applied(config: RunConfig, served: Tuning) -> tuple[str, ...]:
     """Options that were given and that a server with other settings does not follow, by their names."""
     asked, own = config.server, served.server

@@ -181,6 +181,8 @@ class Setting:
     origin: str
     of: str = ""
     """`request`: an option; `test`: what the request came to. Empty in results that did not tell yet."""
+    is_given: bool | None = None
+    """Whether the user chose it, in whatever way; None in results that do not tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +233,11 @@ class Result:
     """How Server's rate was looked for; None where it was not."""
     rate_origin: RateOrigin | None = None
     """Of a performance test of Server; results of earlier versions do not tell."""
+    invocation: str = ""
+    """The command that it is a result of, as others of that command have it; empty in earlier versions."""
+    others_before: float | None = None
+    """CPUs that other processes used while the run was prepared (see `tests.….load` for what they did during a
+    test); None: not known."""
     folder: Path = Path()
     """Where it is."""
 
@@ -268,6 +275,15 @@ class Result:
     def is_cut(self) -> bool:
         """Whether its Server test was ended early: its figures are of what was answered until then."""
         return self.test.cut_p99_ns > 0
+
+    def disturbances(self) -> tuple[str, ...]:
+        """Why the performance test's figures may not be what the machine does by itself."""
+        return self.test.load.disturbances if self.test.load else ()
+
+    @property
+    def name(self) -> str:
+        """What the user calls the run (--label); empty where they did not say."""
+        return str(self.args.get("label") or "")
 
     @property
     def label(self) -> str:

@@ -115,6 +115,12 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         if result.rate_note and not (is_sweep or result.is_quick)
     ]
+    notes += [
+        (f"{result.model} on {result.platform}, " if is_sweep else "")
+        + f"{result.label} on a busy machine: {'; '.join(result.disturbances)}."
+        for result in collected
+        if result.disturbances and not result.is_quick
+    ]
     notes += dict.fromkeys(
         (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
         for result in collected

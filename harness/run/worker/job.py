@@ -20,6 +20,7 @@ from pathlib import Path
 from harness.errors import ConfigError, InferenceError
 from harness.machine import files
 from harness.machine.from_json import loads
+from harness.machine.host.load import Load
 from harness.run.mlperf.plan import Plan
 from harness.run.worker.books import Book
 from harness.triton.address import Address
@@ -121,6 +122,8 @@ class Outcome:
     client_cpu_s: float = 0.0
     """Of all client processes in that time."""
     peak_rss_bytes: int = 0
+    load: Load | None = None
+    """How busy the client's machine was, as the runner saw it; None: not known, or not ours to say."""
     cut_p99_ns: int = 0
     """Of a Server test that was cut short: the 99th percentile latency until then. 0 of one that was not."""
 

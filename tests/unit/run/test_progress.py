@@ -125,3 +125,12 @@ def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
     # What the pipe had no room for was left out, and nothing was cut off.
     assert 0 < len(arrived) < len(asked)
     assert {status.step for status in arrived} == {Step.TEST}
+
+
+def test_a_test_begins_once_however_often_samples_are_loaded() -> None:
+    statuses = [Status(step, 1.0) for step in (Step.LOAD, Step.TEST, Step.LOAD, Step.TEST)]
+    begun: list[bool] = []
+    passing = progress.with_start(statuses, lambda: begun.append(True))
+    assert (next(passing).step, begun) == (Step.LOAD, [])
+    assert (next(passing).step, begun) == (Step.TEST, [True])
+    assert (list(passing), begun) == (statuses[2:], [True])

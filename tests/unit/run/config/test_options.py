@@ -91,6 +91,14 @@ def test_every_option_is_in_the_settings_or_stands_for_another_one() -> None:
     assert set(OPTIONS) - names == refused | stand_ins
 
 
+def test_what_a_user_has_set_is_told_from_defaults(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_URL", "localhost:1")
+    (config,) = asked_for(f"--model {folder}/resnet50_v1.pb --config {folder}/run.toml --quick").configs
+    found = settings.of_request(config, None)
+    given = {one.name for one in found if settings.is_given(config, one)}
+    assert given == {"model", "platform", "scenario", "accuracy", "quick", "weights", "count", "url"}
+
+
 def test_help_is_readable_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = command_line.parser().format_help()

@@ -8,6 +8,7 @@ import pytest
 
 from harness.answers.accuracy import Accuracy
 from harness.errors import ConversionError
+from harness.machine.host.load import Load
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Probe, Search
 from harness.run.mlperf.rounds import Scenario
@@ -80,6 +81,18 @@ def test_a_model_that_could_not_be_run_has_a_row_and_its_reason_below(
     assert "mobilenet on tflite ERROR: no [weights] here" in lines
     assert printed([broken], capsys)[-1] == "mobilenet on tflite ERROR: no [weights] here"
     assert broken.exit_code == 2
+
+
+def test_a_busy_machine_is_told_of_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    load = Load(2, others=0.94, ours=0.75, steal=0.0)
+    tests = {Mode.PERFORMANCE: Outcome(load=load)}
+    row = dataclasses.replace(result("tflite", Scenario.OFFLINE, is_quick=False), tests=tests)
+    told = "Offline on a busy machine: other processes used 0.94 of 2 CPUs (47%)."
+    assert f"ssd-mobilenet on tflite, {told}" in printed([row], capsys)
+    print_table([row])
+    assert told in capsys.readouterr().out.splitlines()
+    quick = dataclasses.replace(row, args={"is_quick": True})
+    assert not any("busy" in line for line in printed([quick], capsys))
 
 
 def plan(bound_ns: int) -> Plan:

@@ -10,6 +10,9 @@ import pytest
 
 from harness.answers.accuracy import Accuracy
 from harness.machine.environment import Environment
+from harness.machine.host.checkout import Tool
+from harness.machine.host.load import Load, Series
+from harness.machine.host.parts import Gpu, Processor
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Probe, Search
@@ -75,6 +78,15 @@ def measured(folder: Path) -> Result:
                 test_s=20.25,
                 client_cpu_s=1.5,
                 peak_rss_bytes=1000,
+                load=Load(
+                    2,
+                    others=0.5,
+                    ours=1.25,
+                    steal=0.0,
+                    throttled=3,
+                    other_runs=1,
+                    series=Series(1.0, (0.25, 0.75), (1.5, 1.0), (0.0, 0.0), (2600.0, 2500.5)),
+                ),
             ),
             Mode.ACCURACY: Outcome(plan=dataclasses.replace(PLAN, mode=Mode.ACCURACY)),
         },
@@ -99,9 +111,21 @@ def measured(folder: Path) -> Result:
         manifest={"entry": "mobilenet_onnxruntime", "weights": "seeded"},
         dataset=DataSet("synthetic", 256, "d07c", is_complete=False),
         loadgen="6.0.17",
-        environment=Environment("a CPU", 2, 1024, "Linux", "3.11.7", {"numpy": "1.26.4", "torch": None}),
+        environment=Environment(
+            "a CPU",
+            2,
+            1024,
+            "Linux",
+            "3.11.7",
+            {"numpy": "1.26.4", "torch": None},
+            "6.18",
+            "a host",
+            Processor(1, 2, 4, 1, "0x1", "performance", 2600.5, 3700.0, is_virtual=False),
+            (Gpu("a GPU", "535.1"),),
+            Tool("0.1.0", "84d90e1", is_dirty=True),
+        ),
         settings=(
-            Setting("time", 8.0, "command line", "request"),
+            Setting("time", 8.0, "command line", "request", is_given=True),
             Setting("server: instances", 2, "rule", "test"),
         ),
         args={
@@ -121,6 +145,8 @@ def measured(folder: Path) -> Result:
             )
         ),
         rate_origin=RateOrigin.FOUND,
+        invocation="20261128-010203-45",
+        others_before=0.125,
         folder=folder,
     )
 
@@ -250,6 +276,23 @@ MEASURED: dict[str, Any] = {
             "test_s": 20.25,
             "client_cpu_s": 1.5,
             "peak_rss_bytes": 1000,
+            "load": {
+                "cpus": 2,
+                "others": 0.5,
+                "ours": 1.25,
+                "steal": 0.0,
+                "throttled": 3,
+                "other_runs": 1,
+                "disturbed_before": 0,
+                "why_unknown": "",
+                "series": {
+                    "span_s": 1.0,
+                    "others": [0.25, 0.75],
+                    "ours": [1.5, 1.0],
+                    "steal": [0.0, 0.0],
+                    "mhz": [2600.0, 2500.5],
+                },
+            },
             "cut_p99_ns": 0,
         },
         "AccuracyOnly": {
@@ -283,6 +326,7 @@ MEASURED: dict[str, Any] = {
             "test_s": 0.0,
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
+            "load": None,
             "cut_p99_ns": 0,
         },
     },
@@ -314,10 +358,25 @@ MEASURED: dict[str, Any] = {
         "os": "Linux",
         "python": "3.11.7",
         "packages": {"numpy": "1.26.4", "torch": None},
+        "kernel": "6.18",
+        "host": "a host",
+        "processor": {
+            "sockets": 1,
+            "cores": 2,
+            "threads": 4,
+            "numa_nodes": 1,
+            "microcode": "0x1",
+            "governor": "performance",
+            "mhz": 2600.5,
+            "highest_mhz": 3700.0,
+            "is_virtual": False,
+        },
+        "gpus": [{"name": "a GPU", "driver": "535.1"}],
+        "tool": {"version": "0.1.0", "commit": "84d90e1", "is_dirty": True},
     },
     "settings": [
-        {"name": "time", "value": 8.0, "origin": "command line", "of": "request"},
-        {"name": "server: instances", "value": 2, "origin": "rule", "of": "test"},
+        {"name": "time", "value": 8.0, "origin": "command line", "of": "request", "is_given": True},
+        {"name": "server: instances", "value": 2, "origin": "rule", "of": "test", "is_given": None},
     ],
     "accuracy_figures": None,
     "search": {
@@ -327,6 +386,8 @@ MEASURED: dict[str, Any] = {
         ]
     },
     "rate_origin": "found",
+    "invocation": "20261128-010203-45",
+    "others_before": 0.125,
 }
 FAILED: dict[str, Any] = {
     **MEASURED,
@@ -367,6 +428,7 @@ FAILED: dict[str, Any] = {
             "test_s": 0.0,
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
+            "load": None,
             "cut_p99_ns": 0,
         }
     },
