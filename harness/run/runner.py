@@ -19,7 +19,7 @@ from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.live_config import settings_of
-from harness.run import progress
+from harness.run import progress, sweep
 from harness.run.borrowing import borrowed, segment_prefix
 from harness.run.config import settings
 from harness.run.config.options import OPTIONS
@@ -69,6 +69,11 @@ def run(config: RunConfig) -> Iterator[Result]:
         HarnessError: the next scenario could not be measured.
     """
     files.check_writable(config.output.output)
+    files.check_writable(config.data.cache, "samples", "--cache")
+    for address in config.server.servers:
+        # Which otherwise would be found out once a model was exported, after minutes.
+        with TritonClient(address) as client:
+            client.check_is_triton()
     prepared = prepare(config)
     with servers(config) as (addresses, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]
@@ -93,7 +98,7 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     files.check_writable(configs[0].output.output)
     with servers(configs[0]) as (addresses, _):
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
-        for config in configs:
+        for config in sweep.announced(configs, logger.info):
             try:
                 server = dataclasses.replace(config.server, urls=urls, headers=headers)
                 yield from run(dataclasses.replace(config, server=server))
@@ -175,7 +180,7 @@ def _run_scenario(
     path = write_result(result)
     if result.accuracy and variant.detection:
         _save_images(prepared, folder)
-    logger.info("%s %s: %s", scenario, result.verdict, path)
+    logger.info("%s %s: %s", scenario, result.word, path)
     return result
 
 
@@ -367,7 +372,7 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
         )
     try:
         # They end with the worker.
-        progress.show(job.plan, map(read_status, statuses))
+        progress.show(job.plan, map(read_status, statuses), lambda: logs.peak_search(Path(job.log_dir)))
         worker.wait()
     finally:
         statuses.close()

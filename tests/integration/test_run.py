@@ -62,6 +62,7 @@ def images(tmp_path: Path) -> Path:
         ((*QUICK, "--qps", "0"), "--qps 0 is impossible"),
         ((*QUICK, "--max-batchsize", "1000"), "takes at most 64 samples at once"),
         ((*QUICK, "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
+        ((*QUICK, "--cache", "/dev/full"), "cannot write samples to /dev/full: it is no folder; see --cache"),
         ((*MINIMAL, "--dataset-path", "/no/such/folder"), "/no/such/folder"),
         ((*MINIMAL, "--dataset", "imagenet_mobilenet"), "needs --dataset-path"),
         (

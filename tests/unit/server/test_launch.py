@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ServerError
+from harness.errors import ConfigError, ServerError
 from harness.server import launch
 
 WHEEL = launch.Wheel(
@@ -80,6 +80,33 @@ def test_a_taken_port_that_was_asked_for_is_refused_with_its_option() -> None:
         taken = holder.getsockname()[1]
         with pytest.raises(ServerError, match=f"port {taken} .* taken; choose another with --metrics-port"):
             launch.choose_ports("127.0.0.1", (0, 0, taken))
+
+
+def test_two_ports_that_are_one_are_told_with_their_options() -> None:
+    with pytest.raises(ConfigError, match=r"^--http-port and --metrics-port are both 9000: give each"):
+        launch.choose_ports("127.0.0.1", (9000, 0, 9000))
+
+
+def test_a_default_is_not_chosen_that_was_asked_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listen() as holder:
+        port = holder.getsockname()[1]
+    monkeypatch.setattr(launch, "DEFAULT_PORTS", (port, 0, 0))
+    http, grpc, _ = launch.choose_ports("127.0.0.1", (0, port, 0))
+    assert grpc == port != http
+
+
+def test_a_privileged_port_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(socket.socket):
+        """As bind(2) is where one is not root, which a test may be."""
+
+        def bind(self, address: tuple[str, int]) -> None:
+            if address[1]:
+                raise PermissionError(13, "Permission denied")
+            super().bind(address)
+
+    monkeypatch.setattr(launch.socket, "socket", Refused)
+    with pytest.raises(ServerError, match=r"^port 80 on 127\.0\.0\.1 is privileged, and you are not root;"):
+        launch.choose_ports("127.0.0.1", (80, 0, 0))
 
 
 def test_a_default_that_is_taken_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
