@@ -150,9 +150,9 @@ run_python() {
     PYTHONPATH="$ROOT" PYTHONSAFEPATH=1 exec "$VENV/bin/python" "$@"
 }
 
-# One of our own commands.
+# One of our own commands; by its file, as `-m` has Python import much before.
 run_command() {
-    run_python -m harness.start "$@"
+    run_python "$ROOT/harness/start.py" "$@"
 }
 
 # Sets WORDS to options of the harness, from the reference's words at the start, and REST to what follows.

@@ -1,4 +1,10 @@
-"""A command that Ctrl-C may end from its first moment: `python -m harness.start MODULE [OPTION ...]`."""
+"""A command that Ctrl-C may end from its first moment: `python harness/start.py MODULE [OPTION ...]`."""
+
+import _signal  # type: ignore[import-not-found]
+
+if __name__ == "__main__":
+    # At once, with the module that needs no import: what follows takes a while, too.
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 import runpy
 import sys

@@ -167,7 +167,8 @@ def _search_reasons(search: Search | None) -> list[str]:
     if search is None or search.found is not None:
         return []
     rates = [probe.rate for probe in search.probes]
-    tried = f"between {min(rates):.4g} and {max(rates):.4g} queries/s"
+    low, high = f"{min(rates):.4g}", f"{max(rates):.4g}"
+    tried = f"at {low} queries/s" if low == high else f"between {low} and {high} queries/s"
     return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency, or set --qps"]
 
 

@@ -221,9 +221,9 @@ def test_ctrl_c_ends_a_command_whose_libraries_are_being_imported(
 ) -> None:
     (tmp_path / "a_command.py").write_text(IMPORTED)
     done = subprocess.run(
-        [sys.executable, "-m", "harness.start", "a_command", word],
+        [sys.executable, "harness/start.py", "a_command", word],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{tmp_path}"},
         capture_output=True,
         text=True,
         timeout=120,
