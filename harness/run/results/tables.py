@@ -64,7 +64,7 @@ def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
     is_quick = any(row.is_quick for row in collected if isinstance(row, Result))
     columns = _ANSWERS if is_quick else ("MLPerf metric", "p50 ms", "Accuracy", "Result")
     table = _table("Model", "Platform", "Scenario", *columns)
-    table.title = f"All models: {_QUESTION}" if is_quick else None
+    table.title = _QUESTION.capitalize() if is_quick else None
     for row in collected:
         if isinstance(row, Result):
             cells = _answers(row) if is_quick else _cells(row, 50)

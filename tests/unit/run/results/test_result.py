@@ -64,7 +64,7 @@ def test_a_quick_sweep_says_whether_the_answers_are_right_and_nothing_of_speed(
     wrong = dataclasses.replace(right, accuracy=dataclasses.replace(AGREEMENT, value=0.75, good=24))
     failed = dataclasses.replace(right, verdict=Verdict.FAILED, accuracy=None, reasons=("no answer",))
     lines = printed([right, wrong, failed], capsys)
-    assert lines[0] == "All models: are the answers right?"
+    assert lines[0] == "Are the answers right?"
     entry = ["ssd-mobilenet", "tensorflow-savedmodel", "Offline"]
     assert [line.split() for line in lines if line.startswith("ssd-mobilenet ") and " on " not in line] == [
         [*entry, "32", "100.00%", "right"],
