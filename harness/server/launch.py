@@ -136,6 +136,9 @@ def assemble_backends(folder: Path, wheel: Wheel) -> None:
     """Lay out Triton's backend directory anew: the wheel's Python backend and ours beside it."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(BACKENDS_DIR, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for copied in (folder, *folder.rglob("*")):
+        # Of a checkout that cannot be written, neither could the copies, nor be removed.
+        copied.chmod(0o755 if copied.is_dir() else 0o644)
     python = folder / "python"
     python.mkdir()
     for file in wheel.python_backend:

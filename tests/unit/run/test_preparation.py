@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import ConversionError, DatasetError
+from harness.errors import ConversionError, DatasetError, HarnessError
 from harness.machine import paths
-from harness.run import converter, preparation, truth
+from harness.run import converter, preparation, runner, truth
 from harness.run.config.resolution import resolve
 
 ENDING = """
@@ -174,6 +174,25 @@ def test_a_folder_of_the_environment_is_not_taken_for_another_tasks(
     assert preparation.foreseen(resolve({**model, "dataset": "synthetic"})) == ()
     # Whoever names it means it.
     assert preparation.foreseen(resolve({**model, "dataset_path": str(tmp_path)})) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"url": "127.0.0.1:1"}, r"127\.0\.0\.1:1"),
+        ({"cache": "/dev/full"}, "^cannot write samples to /dev/full: it is no folder; see --cache$"),
+    ],
+)
+def test_what_a_run_needs_later_is_looked_at_before_a_model_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], complaint: str
+) -> None:
+    def convert(_config: object) -> None:
+        raise AssertionError("converted")
+
+    monkeypatch.setattr(runner, "prepare", convert)
+    config = resolve({**RESNET, "output": str(tmp_path), "cache": str(tmp_path), **given})
+    with pytest.raises(HarnessError, match=complaint):
+        next(runner.run(config))
 
 
 def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_path: Path) -> None:

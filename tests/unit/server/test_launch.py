@@ -1,6 +1,7 @@
 """What tritonserver is started with."""
 
 import os
+import shutil
 import socket
 import sys
 import sysconfig
@@ -66,6 +67,22 @@ def test_the_backend_directory_holds_ours_beside_the_python_backend(tmp_path: Pa
     library = folder / "python" / "libtriton_python.so"
     assert library.is_file()
     assert not library.is_symlink()
+
+
+def test_the_backend_directory_can_be_written_and_removed_where_the_checkout_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(launch.BACKENDS_DIR, checkout)
+    for path in (*checkout.rglob("*"), checkout):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    monkeypatch.setattr(launch, "BACKENDS_DIR", checkout)
+    launch.assemble_backends(tmp_path / "backends", launch.find_wheel())
+    # Not by whether it works: root, whom this test may be, can write everything.
+    places = [tmp_path / "backends", *(tmp_path / "backends").rglob("*")]
+    assert all(place.stat().st_mode & 0o200 for place in places)
+    for path in (checkout, *checkout.rglob("*")):
+        path.chmod(0o755)
 
 
 def listen() -> socket.socket:
