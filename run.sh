@@ -3,8 +3,6 @@
 set -euo pipefail
 
 ROOT="$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
-VENV="$ROOT/.venv"
-STAMP="$VENV/.requirements-installed"
 LOCK="$ROOT/requirements.lock"
 CPU_PART="# PyTorch's CPU build"
 CUDA_PART="# PyTorch's CUDA build, and what it needs"
@@ -25,6 +23,7 @@ usage: ./run.sh COMMAND [OPTIONS]
   setup                     install what is needed into .venv (done by every other command when it has to be)
   demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 6 minutes
   bench --model M ...       benchmark one model on one platform; `bench --help` lists the options
+  check                     are the answers right? every model, every platform, a few samples in every scenario
   local [WORDS] [OPTIONS]   the same, asked as the MLPerf reference's run_local.sh; WORDS are, in any order:
                               tf onnxruntime pytorch tflite openvino          (tf if none is given)
                               resnet50 mobilenet ssd-mobilenet ssd-resnet34   (resnet50)
@@ -32,6 +31,7 @@ usage: ./run.sh COMMAND [OPTIONS]
   docker [WORDS] [OPTIONS]  the same in containers, as its run_and_time.sh: NVIDIA's Triton and a client
   report RUN                a finished run's page again, or a picture of it
   compare RUN RUN ...       finished runs side by side
+  limits                    how close serving comes to the hardware: bare framework, this harness, plain client
   fetch MODEL|DATA          download a model's published weights, or a data set: coco2017, imagenet (labels)
   convert MODEL [PLATFORM]  build a model repository entry (every platform of the model if none is named)
   tritonserver-up           start the Triton server and leave it running
@@ -44,7 +44,8 @@ usage: ./run.sh COMMAND [OPTIONS]
 
 Every command but setup and help takes --help. $PYTHON names the interpreter for .venv: 3.11 or 3.12.
 $DATA_DIR is the folder of the images, $MODEL_DIR that of published weights; $EXTRA_OPS has more options for
-local and docker.
+local and docker. All that is made goes into this folder, or that of $MLPERF_TRITON_HOME; where this one cannot
+be written, into ${XDG_STATE_HOME:-~/.local/state}/mlperf-triton-vision.
 TEXT
 }
 
@@ -60,6 +61,21 @@ version_of() {
 
 is_supported() {
     [[ "$1" == 3.11 || "$1" == 3.12 ]]
+}
+
+use_venv_in() {
+    HOME_DIR="$1"
+    VENV="$HOME_DIR/.venv"
+    STAMP="$VENV/.requirements-installed"
+}
+
+# .venv is the checkout's, unless that cannot be written and has none: then it is where all else is made
+# (harness/machine/paths.py).
+find_home() {
+    use_venv_in "$ROOT"
+    [[ ! -w "$ROOT" ]] && ! is_set_up || return 0
+    local state="${XDG_STATE_HOME:-${HOME:-/nowhere}/.local/state}"
+    use_venv_in "${MLPERF_TRITON_HOME:-$state/mlperf-triton-vision}"
 }
 
 find_python() {
@@ -119,18 +135,24 @@ install_requirements() {
 
 setup() {
     is_set_up && return
-    mkdir -p "$ROOT/.state"
+    { mkdir -p "$HOME_DIR/.state" && [[ -w "$HOME_DIR/.state" ]]; } 2>/dev/null ||
+        fail 2 "cannot write $HOME_DIR/.state: set MLPERF_TRITON_HOME to a folder that can be written"
     # The lock's descriptor ends with the parentheses: a server started later must not hold it.
     (
         flock 9
         install_requirements
-    ) 9>"$ROOT/.state/setup.lock"
+    ) 9>"$HOME_DIR/.state/setup.lock"
 }
 
 # Not `cd`: paths on the command line are relative to the user's folder, from where nothing may be imported.
 run_python() {
     setup
     PYTHONPATH="$ROOT" PYTHONSAFEPATH=1 exec "$VENV/bin/python" "$@"
+}
+
+# One of our own commands; by its file, as `-m` has Python import much before.
+run_command() {
+    run_python "$ROOT/harness/start.py" "$@"
 }
 
 # Sets WORDS to options of the harness, from the reference's words at the start, and REST to what follows.
@@ -155,13 +177,13 @@ read_words() {
 
 run_local() {
     read_words "$@"
-    run_python -m harness "${WORDS[@]}" "${REST[@]}"
+    run_command harness "${WORDS[@]}" "${REST[@]}"
 }
 
 run_docker() {
     read_words "$@"
     # No engine is needed to read them.
-    [[ " ${REST[*]} " != *" --help "* && " ${REST[*]} " != *" -h "* ]] || run_python -m harness --help
+    [[ " ${REST[*]} " != *" --help "* && " ${REST[*]} " != *" -h "* ]] || run_command harness --help
     command -v docker >/dev/null ||
         fail 3 "no Docker engine: the command \`docker\` is not installed; ./run.sh local needs none"
     docker compose version >/dev/null 2>&1 ||
@@ -175,15 +197,15 @@ run_docker() {
 
 convert() {
     [[ $# -gt 0 ]] || fail 2 "convert needs a model: ./run.sh convert MODEL [PLATFORM]"
-    [[ "$1" != -* ]] || run_python -m converters "$@"
+    [[ "$1" != -* ]] || run_command converters "$@"
     local model="$1"
     shift
     if [[ $# -gt 0 && "$1" != -* ]]; then
         local platform="$1"
         shift
-        run_python -m converters --model "$model" --platform "$platform" "$@"
+        run_command converters --model "$model" --platform "$platform" "$@"
     fi
-    run_python -m converters --model "$model" "$@"
+    run_command converters --model "$model" "$@"
 }
 
 # For Python 3.11 and 3.12 alike. What is locked keeps its version where it can, unless options of uv's say
@@ -245,15 +267,17 @@ main() {
             [[ $# -eq 0 ]] || fail 2 "setup takes no options"
             setup
             ;;
-        demo) run_python -m harness.demo "$@" ;;
-        bench) run_python -m harness "$@" ;;
+        demo) run_command harness.demo "$@" ;;
+        bench) run_command harness "$@" ;;
+        check) run_command harness --all --quick "$@" ;;
         local) run_local "$@" ;;
         docker) run_docker "$@" ;;
-        report | compare) run_python -m "harness.$command" "$@" ;;
-        fetch) run_python -m converters.fetch "$@" ;;
+        report | compare) run_command "harness.$command" "$@" ;;
+        limits) run_command harness.bench "$@" ;;
+        fetch) run_command converters.fetch "$@" ;;
         convert) convert "$@" ;;
         tritonserver-up | tritonserver-status | tritonserver-logs | tritonserver-down)
-            run_python -m harness.server "${command#tritonserver-}" "$@"
+            run_command harness.server "${command#tritonserver-}" "$@"
             ;;
         lock) lock "$@" ;;
         test) run_tests "$@" ;;
@@ -261,4 +285,5 @@ main() {
     esac
 }
 
+find_home
 main "$@"

@@ -12,7 +12,7 @@ from converters.conversion.own_files import Said
 from converters.conversion.weights import accepts
 from harness.errors import ConfigError
 from harness.machine.command import OneLineParser
-from harness.machine.paths import MODEL_REPOSITORY, absolute
+from harness.machine.paths import MODEL_REPOSITORY, absolute, make_home
 from harness.models import MODELS, get_model, get_platform, get_variant, own_recipes
 from harness.models.manifest import AUTO, Manifest, WeightsWord, is_user_file
 from harness.models.platforms import Platform
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         options = _parser().parse_args(arguments)
         command.log_all(is_debug=options.debug)
+        make_home()
         for request in _requests(options):
             made = convert(request)
             line = request.repository / made.entry if options.print_entry else _summary(made)

@@ -2,9 +2,11 @@
 
 import sys
 
-from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE
+from harness.errors import EXIT_USAGE
+from harness.machine import command
 
-try:
+if __name__ == "__main__":
+    command.leave_on_signals()
     try:
         from harness.cli import main
     except ModuleNotFoundError as missing:
@@ -14,5 +16,3 @@ try:
         )
         sys.exit(EXIT_USAGE)
     sys.exit(main())
-except KeyboardInterrupt:  # while the libraries were being imported
-    sys.exit(EXIT_INTERRUPTED)

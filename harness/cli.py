@@ -1,13 +1,14 @@
 """The command line: options to RunConfig, results to stdout, errors to one line and an exit code."""
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from harness.machine import command, files
+from harness.machine import command, files, paths
 from harness.report.write import write_all_or_warn, write_or_warn
-from harness.run import runner
+from harness.run import preparation, runner
 from harness.run.config import settings
 from harness.run.config.command_line import parser
 from harness.run.config.resolution import Invocation, invocation
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> int | None:
         given = vars(parser().parse_args(words))
-        asked = invocation(given)
+        asked = _noted(invocation(given))
         logging.getLogger().setLevel(_level(asked.configs[0]))
         if not asked.is_dry_run:
             return _run(asked)
@@ -38,12 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.run(body, level=level)
 
 
+def _noted(asked: Invocation) -> Invocation:
+    """With what can be said before a run, at the start as with --dry-run."""
+    configs = (
+        dataclasses.replace(config, notes=(*config.notes, *preparation.foreseen(config)))
+        for config in asked.configs
+    )
+    return dataclasses.replace(asked, configs=tuple(configs))
+
+
 def _level(config: RunConfig) -> int:
     return logging.DEBUG if config.output.debug else logging.WARNING if config.output.quiet else logging.INFO
 
 
 def _run(asked: Invocation) -> int:
     """Carry out one request, or those of a sweep; return the exit code."""
+    paths.make_home()
     first = asked.configs[0]
     for note in dict.fromkeys(note for config in asked.configs for note in config.notes):
         logger.warning("note: %s", note)
@@ -73,12 +84,14 @@ def _report(results: Iterator[_Row], print_rows: Callable[[list[_Row]], None]) -
             collected.append(result)
             if isinstance(result, Result):
                 write_or_warn(result.folder)
-                sys.stdout.write(reference_line(result) + "\n")
-                sys.stdout.flush()
+                with command.reader_may_leave():
+                    sys.stdout.write(reference_line(result) + "\n")
     finally:
         if collected:
-            print_rows(collected)
+            with command.reader_may_leave():
+                print_rows(collected)
     folders = [result.folder for result in collected if isinstance(result, Result)]
     if folders and (index := write_all_or_warn(folders)):
-        sys.stdout.write(f"All of them on one page: {index}\n")
+        with command.reader_may_leave():
+            sys.stdout.write(f"All of them on one page: {index}\n")
     return max(result.exit_code for result in collected)

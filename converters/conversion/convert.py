@@ -192,7 +192,7 @@ def _source(request: Request, variant: Variant, existing: Manifest | None) -> So
     if request.is_own_file:
         return weights.own_file(Path(request.weights), request.spec, request.platform)
     published = request.spec.sources[variant.source]
-    if request.weights == OFFICIAL or (request.weights == AUTO and weights.is_fetched(published)):
+    if request.weights == OFFICIAL or (request.weights == AUTO and manifest.is_fetched(published)):
         return weights.official(request.spec, variant)
     if request.weights == AUTO and existing and existing.weights == OFFICIAL:
         # Fetched into another folder, at the time.

@@ -39,18 +39,10 @@ def official(spec: ModelSpec, variant: Variant) -> SourceFile:
     return SourceFile(OFFICIAL, path, manifest.digest(path))
 
 
-def is_fetched(weights: Weights) -> bool:
-    """Whether the published file, or what was unpacked from it, is in the weights folder."""
-    names = [weights.filename]
-    if weights.member:
-        names.append(f"{PurePosixPath(weights.member).name}.sha256")
-    return any((weights_dir() / name).exists() for name in names)
-
-
 def loose_member(weights: Weights) -> Path | None:
     """The published file where it lies in the weights folder without the archive that it is verified by."""
     path = weights_dir() / PurePosixPath(weights.member).name
-    return path if weights.member and path.is_file() and not is_fetched(weights) else None
+    return path if weights.member and path.is_file() and not manifest.is_fetched(weights) else None
 
 
 def seeded(spec: ModelSpec, variant: Variant) -> SourceFile:

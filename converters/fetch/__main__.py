@@ -10,7 +10,7 @@ from pathlib import Path
 from converters.fetch import coco
 from converters.fetch.imagenet import WHERE_IMAGES_ARE, fetch_imagenet_labels
 from converters.fetch.published import fetch_weights
-from harness.errors import ConfigError, nearest
+from harness.errors import ConfigError, ConversionError, nearest
 from harness.machine import command, paths
 from harness.machine.command import OneLineParser
 from harness.models import MODELS, get_model
@@ -41,10 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fetch_by_name(name: str, folder: Path | None) -> str:
     """Fetch all that belongs to a model or a data set; return what to print."""
     if name in (IMAGENET, COCO):
-        folder = (folder or paths.data_dir() or paths.STATE_DIR / "data" / name).absolute()
+        folder = _made(folder or paths.data_dir() or paths.STATE_DIR / "data" / name)
         if name == COCO:
             return coco.fetch(folder)
-        return f"{fetch_imagenet_labels(folder)}\n" + WHERE_IMAGES_ARE.format(folder=folder)
+        where = WHERE_IMAGES_ARE.format(folder=folder)
+        try:
+            return f"{fetch_imagenet_labels(folder)}\n{where}"
+        except ConversionError:
+            # Without a network, too, it can be brought there by hand.
+            sys.stdout.write(where)
+            raise
     try:
         sources = get_model(name).sources.values()
     except ConfigError as error:
@@ -52,8 +58,15 @@ def _fetch_by_name(name: str, folder: Path | None) -> str:
         raise ConfigError(
             f"nothing to fetch is called {name!r}{nearest(name, known)}; there are {', '.join(known)}"
         ) from error
-    folder = (folder or paths.weights_dir()).absolute()
+    folder = _made(folder or paths.weights_dir())
     return "".join(f"{fetch_weights(weights, folder)}\n" for weights in sources)
+
+
+def _made(folder: Path) -> Path:
+    """An absolute path, whose place there is if it is one of ours."""
+    if folder.is_relative_to(paths.STATE_DIR):
+        paths.make_home()
+    return folder.absolute()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ _IMAGENET_LABELS = (
 WHERE_IMAGES_ARE = """\
 The 50,000 images cannot be fetched for you: register at https://image-net.org/download-images, get
 ILSVRC2012_img_val.tar (md5 29b22e2961454d5413ddabcf34fc5622) and unpack it into {folder}
+Their labels belong beside them, into val_map.txt: a line `ILSVRC2012_val_00000001.JPEG 65` for each image.
 """
 
 

@@ -1,4 +1,4 @@
-"""`python -m harness.bench`."""
+"""`./run.sh limits`."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ from harness.bench.options import Options, parser, resolve
 from harness.bench.session import address, own_server
 from harness.bench.soak import soak
 from harness.errors import EXIT_INVALID, EXIT_VALID
-from harness.machine import command, files
+from harness.machine import command, files, paths
 from harness.run.preparation import Prepared, prepare
 from harness.server.lifecycle import ServerInfo
 from harness.triton.client import TritonClient
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> int:
+    paths.make_home()
     files.check_writable(options.output)
     prefix = f"{time.strftime('%Y%m%d-%H%M%S')}_bench_"
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=options.output))

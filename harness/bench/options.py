@@ -1,4 +1,4 @@
-"""What `python -m harness.bench` can be asked for."""
+"""What `./run.sh limits` can be asked for."""
 
 import argparse
 import re
@@ -48,7 +48,7 @@ class Options:
 def parser() -> argparse.ArgumentParser:
     """All options; none has a default here, so that `resolve` can tell what was given."""
     result = OneLineParser(
-        prog="python -m harness.bench",
+        prog="./run.sh limits",
         description="How close serving comes to the hardware: the bare framework, this harness through "
         "LoadGen and Triton, and a plain tritonclient loop, in turns on one server; then a model that "
         "computes nothing, for what a query costs the client. Prints tables, verdicts and what was written.",

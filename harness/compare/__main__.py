@@ -32,8 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         metavar="FILE",
         type=Path,
-        default=Path("compare.html"),
-        help="page with the curves (default %(default)s)",
+        help="page with the curves (default compare.html beside the first run's folder)",
     )
     return result
 
@@ -44,11 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> None:
         options = parser().parse_args(arguments)
         comparison = compare([recorded_run.read(path) for path in options.runs])
-        files.write(options.output, page.render(comparison))
+        output = options.output or _beside(comparison.rows[0].run.result.folder)
+        files.write(output, page.render(comparison))
         _show(comparison)
-        sys.stdout.write(f"Curves: {options.output}\n")
+        sys.stdout.write(f"Curves: {output}\n")
 
     return command.run(body)
+
+
+def _beside(folder: Path) -> Path:
+    """Where results are, rather than in whatever folder this is called from."""
+    return folder.absolute().parent / "compare.html"
 
 
 def _show(comparison: Comparison) -> None:

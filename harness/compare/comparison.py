@@ -22,6 +22,9 @@ _SAME_RATE = 0.01
 """Offered rates that differ by less are the same: latency hardly depends on it."""
 
 
+_SMALL_RATIO = 0.01
+
+
 @dataclass(frozen=True)
 class Row:
     """One run."""
@@ -82,8 +85,13 @@ def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:
         *(number(percentiles[level]) if level in percentiles else "-" for level in (50.0, 90.0, 99.0)),
         f"{accuracy.value:.2%}" if accuracy else "-",
         run.result.verdict.value,
-        f"{ratio:.3f}" if ratio is not None else "-",
+        _ratio(ratio) if ratio is not None else "-",
     )
+
+
+def _ratio(ratio: float) -> str:
+    """Three decimals, or two digits where those would all be 0."""
+    return f"{ratio:.3f}" if ratio >= _SMALL_RATIO else f"{ratio:.2g}"
 
 
 def _sentence(first: Row, other: Row) -> str:

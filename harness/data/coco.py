@@ -13,6 +13,7 @@ from harness.data.dataset import (
     draw,
     files_of,
     fingerprint,
+    shortfalls,
     take,
 )
 from harness.errors import DatasetError
@@ -53,6 +54,19 @@ def open_coco(path: Path, *, list_file: Path | None, count: int | None) -> Datas
             "%s: no annotations, so accuracy cannot be measured; they belong into %s", path, COCO_LIST_NAME
         )
     return dataset
+
+
+def survey(path: Path, *, list_file: Path | None) -> tuple[str, ...]:
+    """What keeps a set from being COCO's as far as its annotations tell; no image is opened.
+
+    Raises:
+        DatasetError: the annotations are bad.
+    """
+    source = list_file or path / COCO_LIST_NAME
+    if not (list_file or source.is_file()):
+        return shortfalls(0, is_complete=False, has_labels=False)
+    found = read_annotations(source)
+    return shortfalls(len(found.images), is_complete=is_val2017(found), has_labels=bool(found.annotations))
 
 
 def open_synthetic_coco(root: Path, count: int) -> Dataset:

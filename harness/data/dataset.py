@@ -92,6 +92,13 @@ def take(samples: Sequence[Sample], count: int | None, source: Path) -> tuple[Sa
     return tuple(samples[:count])
 
 
+def shortfalls(images: int, *, is_complete: bool, has_labels: bool) -> tuple[str, ...]:
+    """What keeps so many images from being the whole real set."""
+    if not has_labels:
+        return ("images without labels",)
+    return () if is_complete else (f"{images} images instead of the whole data set",)
+
+
 def fingerprint(samples: Sequence[Sample]) -> str:
     """Digest of names, labels and every byte of each file, in order.
 

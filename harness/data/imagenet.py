@@ -14,6 +14,7 @@ from harness.data.dataset import (
     draw,
     files_of,
     fingerprint,
+    shortfalls,
     take,
 )
 from harness.errors import DatasetError
@@ -44,20 +45,35 @@ def open_imagenet(path: Path, *, list_file: Path | None, count: int | None) -> D
         DatasetError: the list is bad, or what it names cannot be used (which, how many of how many).
     """
     check_count(count)
-    if not path.is_dir():
-        raise DatasetError(
-            f"dataset folder {path} does not exist; `./run.sh fetch imagenet` says what to put there"
-        )
     path = path.absolute()
-    source = list_file or path / LIST_NAME
-    if list_file or source.is_file():
-        samples = take(_locate(path, source, _read_list(source)), count, source)
-    else:
-        samples = take(_scan(path), count, path)
+    samples, source = _find(path, list_file)
+    samples = take(samples, count, source)
     dataset = _dataset("imagenet", path, samples)
     if not dataset.has_labels:
         logger.warning("%s: no labels, so accuracy cannot be measured; they belong into %s", path, LIST_NAME)
     return dataset
+
+
+def survey(path: Path, *, list_file: Path | None) -> tuple[str, ...]:
+    """What keeps a set from being ImageNet's as far as the names of its files tell; no image is opened.
+
+    Raises:
+        DatasetError: as `open_imagenet`.
+    """
+    samples, _ = _find(path.absolute(), list_file)
+    return shortfalls(len(samples), is_complete=_is_imagenet(samples), has_labels=_are_labelled(samples))
+
+
+def _find(path: Path, list_file: Path | None) -> tuple[Sequence[Sample], Path]:
+    """The images and their labels, and where they are listed."""
+    if not path.is_dir():
+        raise DatasetError(
+            f"dataset folder {path} does not exist; `./run.sh fetch imagenet` says what to put there"
+        )
+    source = list_file or path / LIST_NAME
+    if list_file or source.is_file():
+        return _locate(path, source, _read_list(source)), source
+    return _scan(path), path
 
 
 def open_synthetic(root: Path, count: int) -> Dataset:
@@ -77,8 +93,12 @@ def _dataset(name: str, root: Path, samples: tuple[Sample, ...]) -> Dataset:
         samples=samples,
         fingerprint=fingerprint(samples),
         is_complete=_is_imagenet(samples),
-        has_labels=all(sample.label is not None for sample in samples),
+        has_labels=_are_labelled(samples),
     )
+
+
+def _are_labelled(samples: Sequence[Sample]) -> bool:
+    return all(sample.label is not None for sample in samples)
 
 
 def _read_list(source: Path) -> list[tuple[str, int]]:

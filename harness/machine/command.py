@@ -1,12 +1,13 @@
 """How every command parses its options and ends: one line, an exit code."""
 
 import argparse
+import contextlib
 import logging
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -54,22 +55,70 @@ def run(
     _open_closed_streams()
     log_to_stderr(level)
     handle_signals(on_signal)
+    code = EXIT_VALID
     try:
-        code = body() or EXIT_VALID
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_USAGE
+        with reader_may_leave():
+            code = body() or EXIT_VALID
     except (HarnessError, OSError) as error:
         # First, as whoever has started us takes the last line as the reason.
         logger.debug("traceback", exc_info=True)
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_reason(error)}\n")
         return error.exit_code if isinstance(error, HarnessError) else EXIT_USAGE
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
         return EXIT_INTERRUPTED
     return code
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Leave the block where whoever reads our output has gone (`| head`): that is no failure, nor news."""
+    try:
+        try:
+            yield
+        except SystemExit as left:
+            # How rich says it; else argparse has printed its help.
+            if not isinstance(left.__context__, BrokenPipeError):
+                sys.stdout.flush()
+                raise
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _write_to_nowhere()
+
+
+def _write_to_nowhere() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reason(error: HarnessError | OSError) -> str:
+    """What is wrong, without the system's number of it."""
+    if isinstance(error, HarnessError) or not error.strerror:
+        return str(error)
+    if error.filename:
+        return f"{error.filename}: {error.strerror}"
+    try:
+        # Is it the disk that our output goes to, or another file?
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        # It still has what it could not write, and would try again at the end.
+        _write_to_nowhere()
+        return f"cannot write to stdout: {error.strerror}"
+    return error.strerror
+
+
+def leave_on_signals() -> None:
+    """Leave at once on a signal, while a command's libraries are being imported.
+
+    Native ones turn an exception into an error of their own (numpy: it "cannot be imported").
+    """
+
+    def leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+        sys.stderr.write("interrupted\n")
+        sys.stderr.flush()
+        os._exit(EXIT_INTERRUPTED)
+
+    handle_signals(leave)
 
 
 def log_to_stderr(level: int | str, prefix: str = "") -> None:

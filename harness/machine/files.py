@@ -21,11 +21,16 @@ def is_lfs_pointer(path: Path) -> bool:
         return stream.read(len(LFS_POINTER)) == LFS_POINTER
 
 
-def check_writable(folder: Path) -> None:
-    """Find out now, not after ten minutes, whether results can be written to a folder; makes it if missing.
+def check_writable(folder: Path, what: str = "results", option: str = "--output") -> None:
+    """Find out now, not after ten minutes, whether a folder can be written to; makes it if missing.
+
+    Args:
+        folder: where.
+        what: is to be written.
+        option: that names another folder.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: it cannot.
     """
     probe = folder / f".probe-{os.getpid()}"
     try:
@@ -36,7 +41,8 @@ def check_writable(folder: Path) -> None:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot write results to {folder}: {error.strerror}; see --output") from error
+        reason = "it is no folder" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"cannot write {what} to {folder}: {reason}; see {option}") from error
 
 
 @contextmanager

@@ -1,22 +1,82 @@
-"""Where things are kept. The only module that reads MODEL_DIR, DATA_DIR and TRITON_URL."""
+"""Where things are kept. The only module that reads MODEL_DIR, DATA_DIR, TRITON_URL and MLPERF_TRITON_HOME.
 
+All that is made is kept in one folder: that of $MLPERF_TRITON_HOME, else the checkout's own, else, where that
+cannot be written, one of the user's (`run.sh` has the same rule for .venv).
+"""
+
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-STATE_DIR = PROJECT_ROOT / ".state"
+BACKENDS_DIR = PROJECT_ROOT / "backends"
+HOME_VARIABLE = "MLPERF_TRITON_HOME"
+_STATE, _RESULTS, _REPOSITORY = ".state", "results", "model_repository"
+
+
+def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
+    """The folder of all that is made.
+
+    Args:
+        checkout: where this project is.
+        environment: its variables.
+    """
+    if given := environment.get(HOME_VARIABLE):
+        # Not `absolute`, whose errors nobody would catch where this is asked first.
+        return Path(os.path.expanduser(given)).absolute()  # noqa: PTH111 - leaves an unknown user's as it is
+    if all(_is_writable(checkout / name) for name in (_STATE, _RESULTS, _REPOSITORY)):
+        return checkout
+    # XDG Base Directory Specification 0.8: what is not absolute counts for nothing.
+    state = Path(environment.get("XDG_STATE_HOME") or "")
+    if not state.is_absolute():
+        state = Path(os.path.expanduser("~/.local/state"))  # noqa: PTH111 - where there is no home, too
+    return state / "mlperf-triton-vision"
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made in the one above."""
+    return os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK)
+
+
+HOME_DIR = home_of(PROJECT_ROOT, os.environ)
+STATE_DIR = HOME_DIR / _STATE
 """Everything that this tool makes and that is not a result: server state, weights, data, caches."""
 
-RESULTS_DIR = PROJECT_ROOT / "results"
-MODEL_REPOSITORY = PROJECT_ROOT / "model_repository"
-BACKENDS_DIR = PROJECT_ROOT / "backends"
+RESULTS_DIR = HOME_DIR / _RESULTS
+MODEL_REPOSITORY = HOME_DIR / _REPOSITORY
 SERVER_STATE_DIR = STATE_DIR / "server"
 VARIABLES = ("MODEL_DIR", "DATA_DIR", "TRITON_URL")
 """Of the environment, that are read here."""
 CACHE_DIR = STATE_DIR / "cache"
 """Preprocessed samples and the source framework's predictions; always safe to delete."""
+
+
+def make_home() -> None:
+    """Make the folders, and say where they are if that is neither the checkout nor what was asked for.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    if HOME_DIR != PROJECT_ROOT and not os.environ.get(HOME_VARIABLE):
+        logger.warning(
+            "%s cannot be written: models, state and results are in %s ($%s names another folder)",
+            *(PROJECT_ROOT, HOME_DIR, HOME_VARIABLE),
+        )
+    for folder in (STATE_DIR, MODEL_REPOSITORY):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            reason = "" if _is_writable(folder) else "it belongs to somebody else, or is read-only"
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason:
+            raise ConfigError(
+                f"cannot write {folder} ({reason}): set {HOME_VARIABLE} to a folder that can be written"
+            )
 
 
 def absolute(text: str | Path, folder: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from harness.machine.kernel import PR_SET_PDEATHSIG, prctl
-from harness.machine.paths import PROJECT_ROOT, weights_dir
+from harness.machine.paths import HOME_DIR, HOME_VARIABLE, PROJECT_ROOT, weights_dir
 
 
 def start_module(
@@ -26,14 +26,15 @@ def start_module(
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Run a module of this project, away from the terminal's Ctrl-C, until the calling thread ends."""
+    # The child has another working directory, and so another meaning of a relative folder.
+    folders = {HOME_VARIABLE: str(HOME_DIR), "MODEL_DIR": str(weights_dir())}
     return subprocess.Popen(
         [sys.executable, "-m", "harness.machine.processes", str(os.getpid()), module, *arguments],
         cwd=PROJECT_ROOT,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        # The child has another working directory, and so another meaning of a relative folder.
-        env={**os.environ, "MODEL_DIR": str(weights_dir()), **(environment or {})},
+        env={**os.environ, **folders, **(environment or {})},
         text=True,
         start_new_session=True,
         pass_fds=pass_fds,

@@ -1,10 +1,14 @@
 """How far a long step is: a live bar on a terminal, a line every few seconds elsewhere, nothing when quiet.
 
 Quiet means that this module's logger is not enabled for INFO. Steps of under two seconds show nothing. On a
-terminal the log appears above the bar.
+terminal the log appears above the bar. A child process that has `RELAY` in its environment leaves all that to
+whoever reads its stderr, to whom it tells of every step (`relayed`).
 """
 
+import contextlib
+import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -38,7 +42,15 @@ _LONG_STEP_S = 60.0
 _LINE_OF_LONG_STEP_EVERY_S = 30.0
 _REFRESH_S = 0.5
 _BAR_WIDTH = 16
+_BYTES_WIDTH = len("1023.9/1023.9 MB")
+_REST_WIDTH = len(" 0:00:00  ")
+"""Of the time that is left, and between the columns."""
 _REDRAWN_EVERY_S = 0.2
+RELAY = {"HARNESS_PROGRESS": "relay"}
+_MARK = "\x1e"
+"""Before what is told: ASCII's record separator, which no log has."""
+_DUMB = ("dumb", "unknown")
+"""Terminals that cannot write a line anew, as rich knows them."""
 BYTES = "bytes"
 _shown: list[Progress] = []
 _Draw = Callable[[str, str, float, float | None], None]
@@ -57,7 +69,10 @@ def bar(description: str, total: int | None, *, done: int = 0, unit: str = "") -
     """
     began = time.monotonic()
     amount = DownloadColumn() if unit == BYTES else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    # On a narrow terminal the words are cut short, not the figures.
+    figures_width = _BYTES_WIDTH if unit == BYTES else 2 * len(str(total or "?")) + 1
+    room = max(1, Console(stderr=True).width - _BAR_WIDTH - figures_width - _REST_WIDTH)
+    columns = (_text_column(room), BarColumn(_BAR_WIDTH), amount, TimeRemainingColumn())
     with _renderer(columns, total, done) as draw:
 
         def advance(count: int) -> None:
@@ -80,11 +95,14 @@ def track(items: Iterable[_T], description: str, total: int) -> Iterator[_T]:
 @contextmanager
 def line() -> Iterator[Show]:
     """Show a text that the block writes anew a few times a second; from one thread only."""
-    # One line whatever the terminal's width, so that a child process can write over it.
-    column = Column(no_wrap=True, overflow="ellipsis")
-    columns = (BarColumn(_BAR_WIDTH), TextColumn("{task.description}", markup=False, table_column=column))
-    with _renderer(columns) as draw:
+    with _renderer((BarColumn(_BAR_WIDTH), _text_column())) as draw:
         yield lambda text, share: draw(text, "", share or 0.0, None if share is None else 1.0)
+
+
+def _text_column(max_width: int | None = None) -> TextColumn:
+    # One line whatever the terminal's width, so that a child process can write over it.
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=max_width)
+    return TextColumn("{task.description}", markup=False, table_column=column)
 
 
 @contextmanager
@@ -107,6 +125,36 @@ def waiting(description: str) -> Iterator[None]:
             counting.join()
 
 
+@contextmanager
+def relayed() -> Iterator[Callable[[str], bool]]:
+    """Show what a child process tells of its steps: it takes the lines of stderr that are for it."""
+    with contextlib.ExitStack() as step:
+        shown: list[Show] = []
+
+        def take(text: str) -> bool:
+            if not text.startswith(_MARK):
+                return False
+            told = json.loads(text.removeprefix(_MARK))
+            if told is None:
+                step.close()
+                shown.clear()
+                return True
+            if not shown:
+                shown.append(step.enter_context(line()))
+            shown[0](*told)
+            return True
+
+        yield take
+
+
+def about(seconds: float) -> str:
+    """`about 40 s`, `about 24 min`, `about 3 h`."""
+    if seconds < _LONG_STEP_S * 1.5:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 100 else f"about {round(seconds / 3600)} h"
+
+
 def take_down() -> None:
     """Give the terminal back, where a process ends without leaving the blocks that it is in."""
     for display in _shown:
@@ -116,9 +164,34 @@ def take_down() -> None:
 def _renderer(
     columns: Sequence[ProgressColumn], total: int | None = None, done: int = 0
 ) -> AbstractContextManager[_Draw]:
-    if logger.isEnabledFor(logging.INFO) and sys.stderr.isatty():
-        return _live(columns, total, done)
+    if logger.isEnabledFor(logging.INFO):
+        if RELAY.items() <= os.environ.items():
+            return _told()
+        if sys.stderr.isatty() and os.environ.get("TERM") not in _DUMB:
+            return _live(columns, total, done)
     return _plain()
+
+
+@contextmanager
+def _told() -> Iterator[_Draw]:
+    """Lines for `relayed`: the text and how much is done, a few times a second; null at the end."""
+    next_time = 0.0
+
+    def draw(text: str, figures: str, done: float, total: float | None) -> None:
+        nonlocal next_time
+        if (now := time.monotonic()) >= next_time:
+            next_time = now + _REDRAWN_EVERY_S
+            _tell([f"{text}{figures}", done / total if total else None])
+
+    try:
+        yield draw
+    finally:
+        _tell(None)
+
+
+def _tell(what: object) -> None:
+    sys.stderr.write(f"{_MARK}{json.dumps(what)}\n")
+    sys.stderr.flush()
 
 
 @contextmanager

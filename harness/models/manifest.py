@@ -9,11 +9,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.errors import ConversionError
 from harness.machine.from_json import loads
-from harness.models.spec import Variant
+from harness.machine.paths import weights_dir
+from harness.models.spec import Variant, Weights
 
 MANIFEST_NAME = "MANIFEST.json"
 GOLDEN_NAME = "golden.npz"
@@ -39,6 +40,14 @@ AUTO, SEEDED, OFFICIAL = WeightsWord
 def is_user_file(weights: str) -> bool:
     """Whether what was asked for is the path of a user's own file."""
     return weights not in tuple(WeightsWord)
+
+
+def is_fetched(weights: Weights) -> bool:
+    """Whether the published file, or what was unpacked from it, is in the weights folder."""
+    names = [weights.filename]
+    if weights.member:
+        names.append(f"{PurePosixPath(weights.member).name}.sha256")
+    return any((weights_dir() / name).exists() for name in names)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.report.charts.latency import Latencies
+from harness.run.mlperf.figures import so_many
 from harness.run.mlperf.plan import PERCENTILE, Mode
 from harness.run.mlperf.rate_search import Probe, Search
 from harness.run.results.recorded_run import RecordedRun
@@ -98,12 +99,13 @@ def _parts(run: RecordedRun, share: float | None) -> tuple[npt.NDArray[np.float6
     if share is None:
         needed, made = PARTS * _REQUESTS_PER_PART, len(recorded.samples)
         if made < needed:
-            return None, f"{made} requests are too few to tell, {needed} are needed"
+            return None, f"{so_many(made, 'request', 'requests')} too few to tell, {needed} are needed"
         counts, _ = np.histogram(recorded.completed_us, PARTS, weights=recorded.samples.astype(np.float64))
         return (counts, "") if counts.all() else (None, "nothing was answered for an eighth of its time")
     latencies, weights = found
     needed, made = PARTS * round(_BEYOND_PERCENTILE / (1 - share)), len(latencies)
     if made < needed:
-        return None, f"{made} queries are too few to tell a p{share * 100:g} apart, {needed} are needed"
+        few = so_many(made, "query", "queries")
+        return None, f"{few} too few to tell a p{share * 100:g} apart, {needed} are needed"
     pieces = zip(np.array_split(latencies, PARTS), np.array_split(weights, PARTS), strict=True)
     return np.array([Latencies.of(*piece).at(share) for piece in pieces]), ""

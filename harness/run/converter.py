@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from harness.errors import ConversionError
+from harness.machine import progress
 from harness.machine.processes import start_module
 
 logger = logging.getLogger(__name__)
@@ -25,16 +26,19 @@ def run_converter(module: str, *options: str) -> str:
         *options,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        environment={"HARNESS_LOG": level},
+        environment={"HARNESS_LOG": level, **progress.RELAY},
     )
     assert process.stdout is not None
     assert process.stderr is not None
     last = ""
     try:
-        for line in process.stderr:
-            last = line
-            if not line.startswith("error: "):
-                sys.stderr.write(line)
+        with progress.relayed() as take:
+            for line in process.stderr:
+                if take(line):
+                    continue
+                last = line
+                if not line.startswith("error: "):
+                    sys.stderr.write(line)
         output = process.stdout.read()
         code = process.wait()
     except BaseException:

@@ -12,10 +12,10 @@ from harness.answers import detection_doubt, doubt
 from harness.answers.accuracy import Accuracy, score_classification
 from harness.answers.coco_scoring import score_detection
 from harness.answers.precision import BOX_AGREEMENT, is_full
-from harness.data.dataset import Dataset
+from harness.data.dataset import Dataset, shortfalls
 from harness.errors import InferenceError
 from harness.machine import environment
-from harness.models.manifest import OFFICIAL, SEEDED
+from harness.models.manifest import OFFICIAL
 from harness.run.config import settings
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.config.scenario import ScenarioPlan
@@ -25,7 +25,7 @@ from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Search
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
-from harness.run.preparation import Prepared
+from harness.run.preparation import SYNTHETIC_IMAGES, Prepared, of_weights
 from harness.run.results.result import (
     DataSet,
     Figures,
@@ -219,7 +219,8 @@ def _search_reasons(search: Search | None) -> list[str]:
     if search is None or search.found is not None:
         return []
     rates = [probe.rate for probe in search.probes]
-    tried = f"between {min(rates):.4g} and {max(rates):.4g} queries/s"
+    low, high = f"{min(rates):.4g}", f"{max(rates):.4g}"
+    tried = f"at {low} queries/s" if low == high else f"between {low} and {high} queries/s"
     return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency, or set --qps"]
 
 
@@ -270,15 +271,14 @@ def _below_threshold(accuracy: Accuracy) -> list[str]:
 
 def _deviations(prepared: Prepared) -> Iterator[str]:
     """What keeps model and data from being MLPerf's."""
-    dataset, weights = prepared.dataset, prepared.manifest.weights
-    if weights != OFFICIAL:
-        yield "seeded weights" if weights == SEEDED else "weights from a user's file"
+    dataset = prepared.dataset
+    yield from of_weights(prepared.manifest.weights)
     if dataset.name == SYNTHETIC:
-        yield "synthetic images"
-    elif not dataset.has_labels:
-        yield "images without labels"
-    elif not dataset.is_complete:
-        yield f"{len(dataset.samples)} images instead of the whole data set"
+        yield SYNTHETIC_IMAGES
+    else:
+        yield from shortfalls(
+            len(dataset.samples), is_complete=dataset.is_complete, has_labels=dataset.has_labels
+        )
 
 
 def _doubts(prepared: Prepared, truth: Truth, payloads: Mapping[int, bytes], value: float) -> tuple[str, ...]:

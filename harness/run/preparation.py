@@ -5,18 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data import sample_cache
-from harness.data.coco import open_coco, open_synthetic_coco
+from harness.data import coco, imagenet, sample_cache
 from harness.data.dataset import Dataset
-from harness.data.imagenet import open_imagenet, open_synthetic
-from harness.errors import ConfigError
+from harness.errors import ConfigError, ConversionError, DatasetError
 from harness.machine import paths
 from harness.models import manifest
-from harness.models.manifest import Manifest
+from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, WeightsWord, is_user_file
 from harness.models.spec import Task
 from harness.run.config import settings
 from harness.run.config.checks import check_tensors
-from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig
+from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig, RunMode
+from harness.run.config.scenario import scenarios_of
 from harness.run.converter import run_converter
 
 logger = logging.getLogger(__name__)
@@ -37,6 +36,74 @@ class Prepared:
     def served(self) -> str:
         """What the entry is called on the server, with its version where one is wanted."""
         return self.config.server.entry_there(self.manifest.entry)
+
+
+SYNTHETIC_IMAGES = "synthetic images"
+
+
+def foreseen(config: RunConfig) -> tuple[str, ...]:
+    """What can be said of a run before it, a sentence each: why one by MLPerf's rules will not be official.
+
+    Nothing is started or written, and no image is opened.
+
+    Raises:
+        DatasetError: $DATA_DIR has the images of another task.
+    """
+    _check_data_dir(config)
+    if config.request.mode != RunMode.SUBMISSION and not config.changes.is_official:
+        return ()
+    of_tests = (reason for test in scenarios_of(config) for reason in test.deviations())
+    found = dict.fromkeys((*of_weights(_weights(config)), *_survey(config), *of_tests))
+    return (f"this will be no official MLPerf result: {'; '.join(found)}",) if found else ()
+
+
+def of_weights(weights: str) -> Iterator[str]:
+    """What keeps a run with such weights (`Manifest.weights`) from being official."""
+    if weights != OFFICIAL:
+        yield "seeded weights" if weights == SEEDED else "weights from a user's file"
+
+
+def _weights(config: RunConfig) -> str:
+    """What the converters will choose, as `Manifest.weights` has it."""
+    word, spec = config.choice.weights, config.spec
+    if is_user_file(word) or word != WeightsWord.AUTO:
+        return USER_FILE if is_user_file(word) else word
+    if manifest.is_fetched(spec.sources[spec.variants[config.platform].source]):
+        return OFFICIAL
+    try:
+        return manifest.load(paths.MODEL_REPOSITORY / spec.entry_name(config.platform)).weights
+    except ConversionError:
+        return SEEDED
+
+
+def _survey(config: RunConfig) -> tuple[str, ...]:
+    """What keeps the images from being the data set's."""
+    data = config.data
+    if data.dataset_path is None or data.dataset == SYNTHETIC:
+        return (SYNTHETIC_IMAGES,)
+    survey = coco.survey if config.spec.task == Task.DETECTION else imagenet.survey
+    try:
+        return survey(data.dataset_path, list_file=data.dataset_list)
+    except DatasetError:
+        # Which the run will say itself.
+        return ()
+
+
+def _check_data_dir(config: RunConfig) -> None:
+    """Refuse a folder that nobody named for this model: its images would be taken, without labels."""
+    path = config.data.dataset_path
+    if path is None or config.data.dataset == SYNTHETIC or config.provenance["dataset_path"] != "DATA_DIR":
+        return
+    is_coco = (path / coco.COCO_LIST_NAME).is_file() or (path / "val2017").is_dir()
+    is_imagenet = (path / imagenet.LIST_NAME).is_file()
+    is_detector = config.spec.task == Task.DETECTION
+    if config.data.dataset_list or (is_coco if is_detector else is_imagenet or not is_coco):
+        return
+    kind, wanted = ("detector", coco.COCO_LIST_NAME) if is_detector else ("classifier", imagenet.LIST_NAME)
+    raise DatasetError(
+        f"DATA_DIR is {path}, which has no {wanted}, and {config.model} is a {kind}: give --dataset-path "
+        "DIR, or --dataset synthetic"
+    )
 
 
 def prepare(config: RunConfig) -> Prepared:
@@ -88,8 +155,9 @@ def _said(config: RunConfig) -> Iterator[str]:
 
 def _open_dataset(config: RunConfig) -> Dataset:
     spec, is_detector = config.spec, config.spec.task == Task.DETECTION
+    _check_data_dir(config)
     if config.data.dataset_path is not None and config.data.dataset != SYNTHETIC:
-        return (open_coco if is_detector else open_imagenet)(
+        return (coco.open_coco if is_detector else imagenet.open_imagenet)(
             config.data.dataset_path, list_file=config.data.dataset_list, count=config.changes.count
         )
     if config.data.dataset == AUTO:
@@ -98,4 +166,5 @@ def _open_dataset(config: RunConfig) -> Dataset:
             "the source framework",
         )
     count = config.changes.count or spec.performance_sample_count
-    return (open_synthetic_coco if is_detector else open_synthetic)(paths.STATE_DIR / "synthetic", count)
+    open_synthetic = coco.open_synthetic_coco if is_detector else imagenet.open_synthetic
+    return open_synthetic(paths.STATE_DIR / "synthetic", count)

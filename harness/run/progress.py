@@ -1,14 +1,18 @@
 """A worker's progress on the user's terminal, or in the log."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from harness.machine import progress
+from harness.run.mlperf.logs import PeakSearch
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.job import Status, Step
 
 _RATE_OVER_S = 5.0
+_PEAK_PRECISION = 0.1
+"""Of LoadGen's search, in queries per second: server_find_peak_qps_decimals_of_precision is 1."""
 
 
 class Rate:
@@ -26,14 +30,23 @@ class Rate:
         return (completed - then) / (elapsed_s - then_s) if elapsed_s > then_s else 0.0
 
 
-def show(plan: Plan, statuses: Iterable[Status]) -> None:
-    """Show each status in place of the one before, until there are no more."""
+def show(
+    plan: Plan, statuses: Iterable[Status], search: Callable[[], PeakSearch | None] = lambda: None
+) -> None:
+    """Show each status in place of the one before, until there are no more.
+
+    Args:
+        plan: of the test.
+        statuses: of its worker.
+        search: where LoadGen's search for a peak is; asked only where there is one.
+    """
     rate = Rate()
     with progress.line() as show_line:
         for status in statuses:
             if status.step == Step.TEST:
                 samples_per_s = rate.update(status.elapsed_s, status.counts.completed)
-                show_line(describe_test(plan, status, samples_per_s), share_done(plan, status))
+                found = search() if plan.mode == Mode.FIND_PEAK else None
+                show_line(describe_test(plan, status, samples_per_s, found), share_done(plan, status))
             else:
                 show_line(*_step(plan, status))
 
@@ -55,15 +68,36 @@ def _step(plan: Plan, status: Status) -> tuple[str, float | None]:
     return f"{plan.scenario}: {status.step}, {completed} of {total}", completed / total
 
 
-def describe_test(plan: Plan, status: Status, samples_per_s: float) -> str:
-    """`Server: 120 of 124 samples, 4 in flight, 48.1/s, 0:07 left`; those issued, where no more is known."""
+def describe_test(plan: Plan, status: Status, samples_per_s: float, search: PeakSearch | None = None) -> str:
+    """`Server: 96%, 120 samples, 4 in flight, 48.1/s, 0:07 left`; `120 of 124 samples` where known."""
     counts = status.counts
-    left_s = seconds_left(plan, status)
+    left_s, done = seconds_left(plan, status), share_done(plan, status)
     left = "" if left_s is None else f", {_clock(left_s)} left"
-    return (
-        f"{plan.scenario}: {counts.completed} of {counts.total or counts.issued} samples, "
-        f"{counts.in_flight} in flight, {samples_per_s:.1f}/s{left}"
-    )
+    answered = f"{counts.completed} samples"
+    if search:
+        answered = f"{_describe_search(search)}, {answered}"
+        left = _left_of(plan, search)
+    elif counts.total:
+        answered = f"{counts.completed} of {counts.total} samples"
+    elif done is not None:
+        # What of its duration or its queries is over; how many samples it will have, nobody knows.
+        answered = f"{done:.0%}, {answered}"
+    return f"{plan.scenario}: {answered}, {counts.in_flight} in flight, {samples_per_s:.1f}/s{left}"
+
+
+def _describe_search(search: PeakSearch) -> str:
+    bounds = [f"{search.low:.4g} kept the bound"] if search.low else []
+    bounds += [f"{search.high:.4g} did not"] if search.high else []
+    return f"trying {search.rate:.4g} queries/s" + (f" ({', '.join(bounds)})" if bounds else "")
+
+
+def _left_of(plan: Plan, search: PeakSearch) -> str:
+    """How long LoadGen goes on halving, once it has both bounds, and the test that confirms what it finds."""
+    if not (search.low and search.high):
+        return ""
+    tests = max(1, math.ceil(math.log2(max(search.high - search.low, _PEAK_PRECISION) / _PEAK_PRECISION)))
+    one_s = max(plan.min_duration_ms / 1000, plan.min_query_count / search.rate)
+    return f", {progress.about((tests + 1) * one_s)} left"
 
 
 def seconds_left(plan: Plan, status: Status) -> float | None:

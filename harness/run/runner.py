@@ -22,7 +22,7 @@ from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.live_config import settings_of
-from harness.run import progress
+from harness.run import progress, sweep
 from harness.run.borrowing import borrowed, segment_prefix
 from harness.run.config import settings
 from harness.run.config.options import OPTIONS
@@ -76,6 +76,11 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
         HarnessError: the next scenario could not be measured.
     """
     files.check_writable(config.output.output)
+    files.check_writable(config.data.cache, "samples", "--cache")
+    for address in config.server.servers:
+        # Which otherwise would be found out once a model was exported, after minutes.
+        with TritonClient(address) as client:
+            client.check_is_triton()
     with Before(invocation or new_invocation()) as before:
         prepared = prepare(config)
     with servers(config) as (addresses, are_own), contextlib.ExitStack() as stack:
@@ -102,7 +107,7 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     invocation = new_invocation()
     with servers(configs[0]) as (addresses, _):
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
-        for config in configs:
+        for config in sweep.announced(configs, logger.info):
             try:
                 server = dataclasses.replace(config.server, urls=urls, headers=headers)
                 yield from run(dataclasses.replace(config, server=server), invocation)
@@ -190,7 +195,7 @@ def _run_scenario(
     path = write_result(result)
     if result.accuracy and variant.detection:
         _save_images(prepared, truths, folder)
-    logger.info("%s %s: %s", scenario, result.verdict, path)
+    logger.info("%s %s: %s", scenario, result.word, path)
     return result
 
 
@@ -393,7 +398,8 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     try:
         with watch:
             # They end with the worker.
-            progress.show(job.plan, progress.with_start(map(read_status, statuses), watch.restart))
+            started = progress.with_start(map(read_status, statuses), watch.restart)
+            progress.show(job.plan, started, lambda: logs.peak_search(Path(job.log_dir)))
             worker.wait()
     finally:
         statuses.close()

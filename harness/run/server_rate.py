@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.machine.progress import about
 from harness.run.mlperf import figures, logs, verdict
 from harness.run.mlperf.early_stopping import share_over
 from harness.run.mlperf.plan import Plan
-from harness.run.mlperf.rate_search import Probe, Search, bracket, confirming_rates, search
+from harness.run.mlperf.rate_search import Probe, Search, bracket, confirming_rates, probes_left, search
 from harness.run.mlperf.rounds import EARLY_STOPPING_MIN_QUERIES
 from harness.run.worker.job import Job, Outcome
 
@@ -39,6 +40,16 @@ class _Failed(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__()
         self.outcome = outcome
+
+
+def usual_s(duration_s: float, beside_s: float) -> float:
+    """How long a search usually takes for a test of a duration; `beside_s`: of each, beside its duration."""
+    return probes_left([]) * (_probe_ms(int(duration_s * 1000)) / 1000 + beside_s)
+
+
+def _probe_ms(full_ms: int) -> int:
+    """The duration of each test of a search for one of a duration."""
+    return min(full_ms, int(min(max(_SHORTEST_PROBE_MS, full_ms * _PROBE_SHARE), _LONGEST_PROBE_MS)))
 
 
 @dataclass
@@ -88,20 +99,21 @@ class Searcher:
 
     def _probe(self, rate: float | None) -> Probe:
         full = self.job.plan
-        duration_ms = min(max(_SHORTEST_PROBE_MS, full.min_duration_ms * _PROBE_SHARE), _LONGEST_PROBE_MS)
         plan = dataclasses.replace(
             full,
-            min_duration_ms=min(full.min_duration_ms, int(duration_ms)),
+            min_duration_ms=_probe_ms(full.min_duration_ms),
             min_query_count=min(full.min_query_count, _PROBE_QUERIES),
         )
+        left_s = probes_left(self.probes) * plan.min_duration_ms / 1000 + full.min_duration_ms / 1000
         low, high = bracket(self.probes)
         bounds = [f"{low:.4g} kept the bound"] if low else []
         bounds += [f"{high:.4g} did not"] if high else []
         logger.info(
-            "Server: searching the rate, test %d%s%s",
+            "Server: searching the rate, test %d%s%s, %s left",
             len(self.probes) + 1,
             f": {rate:.4g} queries/s" if rate else "",
             f" ({', '.join(bounds)})" if bounds else "",
+            about(left_s),
         )
         self._test(plan, rate, probe_of=full, is_confirming=False)
         return self.probes[-1]

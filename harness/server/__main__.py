@@ -6,12 +6,13 @@ import json
 import logging
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, ConfigError, ServerError
-from harness.machine import command
+from harness.machine import command, paths
 from harness.machine.command import OneLineParser
 from harness.machine.paths import MODEL_REPOSITORY, SERVER_STATE_DIR
 from harness.server import launch
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_UNLOADING_S = 10.0
+"""Longest that a model may take for it before `status` says so."""
 _REACHABLE = """
 Whoever reaches {host} can run inference with what is loaded, and read all that travels, the key as well:
 Triton has no authentication but the key, and this server no encryption. Have a firewall in front of it."""
@@ -95,6 +98,7 @@ def _port(text: str) -> int:
 
 
 def _up(options: argparse.Namespace, state_dir: Path) -> int:
+    paths.make_home()
     ports = (options.http_port, options.grpc_port, options.metrics_port)
     try:
         if info := running(state_dir):
@@ -125,10 +129,21 @@ def _status(_options: argparse.Namespace, state_dir: Path) -> int:
     if info is None:
         print("Triton is not running; start it with ./run.sh tritonserver-up")  # noqa: T201 - the result
         return EXIT_SERVER
+    models = _settled_models(info)
     _show("Triton is ready" if is_ready(info) else "Triton is running, but not ready", info)
-    for model in _models(info):
+    for model in models:
         print(f"  {model}")  # noqa: T201 - the result
     return 0
+
+
+def _settled_models(info: ServerInfo) -> list[str]:
+    """Models and their states, once what a run had loaded is unloaded: a server at that is not ready."""
+    until_s = time.monotonic() + _UNLOADING_S
+    models = _models(info)
+    while any(model.endswith(": UNLOADING") for model in models) and time.monotonic() < until_s:
+        time.sleep(_UNLOADING_S / 100)
+        models = _models(info)
+    return models
 
 
 def _models(info: ServerInfo) -> list[str]:

@@ -13,10 +13,11 @@ import socket
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import ServerError
+from harness.errors import ConfigError, ServerError
 from harness.machine.environment import cpu_count
 from harness.machine.kernel import SHM_DIR
 from harness.machine.paths import BACKENDS_DIR
@@ -135,6 +136,9 @@ def assemble_backends(folder: Path, wheel: Wheel) -> None:
     """Lay out Triton's backend directory anew: the wheel's Python backend and ours beside it."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(BACKENDS_DIR, folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for copied in (folder, *folder.rglob("*")):
+        # Of a checkout that cannot be written, neither could the copies, nor be removed.
+        copied.chmod(0o755 if copied.is_dir() else 0o644)
     python = folder / "python"
     python.mkdir()
     for file in wheel.python_backend:
@@ -146,28 +150,41 @@ def choose_ports(host: str, requested: Ports | None) -> Ports:
     """The requested ports, or for each that is 0 (or None for all) the default if free, else another.
 
     Raises:
+        ConfigError: two of those requested are one.
         ServerError: a requested port is taken, or the host is not an address of this machine.
     """
     _any_free_port(host)  # so that a wrong host is not taken for taken ports
+    asked = dict(zip(PORT_OPTIONS, requested or (0, 0, 0), strict=True))
+    _check_differ(asked)
     chosen: list[int] = []
-    options = zip(requested or (0, 0, 0), DEFAULT_PORTS, PORT_OPTIONS, strict=True)
-    for port, default, option in options:
-        if port and not _is_free(host, port):
-            raise ServerError(f"port {port} on {host} is taken; choose another with {option}")
-        if not port and default not in chosen and _is_free(host, default):
+    for (option, port), default in zip(asked.items(), DEFAULT_PORTS, strict=True):
+        if port and (why := _refusal(host, port)):
+            raise ServerError(f"port {port} on {host} {why}; choose another with {option}")
+        if not port and default not in (*chosen, *asked.values()) and not _refusal(host, default):
             port = default
         chosen.append(port or _any_free_port(host))
     return chosen[0], chosen[1], chosen[2]
 
 
-def _is_free(host: str, port: int) -> bool:
+def _check_differ(asked: Mapping[str, int]) -> None:
+    """See that each port that was asked for, by its option, is another."""
+    first: dict[int, str] = {}
+    for option, port in asked.items():
+        if port and first.setdefault(port, option) != option:
+            raise ConfigError(f"{first[port]} and {option} are both {port}: give each a port of its own")
+
+
+def _refusal(host: str, port: int) -> str:
+    """Why nothing can listen there, or an empty string."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except PermissionError:
+            return "is privileged, and you are not root"
         except OSError:
-            return False
-    return True
+            return "is taken"
+    return ""
 
 
 def _any_free_port(host: str) -> int:

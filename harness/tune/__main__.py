@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         given: dict[str, Any] = vars(_parser().parse_args(arguments))
+        paths.make_home()
         file = _table(given.pop("table"))
         # Settings are not a matter of what is on the images.
         given["dataset"] = SYNTHETIC

@@ -62,6 +62,7 @@ def images(tmp_path: Path) -> Path:
         ((*QUICK, "--qps", "0"), "--qps 0 is impossible"),
         ((*QUICK, "--max-batchsize", "1000"), "takes at most 64 samples at once"),
         ((*QUICK, "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
+        ((*QUICK, "--cache", "/dev/full"), "cannot write samples to /dev/full: it is no folder; see --cache"),
         ((*MINIMAL, "--dataset-path", "/no/such/folder"), "/no/such/folder"),
         ((*MINIMAL, "--dataset", "imagenet_mobilenet"), "needs --dataset-path"),
         (
@@ -379,7 +380,7 @@ def test_a_test_shows_how_far_it_is_and_gives_the_terminal_back_on_ctrl_c(
     # The worker's process writes over the bar that the runner's has drawn.
     assert shown.rsplit(b"\x1b[2K", 1)[1].startswith(b"calibration: ")
     shown += read_until(terminal, b"left")
-    assert re.search(rb"SingleStream: \d+ of \d+ samples, 1 in flight, \d+\.\d/s, \d:\d\d left", shown)
+    assert re.search(rb"SingleStream: \d+%, \d+ samples, 1 in flight, \d+\.\d/s, \d:\d\d left", shown)
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(OSError):  # when nobody holds the other end any more
         while True:

@@ -226,6 +226,12 @@ def test_the_command_line_starts_a_server_that_outlives_it(place: Path) -> None:
     status = run_cli(state, "status")
     assert status.returncode == 0
     assert "small: READY" in status.stdout
+    # As after a run.
+    with tritonclient.grpc.InferenceServerClient(info.grpc_url) as client:
+        client.unload_model("small", headers={KEY_HEADER: info.key_file.read_text()})
+    status = run_cli(state, "status")
+    assert (status.returncode, status.stdout.splitlines()[0]) == (0, f"Triton is ready (pid {info.pid})")
+    assert "UNLOADING" not in status.stdout
     assert "successfully loaded 'small'" in run_cli(state, "logs").stdout
     down = run_cli(state, "down")
     assert (down.returncode, down.stdout) == (0, "Triton is stopped\n")

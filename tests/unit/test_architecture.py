@@ -30,8 +30,9 @@ HARNESS: Arrows = {
     "tune": {"errors", "machine", "models", "triton", "run"},
     "bench": {"errors", "machine", "models", "data", "triton", "server", "run"},
     "cli": {"machine", "run", "report"},
-    "demo": {"run", "cli"},
-    "__main__": {"errors", "cli"},
+    "demo": {"machine", "run", "cli"},
+    "__main__": {"errors", "machine", "cli"},
+    "start": {"machine"},
 }
 RUN: Arrows = {
     "mlperf": set(),
@@ -39,6 +40,7 @@ RUN: Arrows = {
     "worker": {"mlperf"},
     "results": {"mlperf", "worker"},
     "server_rate": {"mlperf", "worker"},
+    "sweep": {"config", "server_rate"},
     "borrowing": set(),
     "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
@@ -48,7 +50,7 @@ RUN: Arrows = {
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
         *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("preparation", "truth", "judgement"),
+        *("preparation", "truth", "judgement", "sweep"),
     },
 }
 OUTSIDE_RUN: Arrows = {

@@ -8,13 +8,15 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.machine.kernel import prctl
 from harness.machine.paths import PROJECT_ROOT
 
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1  # linux/prctl.h, linux/capability.h
 RUN_SH = PROJECT_ROOT / "run.sh"
 RunTests = Callable[..., tuple[int, list[tuple[str, list[str]]]]]
 
@@ -36,12 +38,15 @@ except KeyboardInterrupt:
 def make_project(folder: Path) -> Path:
     """Returns its run.sh."""
     for module in (
-        *("harness/__main__.py", "harness/demo.py", "harness/server.py"),
+        *("harness/__main__.py", "harness/demo.py", "harness/server.py", "harness/bench.py"),
         *("harness/report/__main__.py", "harness/compare/__main__.py"),
         *("converters/__main__.py", "converters/fetch.py"),
     ):
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         (folder / module).write_text(RECORDER)
+    for module in ("harness/start.py", "harness/errors.py", "harness/machine/command.py"):
+        (folder / module).parent.mkdir(exist_ok=True)
+        shutil.copy(PROJECT_ROOT / module, folder / module)
     (folder / "requirements.lock").write_text("# nothing to install\n")
     shutil.copy(RUN_SH, folder)
     return folder / "run.sh"
@@ -87,6 +92,8 @@ def test_a_second_setup_asks_no_pip_and_says_nothing(script: Path) -> None:
     [
         (["bench", "--output", "a b"], "harness.__main__", ["--output", "a b"]),
         (["demo"], "harness.demo", []),
+        (["check", "--model", "mobilenet"], "harness.__main__", ["--all", "--quick", "--model", "mobilenet"]),
+        (["limits", "--quick"], "harness.bench", ["--quick"]),
         (
             ["local"],
             "harness.__main__",
@@ -135,8 +142,9 @@ def test_help_lists_every_command(script: Path) -> None:
     assert done.returncode == 0
     listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
     assert listed == {
-        "setup", "demo", "bench", "local", "docker", "report", "compare", "fetch", "convert", "lock", "test",
-        "help", "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
+        "setup", "demo", "bench", "check", "limits", "local", "docker", "report", "compare", "fetch",
+        "convert", "lock", "test", "help",
+        "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
     }  # fmt: skip
 
 
@@ -227,6 +235,57 @@ def test_concurrent_commands_set_up_once(tmp_path: Path, script: Path) -> None:
     messages = [process.communicate(timeout=500)[1] for process in running]
     assert [process.returncode for process in running] == [7, 7, 7]
     assert sum("installing into" in message for message in messages) == 1
+
+
+def unprivileged(script: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """A command of somebody to whom permissions mean something; root, too, by default writes what is not."""
+    return subprocess.run(
+        [str(script), *arguments],
+        env={**os.environ, **env},
+        preexec_fn=(lambda: prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE)) if os.getuid() == 0 else None,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
+@pytest.fixture
+def read_only(tmp_path: Path, script: Path) -> Iterator[Path]:
+    """A checkout that was not set up, and that whoever is `unprivileged` cannot write."""
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True, ignore=shutil.ignore_patterns(".venv"))
+    project.chmod(0o555)
+    yield project / "run.sh"
+    project.chmod(0o755)
+
+
+def test_in_a_checkout_that_cannot_be_written_all_that_is_made_is_the_users(
+    tmp_path: Path, read_only: Path
+) -> None:
+    chosen = {"XDG_STATE_HOME": str(tmp_path), "MLPERF_TRITON_HOME": "", "PYTHON": sys.executable}
+    first, second = (unprivileged(read_only, "demo", **chosen) for _ in range(2))
+    assert f"installing into {tmp_path}/mlperf-triton-vision/.venv" in first.stderr
+    assert (first.returncode, second.returncode, second.stderr) == (7, 7, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlperf-triton-vision", "project"]
+
+
+def test_a_checkout_that_was_set_up_needs_no_other_environment(tmp_path: Path, script: Path) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(script.parent, project, symlinks=True)
+    project.chmod(0o555)
+    done = unprivileged(project / "run.sh", "demo", MLPERF_TRITON_HOME="/proc/nowhere")
+    project.chmod(0o755)
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_where_nothing_can_be_written_that_is_one_line_and_exit_2(read_only: Path) -> None:
+    place = "/proc/nowhere"
+    done = unprivileged(read_only, "demo", MLPERF_TRITON_HOME=place)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"run.sh: cannot write {place}/.state: set MLPERF_TRITON_HOME to a folder that can be written\n"
+    )
 
 
 def test_requirements_that_cannot_be_installed_fail_and_are_tried_again(tmp_path: Path, script: Path) -> None:

@@ -226,7 +226,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             ),
             Option(
                 "max_latency",
-                "Server: latency bounds in seconds, a run for each; no effect on the other scenarios",
+                "Server: latency bounds, a run for each, as 0.015 (seconds) or 15ms; no effect on the other "
+                "scenarios",
                 Kind.LIST,
                 "LIST",
                 field="max_latency_s",

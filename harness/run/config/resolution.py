@@ -19,6 +19,7 @@ from harness.run.config.checks import check, no_effect
 from harness.run.config.layers import Layer, Layers
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.config.run_config import SYNTHETIC, RunConfig, RunMode, Target
+from harness.run.config.scenario import overlong
 from harness.run.config.values import one_of
 from harness.run.mlperf.reference import (
     PLATFORM_OF_SUFFIX,
@@ -131,7 +132,7 @@ def _resolve(given: Layers) -> RunConfig:
     layers = given.over(*_lower_layers(given, profile, target))
     config = RunConfig.resolve(layers, target)
     check(config)
-    return dataclasses.replace(config, notes=no_effect(config))
+    return dataclasses.replace(config, notes=(*no_effect(config), *overlong(config)))
 
 
 def _target(given: Layers, profile: Profile | None) -> Target:

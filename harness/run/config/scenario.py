@@ -256,6 +256,20 @@ class ScenarioPlan:
         return Sourced(value, f"round {self.rule.round}")
 
 
+def overlong(config: RunConfig) -> Iterator[str]:
+    """Which tests take longer than their duration, as their fewest queries do at the rate that was given."""
+    if config.request.mode in (RunMode.ACCURACY, RunMode.FIND_PEAK):
+        return
+    for test in scenarios_of(config):
+        duration_s, queries, rate = test.duration.value / 1000, test.queries, test.rate
+        if rate and duration_s and queries.value > rate.value * duration_s:
+            unit = "samples" if test.scenario == Scenario.OFFLINE else "queries"
+            yield (
+                f"{test.scenario} at {rate.value:g} a second takes {queries.value / rate.value:.0f} s "
+                f"instead of {duration_s:g}: it has at least {queries.value:.0f} {unit} ({queries.origin})"
+            )
+
+
 def scenarios_of(config: RunConfig) -> Iterator[ScenarioPlan]:
     """The scenarios of a request, in its order; Server once for each latency bound."""
     for scenario in config.request.scenarios:

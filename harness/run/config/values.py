@@ -13,6 +13,10 @@ _Number = TypeVar("_Number", int, float)
 
 _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
+_A_SECOND = {"ms": 1e3, "us": 1e6, "s": 1}
+"""In each unit of a latency."""
+_DOUBTFUL_BOUND_S = 10
+"""A bound without a unit from which on it was hardly meant in seconds: MLPerf's are of 0.01 to 0.13."""
 _URL = re.compile(r"(?:grpcs://|dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _SOCKET = re.compile(r"unix:(/.+)")
 _THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
@@ -65,14 +69,24 @@ def scenarios(text: str) -> tuple[Scenario, ...]:
 
 
 def latencies(text: str | None) -> tuple[float, ...]:
-    """A list of bounds in seconds; one that is given twice counts once.
+    """A list of bounds in seconds, or in the unit behind each; one that is given twice counts once.
 
     Raises:
-        ConfigError: one is not a number above 0.
+        ConfigError: one is not a number above 0, or so many seconds that milliseconds may be meant.
     """
     if text is None:
         return ()
-    return tuple(dict.fromkeys(number("max-latency", part, float) for part in text.split(",")))
+    return tuple(dict.fromkeys(_latency(part.strip()) for part in text.split(",")))
+
+
+def _latency(text: str) -> float:
+    unit = next((unit for unit in _A_SECOND if text.endswith(unit)), "")
+    found = number("max-latency", text.removesuffix(unit), float)
+    if not unit and found >= _DOUBTFUL_BOUND_S:
+        raise ConfigError(
+            f"--max-latency {text} would be {text} seconds: did you mean {text}ms? Write {text}s if not"
+        )
+    return found / _A_SECOND.get(unit, 1)
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -49,6 +49,11 @@ def percentile_ms(log: DetailLog, percentile: float) -> float | None:
     return value / 1e6 if value is not None else None
 
 
+def so_many(count: float, one: str, several: str) -> str:
+    """`1 query is`, `24 queries are`."""
+    return f"1 {one} is" if count == 1 else f"{count:.0f} {several} are"
+
+
 def rate(log: DetailLog, scenario: Scenario) -> float | None:
     """Samples per second; of MultiStream, for which LoadGen logs none, queries."""
     if scenario in _RATE:

@@ -11,6 +11,12 @@ from harness.errors import InferenceError
 SUMMARY_LOG = "mlperf_log_summary.txt"
 DETAIL_LOG = "mlperf_log_detail.txt"
 ACCURACY_LOG = "mlperf_log_accuracy.json"
+_PEAK_STEP = re.compile(
+    r"base settings field: (?P<first>[\d.]+)"
+    r"|Checking fields \[(?P<kept>[\d.]+), (?P<wider>[\d.]+)"
+    r"|mid value of bounds \[(?P<low>[\d.]+), (?P<high>[\d.]+)\D+(?P<middle>[\d.]+)"
+)
+"""LoadGen's words before each test of a search."""
 _NO_NUMBER = re.compile(r'("value": *)-?(?:nan|inf)\b')
 
 
@@ -63,6 +69,35 @@ def read_detail(log_dir: Path) -> DetailLog:
     except (OSError, ValueError, KeyError) as error:
         raise InferenceError(f"LoadGen's {path} cannot be read: {error}") from error
     return DetailLog(values, tuple(errors), tuple(messages))
+
+
+@dataclass(frozen=True)
+class PeakSearch:
+    """Where LoadGen's own search for Server's rate is, in queries per second."""
+
+    rate: float
+    """That is being tried."""
+    low: float | None = None
+    """The highest that kept the bound."""
+    high: float | None = None
+    """The lowest that did not; None as long as all did."""
+
+
+def peak_search(log_dir: Path) -> PeakSearch | None:
+    """What the detail log of a running search says last; None where it does not tell."""
+    try:
+        text = (log_dir / DETAIL_LOG).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    steps = [*_PEAK_STEP.finditer(text)]
+    if not steps:
+        return None
+    last = steps[-1]
+    if last["first"]:
+        return PeakSearch(float(last["first"]))
+    if last["middle"]:
+        return PeakSearch(float(last["middle"]), float(last["low"]), float(last["high"]))
+    return PeakSearch(float(last["wider"]), float(last["kept"]))
 
 
 def read_accuracy(log_dir: Path) -> dict[int, bytes]:

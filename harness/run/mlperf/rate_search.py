@@ -20,6 +20,7 @@ _MOST_FAILED = 5
 _ALONE = 0.05
 """Queries that come within one bound's time: with fewer, a query that was late did not wait for others."""
 _MOST_PROBES = 20
+_USUAL_PROBES = 11
 _TRIES = 3
 """Of the lowest rate that failed. A short test allows so few late queries that one pause of the machine fails
 it; at one pause in three tests, one search in 27 takes that for the limit instead of one in nine."""
@@ -88,6 +89,15 @@ def next_rate(tried: Sequence[Probe], bound_s: float) -> float | None:
     )
     rung = None if is_hopeless or len(tried) >= _MOST_PROBES else _next_rung(tried)
     return None if rung is None else _rate(rung)
+
+
+def probes_left(tried: Sequence[Probe]) -> int:
+    """How many more tests there are likely to be, confirming ones aside."""
+    low, high = _bracket(tried)
+    if low is None or high is None:
+        return max(_USUAL_PROBES - len(tried), _USUAL_PROBES // 2)
+    # Halved down to neighbours, of which the upper is tried again.
+    return math.ceil(math.log2(high - low)) + _TRIES - 1
 
 
 def confirming_rates(found: float) -> list[float]:

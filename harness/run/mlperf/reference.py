@@ -49,7 +49,7 @@ _BACKENDS = {
     "pytorch-native": Platform.PYTORCH,
 }
 _NOT_SERVED = {
-    "null": "it is no server's: python -m harness.bench --null-only measures the harness without a model",
+    "null": "it is no server's: ./run.sh limits --null-only measures the harness without a model",
     "tvm": "Triton does not serve it",
     "ncnn": "Triton does not serve it",
 }

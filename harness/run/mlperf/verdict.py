@@ -22,6 +22,10 @@ _KEEPS_UP = 0.9
 """Share of the offered rate below which a server does not keep up, however long it may take."""
 
 
+_WAITED = 2.0
+"""From so many times the fastest latency on, a median has waited for other queries."""
+
+
 def metric(log: DetailLog, scenario: Scenario) -> Metric | None:
     """The official figure; None where LoadGen could not give it (too few queries to estimate it)."""
     figure = figures.METRIC[scenario]
@@ -104,6 +108,11 @@ def _over_bound(log: DetailLog) -> str:
     advice = f"lower --qps below {min(offered, completed):.1f}"
     if completed < _KEEPS_UP * offered:
         advice += f", which is all that was answered a second of the {offered:.1f} asked"
+    if median := _median_over(log, bound):
+        advice = (
+            f"the median alone is {median:.2f} ms, which a lower rate does not help: relax the bound with "
+            "--max-latency, or have the model served faster (--threads, --platform)"
+        )
     return (
         f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
         f"1 % allowed): {advice}"
@@ -120,14 +129,22 @@ def cut_short(plan: Plan, *, ended_s: float, p99_s: float, over: int) -> str:
     )
 
 
+def _median_over(log: DetailLog, bound_ms: float) -> float | None:
+    """The median in ms, where it is over the bound and few queries waited for others; else None."""
+    median, fastest = figures.percentile_ms(log, 50), (log.number("result_min_latency_ns") or 0) / 1e6
+    if median is None or median <= bound_ms:
+        return None
+    return median if fastest > bound_ms or median < _WAITED * fastest else None
+
+
 def _early_stopping(log: DetailLog, scenario: Scenario) -> str:
     count = log.number("result_query_count") or 0
     needed = EARLY_STOPPING_MIN_QUERIES[scenario]
     share = PERCENTILE.get(scenario, 0.99)
     if count < needed:
         return (
-            f"{count:.0f} queries are too few to be sure of a {share:.0%} percentile, at least {needed} are "
-            "needed: let it run longer (--time) or raise --count"
+            f"{figures.so_many(count, 'query', 'queries')} too few to be sure of a {share:.0%} percentile, "
+            f"at least {needed} are needed: let it run longer (--time) or raise --count"
         )
     over = log.number("result_overlatency_query_count")
     detail = f" ({over:.0f} of {count:.0f} queries over it)" if over is not None else ""

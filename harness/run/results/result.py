@@ -317,6 +317,13 @@ class Result:
         return _EXIT_CODE[self.verdict]
 
     @property
+    def word(self) -> str:
+        """The verdict; with --quick, which asks nothing else, whether the answers are right."""
+        if self.is_quick and self.verdict != Verdict.FAILED:
+            return "wrong" if self.exit_code else "right"
+        return self.verdict.value
+
+    @property
     def percentiles_ms(self) -> dict[float, float]:
         """LoadGen's latency of queries by percentile (50.0, 99.9); empty where it measured none."""
         return {level: s * 1e3 for level, s in self.figures.percentiles.items()} if self.figures else {}

@@ -19,6 +19,11 @@ _AS_WIDE_AS_IT_GETS = 1000
 _KIND = {Kind.OFFICIAL: "", Kind.UNOFFICIAL: " (not official)", Kind.QUICK: " (quick run)"}
 
 
+_QUESTION = "are the answers right?"
+_ANSWERS = ("Samples", "Accuracy", "Answers")
+"""Columns of --quick: so few queries say nothing of speed."""
+
+
 def reference_line(result: Result) -> str:
     """The line that the reference prints per scenario, in its shape, since tools read it."""
     entry = reference_entry(result)
@@ -41,10 +46,12 @@ def print_table(collected: Sequence[Result]) -> None:
     """Print one row per result, then why those that are not valid are not; fits 80 columns."""
     console = Console(highlight=False, soft_wrap=True)
     first = collected[0]
-    table = _table("Scenario", "MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
-    table.title = f"{first.model} on {_platform(first)}{_KIND[first.kind]}"
+    columns = ("MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
+    table = _table("Scenario", *(_ANSWERS if first.is_quick else columns))
+    table.title = f"{first.model} on {_platform(first)}"
+    table.title += f": {_QUESTION}" if first.is_quick else _KIND[first.kind]
     for result in collected:
-        table.add_row(*_cells(result, 50, 90, 99))
+        table.add_row(*(_answers(result) if first.is_quick else _cells(result, 50, 90, 99)))
     console.print(table)
     for line in _notes(collected, is_sweep=False):
         console.print(line, markup=False)
@@ -54,9 +61,15 @@ def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
     """Print one row per result and per model that could not be run, then why; fits 100 columns."""
     # Wider than the terminal, where names are long, rather than cut short.
     console = Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
-    table = _table("Model", "Platform", "Scenario", "MLPerf metric", "p50 ms", "Accuracy", "Result")
+    is_quick = any(row.is_quick for row in collected if isinstance(row, Result))
+    columns = _ANSWERS if is_quick else ("MLPerf metric", "p50 ms", "Accuracy", "Result")
+    table = _table("Model", "Platform", "Scenario", *columns)
+    table.title = _QUESTION.capitalize() if is_quick else None
     for row in collected:
-        cells = _cells(row, 50) if isinstance(row, Result) else ("-", "-", "-", "-", ERROR)
+        if isinstance(row, Result):
+            cells = _answers(row) if is_quick else _cells(row, 50)
+        else:
+            cells = (*("-" for _ in columns), ERROR)
         platform = _platform(row) if isinstance(row, Result) else row.platform
         table.add_row(row.model, platform, *cells)
     console.print(table)
@@ -82,7 +95,7 @@ def _table(*columns: str) -> Table:
     table = Table(title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.padding = (0, 1, 0, 0)
     for name in columns:
-        is_word = name in ("Model", "Platform", "Scenario", "Result")
+        is_word = name in ("Model", "Platform", "Scenario", "Result", "Answers")
         table.add_column(name, justify="left" if is_word else "right", no_wrap=True)
     return table
 
@@ -99,13 +112,20 @@ def _cells(result: Result, *percentiles: float) -> tuple[str, ...]:
     )
 
 
+def _answers(result: Result) -> tuple[str, ...]:
+    """Scenario, samples, accuracy, and whether that is right."""
+    accuracy = result.accuracy
+    found = (str(accuracy.total), f"{accuracy.value:.2%}") if accuracy else ("-", "-")
+    return (result.label, *found, result.word)
+
+
 def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
     """What the figures mean, and what is wrong with which."""
     if not collected:
         return []
     notes = [
         (f"{result.model} on {result.platform}, " if is_sweep else "")
-        + f"{result.label} {result.verdict}: {why}"
+        + f"{result.label} {result.word}: {why}"
         for result in collected
         if result.exit_code or not result.is_quick
         for why in result.reasons
@@ -146,9 +166,7 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
     if deviations:
         notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
     if collected[0].is_quick:
-        notes.append(
-            "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
-        )
+        notes.append("--quick: exit 0 means all answers came and are right; so few queries show no speed.")
     return [
         *rates,
         *precisions,

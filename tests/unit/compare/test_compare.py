@@ -66,6 +66,12 @@ def test_a_rate_that_was_offered_has_no_ratio_to_one_that_was_found(write_run) -
     assert "an offered rate and one that was found" in found.conclusions[-1]
 
 
+@pytest.mark.parametrize(("ms", "shown"), [(20_000.0, "0.001"), (50_000.0, "0.0004"), (0.02, "1000.000")])
+def test_a_small_ratio_is_not_0(write_run, ms: float, shown: str) -> None:
+    runs = [recorded_run.read(single_stream(write_run, name, of)) for name, of in (("a", 20.0), ("b", ms))]
+    assert compare(runs).rows[1].cells[-1] == shown
+
+
 def test_other_scenarios_have_no_ratio_and_the_reason_is_said(write_run) -> None:
     runs = [recorded_run.read(single_stream(write_run, "a", 20.0)), recorded_run.read(write_run("b"))]
     found = compare(runs)
@@ -105,6 +111,11 @@ def test_a_run_that_is_too_short_to_tell_says_so(write_run) -> None:
         deciding(short), deciding(short)
     )
     assert "no record of its requests" in conclusion(deciding(none), deciding(short))
+
+
+def test_one_request_is_one(write_run) -> None:
+    one = recorded_run.read(single_stream(write_run, "a", 20.0, latencies_us=STEADY_US[:1]))
+    assert "1 query is too few to tell a p90 apart" in conclusion(deciding(one), deciding(one))
 
 
 def test_what_is_not_the_same_is_listed_with_both_values(write_run) -> None:
@@ -222,6 +233,19 @@ def test_offline_is_compared_by_its_batches_and_with_nobodys_latency(
     assert command.main([*folders, "--output", str(file)]) == 0
     picture = file.read_text(encoding="utf-8").partition(f"<h3>{title}</h3>")[2].partition("</svg>")[0]
     assert picture.count('<path class="series-') == curves
+
+
+def test_the_page_is_beside_the_runs_wherever_it_is_asked_for(
+    write_run, tmp_path, monkeypatch, capsys
+) -> None:
+    folders = [str(write_run(name)) for name in "ab"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert command.main([folders[0], str(Path(folders[1]) / "results.json")]) == 0
+    assert (tmp_path / "compare.html").exists()
+    assert list(elsewhere.iterdir()) == []
+    assert f"Curves: {tmp_path / 'compare.html'}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", [["a"], ["a", "nothing"], ["a", "."]])

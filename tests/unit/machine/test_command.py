@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,8 @@ def test_the_nearest_option_is_told_by_every_command(
     [
         (ConfigError("--count 0 is impossible"), 2, "error: --count 0 is impossible\n"),
         (ServerError("no server"), 3, "error: no server\n"),
-        (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
+        (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
+        (OSError(13, "Permission denied", "/a/b"), 2, "error: /a/b: Permission denied\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -162,12 +164,72 @@ def test_a_closed_terminal_is_nothing_to_a_command_under_nohup() -> None:
     assert ended(script).returncode == 0
 
 
-def test_a_reader_that_has_gone_is_told_nothing() -> None:
+PRINTS = {
+    "print": "lambda: print('a table')",
+    "rich": "lambda: __import__('rich.console').console.Console().print('a table')",
+    "help": "lambda: command.OneLineParser().parse_args(['--help'])",
+}
+
+
+@pytest.mark.parametrize("body", PRINTS.values(), ids=PRINTS)
+def test_a_reader_that_has_gone_is_told_nothing_and_is_no_failure(body: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = ended("sys.exit(command.run(lambda: print('a table')))", stdout=writing)
+    done = ended(f"sys.exit(command.run({body}))", stdout=writing)
     os.close(writing)
-    assert (done.returncode, done.stderr) == (2, "")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_done_goes_on_where_its_reader_has_gone() -> None:
+    script = (
+        "def body():\n    with command.reader_may_leave():\n        print('a line')\n"
+        "    sys.stderr.write('measured\\n')\n    return 1\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = ended(script + "sys.exit(command.run(body))", stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "measured\n")
+
+
+@pytest.mark.parametrize("body", [PRINTS["print"], PRINTS["rich"]], ids=["print", "rich"])
+def test_an_output_that_takes_nothing_is_one_line_that_says_which(body: str) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    done = ended(f"sys.exit(command.run({body}))", stdout=full)
+    os.close(full)
+    assert (done.returncode, done.stderr) == (2, "error: cannot write to stdout: No space left on device\n")
+
+
+# As numpy's own modules do while they are being imported.
+IMPORTED = """
+import signal, sys, time
+try:
+    if sys.argv[1] == "interrupted":
+        signal.raise_signal(signal.SIGINT)
+except BaseException as error:
+    raise ImportError("cannot be imported") from error
+print(__name__, sys.argv)
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said", "log"),
+    [("interrupted", 130, "", "interrupted\n"), ("x", 0, "__main__ ['FOLDER/a_command.py', 'x']\n", "")],
+)
+def test_ctrl_c_ends_a_command_whose_libraries_are_being_imported(
+    tmp_path: Path, word: str, code: int, said: str, log: str
+) -> None:
+    (tmp_path / "a_command.py").write_text(IMPORTED)
+    done = subprocess.run(
+        [sys.executable, "harness/start.py", "a_command", word],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT_ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, said.replace("FOLDER", str(tmp_path)), log)
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])

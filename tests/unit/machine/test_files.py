@@ -88,11 +88,15 @@ def test_a_disk_that_is_full_is_found_out_before_the_run_and_by_the_write(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("folder", ["file/below", "file"])
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize(
+    ("folder", "reason"), [("file/below", "Not a directory"), ("file", "it is no folder")]
+)
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, folder: str, reason: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot write results to"):
+    with pytest.raises(ConfigError, match=f"cannot write results to .*: {reason}; see --output"):
         files.check_writable(tmp_path / folder)
+    with pytest.raises(ConfigError, match=f"cannot write samples to .*: {reason}; see --cache"):
+        files.check_writable(tmp_path / folder, "samples", "--cache")
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -115,6 +116,59 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(level, is_shown, kind):
     # The log has a line of its own above the bar.
     if is_shown:
         assert b"\x1b[2Ka word in between\r\n" in shown
+
+
+WIDE = """
+import fcntl, logging, struct, sys, termios, time
+from harness.machine import progress
+logging.basicConfig(level="INFO", format="%(message)s")
+progress._SHOW_AFTER_S = 0.0
+fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 58, 0, 0))
+for number in progress.track(range(50000), "preprocessing imagenet_mobilenet", 50000):
+    if number % 10000 == 0:
+        time.sleep(0.3)
+with progress.line() as show:
+    show("resnet50_onnxruntime: comparing with its source, which takes a while: 12 s", 0.5)
+"""
+
+
+def on_a_terminal(script, term):
+    terminal, stderr = pty.openpty()
+    environment = {**os.environ, "TERM": term}
+    environment.pop("COLUMNS", None)
+    subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT_ROOT,
+        stderr=stderr,
+        env=environment,
+        check=True,
+        timeout=120,
+    )
+    os.close(stderr)
+    return drain(terminal).decode()
+
+
+def test_a_bar_fits_a_narrow_terminal():
+    shown = re.sub(r"\x1b\[[\d?]*[A-Za-z]", "", on_a_terminal(WIDE, "xterm"))
+    lines = [line for line in re.split(r"[\r\n]+", shown) if line.strip()]
+    assert any(re.match(r"preproces.*50000/50000 ", line) for line in lines)
+    assert any("comparing" in line for line in lines)
+    assert max(map(len, lines)) <= 58
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_write_a_line_anew_has_plain_lines(term):
+    shown = on_a_terminal(WIDE, term)
+    assert "preprocessing imagenet_mobilenet: 1 of 50000 (0%) after 0 s\r\n" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (42.4, "42 s"), (89, "89 s"), (91, "2 min"), (1440, "24 min"), (10_800, "3 h")],
+)
+def test_how_long_is_said_about(seconds, words):
+    assert progress.about(seconds) == f"about {words}"
 
 
 def drain(terminal):

@@ -4,6 +4,7 @@ import os
 import pytest
 
 from harness.run import progress
+from harness.run.mlperf.logs import PeakSearch
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.worker.job import Counts, Reporter, Status, Step, read_status
@@ -23,6 +24,7 @@ def status_of(elapsed_s, completed, total=None, issued=0, in_flight=1):
 MULTI_STREAM = plan(Scenario.MULTI_STREAM, per_query=8)
 OFFLINE = plan(Scenario.OFFLINE)
 ACCURACY = plan(mode=Mode.ACCURACY)
+PEAK = plan(mode=Mode.FIND_PEAK)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ ACCURACY = plan(mode=Mode.ACCURACY)
         (OFFLINE, status_of(4, 300, total=1200), 0.25, 12),
         (OFFLINE, status_of(0.1, 0), None, None),
         (ACCURACY, status_of(4, 10, total=50), 0.2, 16),
-        (plan(mode=Mode.FIND_PEAK), status_of(4, 90), None, None),
+        (PEAK, status_of(4, 90), None, None),
         (plan(), status_of(0.5, 0), 0, None),
     ],
 )
@@ -54,17 +56,34 @@ def test_what_is_left_follows_from_when_loadgen_ends(of, status, share, seconds)
 @pytest.mark.parametrize(
     ("of", "status", "text"),
     [
-        (plan(), status_of(4, 20, issued=24), "Server: 20 of 24 samples, 1 in flight, 5.0/s, 0:16 left"),
+        (plan(), status_of(4, 20, issued=24), "Server: 20%, 20 samples, 1 in flight, 5.0/s, 0:16 left"),
         (
             OFFLINE,
             status_of(400, 100, 1200, 1200, 16),
             "Offline: 100 of 1200 samples, 16 in flight, 5.0/s, 1:13:20 left",
         ),
-        (plan(), status_of(0.5, 0, issued=1), "Server: 0 of 1 samples, 1 in flight, 5.0/s"),
+        (plan(), status_of(0.5, 0, issued=1), "Server: 0%, 0 samples, 1 in flight, 5.0/s"),
+        (PEAK, status_of(4, 90), "Server: 90 samples, 1 in flight, 5.0/s"),
     ],
 )
 def test_a_test_is_one_line(of, status, text):
     assert progress.describe_test(of, status, 5.0) == text
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        (PeakSearch(12.5), "trying 12.5 queries/s"),
+        (PeakSearch(25.0, 12.5), "trying 25 queries/s (12.5 kept the bound)"),
+        # Halved to a tenth of a query: 64 of them take 6 tests of 10 s, and one more confirms.
+        (PeakSearch(15.7, 12.5, 18.9), "trying 15.7 queries/s (12.5 kept the bound, 18.9 did not)"),
+    ],
+)
+def test_loadgens_search_tells_the_rate_and_between_which_it_is(search, said):
+    left = ", about 70 s left" if search.high else ""
+    assert progress.describe_test(PEAK, status_of(4, 90), 5.0, search) == (
+        f"Server: {said}, 90 samples, 1 in flight, 5.0/s{left}"
+    )
 
 
 def test_the_rate_is_that_of_the_last_seconds():
@@ -89,7 +108,7 @@ def test_away_from_a_terminal_there_are_plain_lines(caplog, monkeypatch):
     assert [record.getMessage() for record in caplog.records] == [
         "Server: loading samples, 16 of 64",
         "Server: calibrating, 3 s",
-        "Server: 20 of 24 samples, 1 in flight, 5.0/s, 0:16 left",
+        "Server: 20%, 20 samples, 1 in flight, 5.0/s, 0:16 left",
     ]
 
 

@@ -1,6 +1,7 @@
 """What tritonserver is started with."""
 
 import os
+import shutil
 import socket
 import sys
 import sysconfig
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ServerError
+from harness.errors import ConfigError, ServerError
 from harness.server import launch
 
 WHEEL = launch.Wheel(
@@ -68,6 +69,22 @@ def test_the_backend_directory_holds_ours_beside_the_python_backend(tmp_path: Pa
     assert not library.is_symlink()
 
 
+def test_the_backend_directory_can_be_written_and_removed_where_the_checkout_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(launch.BACKENDS_DIR, checkout)
+    for path in (*checkout.rglob("*"), checkout):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    monkeypatch.setattr(launch, "BACKENDS_DIR", checkout)
+    launch.assemble_backends(tmp_path / "backends", launch.find_wheel())
+    # Not by whether it works: root, whom this test may be, can write everything.
+    places = [tmp_path / "backends", *(tmp_path / "backends").rglob("*")]
+    assert all(place.stat().st_mode & 0o200 for place in places)
+    for path in (checkout, *checkout.rglob("*")):
+        path.chmod(0o755)
+
+
 def listen() -> socket.socket:
     holder = socket.socket()
     holder.bind(("127.0.0.1", 0))
@@ -80,6 +97,33 @@ def test_a_taken_port_that_was_asked_for_is_refused_with_its_option() -> None:
         taken = holder.getsockname()[1]
         with pytest.raises(ServerError, match=f"port {taken} .* taken; choose another with --metrics-port"):
             launch.choose_ports("127.0.0.1", (0, 0, taken))
+
+
+def test_two_ports_that_are_one_are_told_with_their_options() -> None:
+    with pytest.raises(ConfigError, match=r"^--http-port and --metrics-port are both 9000: give each"):
+        launch.choose_ports("127.0.0.1", (9000, 0, 9000))
+
+
+def test_a_default_is_not_chosen_that_was_asked_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listen() as holder:
+        port = holder.getsockname()[1]
+    monkeypatch.setattr(launch, "DEFAULT_PORTS", (port, 0, 0))
+    http, grpc, _ = launch.choose_ports("127.0.0.1", (0, port, 0))
+    assert grpc == port != http
+
+
+def test_a_privileged_port_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(socket.socket):
+        """As bind(2) is where one is not root, which a test may be."""
+
+        def bind(self, address: tuple[str, int]) -> None:
+            if address[1]:
+                raise PermissionError(13, "Permission denied")
+            super().bind(address)
+
+    monkeypatch.setattr(launch.socket, "socket", Refused)
+    with pytest.raises(ServerError, match=r"^port 80 on 127\.0\.0\.1 is privileged, and you are not root;"):
+        launch.choose_ports("127.0.0.1", (80, 0, 0))
 
 
 def test_a_default_that_is_taken_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -454,6 +454,16 @@ def test_imagenets_labels_come_from_whichever_source_has_them(server, tmp_path, 
     assert len(server.asked) == asked
 
 
+def test_without_a_network_too_it_is_said_what_of_imagenet_belongs_where(monkeypatch, tmp_path, capsys):
+    nowhere = weights("http://127.0.0.1:1/x", checksum=MD5, filename="labels.tgz", member="val.txt")
+    monkeypatch.setattr(imagenet, "_IMAGENET_LABELS", (nowhere,))
+    assert __main__.main(["imagenet", "--to", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert f"unpack it into {tmp_path}\n" in said.out
+    assert "into val_map.txt: a line `ILSVRC2012_val_00000001.JPEG 65`" in said.out
+    assert said.err.endswith(f"it can be put by hand at {tmp_path}/labels.tgz\n")
+
+
 @pytest.mark.usefixtures("labels")
 def test_a_users_own_list_of_labels_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "val_map.txt").write_text("mine.JPEG 3\n")

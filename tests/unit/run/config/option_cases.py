@@ -40,7 +40,7 @@ CASES = (
     Case("--platform", "--model resnet50 --platform tflite", {"platform": "tflite"}),
     Case("--backend", "--model resnet50 --backend tf", {"platform": "tensorflow"}),
     Case("--backend", "--model ssd-resnet34 --backend pytorch-native", {"platform": "pytorch"}),
-    Case("--backend", "--model resnet50 --backend null", refusal="harness.bench --null-only"),
+    Case("--backend", "--model resnet50 --backend null", refusal="run.sh limits --null-only"),
     Case("--profile", "--profile resnet50-tf", {"model": "resnet50", "platform": "tensorflow"}),
     Case("--profile", "--profile resnet50-tf --backend tflite", {"platform": "tflite"}),
     Case("--profile", "--profile mobilenet-tf --dataset-path FOLDER", {"dataset": "imagenet_mobilenet"}),
@@ -129,7 +129,7 @@ CASES = (
     ),
     Case(
         "--max-latency",
-        f"{MODEL} --scenario Server --max-latency 0.2,0.1",
+        f"{MODEL} --scenario Server --max-latency 200ms,0.1",
         {
             "max-latency": [0.2, 0.1],
             "Server: latency bound, ms": 200.0,

@@ -43,6 +43,8 @@ def test_a_scenario_named_twice_runs_once() -> None:
 def test_several_latency_bounds_are_kept_in_order() -> None:
     server = {**MINIMAL, "scenario": "Server"}
     assert resolve({**server, "max_latency": "0.2,0.05,0.20"}).changes.max_latency_s == (0.2, 0.05)
+    in_units = resolve({**server, "max_latency": "15ms, 0.015, 500us,100s"})
+    assert in_units.changes.max_latency_s == (0.015, 0.0005, 100.0)
 
 
 def test_what_has_no_effect_on_the_scenarios_is_said_and_not_refused() -> None:
@@ -80,6 +82,11 @@ def test_data_dir_is_the_data_set_path_and_known_as_its_origin(
         ({"count": "1.5"}, "--count 1.5 is impossible"),
         ({"time": "-3"}, "--time -3 is impossible"),
         ({"max_latency": "0.1,0"}, "--max-latency 0 is impossible"),
+        ({"max_latency": "15min"}, "--max-latency 15min is impossible"),
+        (
+            {"max_latency": "100", "scenario": "Server"},
+            "--max-latency 100 would be 100 seconds: did you mean 100ms\\? Write 100s if not",
+        ),
         ({"max_batchsize": "-1"}, "--max-batchsize -1 is impossible"),
         ({"threads": "0"}, "--threads 0 is impossible"),
         ({"device": "tpu"}, "--device 'tpu' is unknown.*auto, cpu, gpu"),

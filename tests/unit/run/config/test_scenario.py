@@ -48,6 +48,34 @@ def test_what_nobody_asked_for_is_the_rounds() -> None:
     assert test.rate is None
 
 
+@pytest.mark.parametrize(
+    ("given", "notes"),
+    [
+        (
+            {"scenario": "Server", "time": "15", "qps": "5"},
+            [
+                "Server at 5 a second takes 168 s instead of 15: it has at least 838 queries "
+                "(fewest that LoadGen can judge)"
+            ],
+        ),
+        (
+            {"scenario": "Offline", "qps": "20"},
+            [
+                "Offline at 20 a second takes 1229 s instead of 600: it has at least 24576 samples "
+                "(round v6.1)"
+            ],
+        ),
+        ({"scenario": "Server", "time": "15", "qps": "60"}, []),
+        ({"scenario": "Server", "time": "15"}, []),
+        ({"scenario": "Server", "count": "100", "qps": "5"}, []),
+        ({"scenario": "Server", "time": "15", "qps": "5", "mode": "Accuracy"}, []),
+        ({"scenario": "Server", "time": "15", "qps": "5", "mode": "FindPeakPerformance"}, []),
+    ],
+)
+def test_a_test_that_takes_longer_than_its_duration_is_noted(given: dict[str, str], notes: list[str]) -> None:
+    assert list(resolve({**MINIMAL, **given}).notes) == notes
+
+
 def test_a_plan_is_what_was_asked_for_within_the_data_set() -> None:
     test = planned(Scenario.SERVER, time="2.5", qps="20", max_latency="0.1", performance_sample_count="50")
     plan = test.plan(Mode.PERFORMANCE, sample_count=40)

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.run.mlperf.early_stopping import most_over, share_over
-from harness.run.mlperf.rate_search import Probe, Search, bracket, confirming_rates, nearest, search
+from harness.run.mlperf.rate_search import (
+    Probe,
+    Search,
+    bracket,
+    confirming_rates,
+    nearest,
+    probes_left,
+    search,
+)
 from harness.run.mlperf.rounds import Scenario
 from tests.plans import any_plan
 
@@ -46,6 +54,12 @@ def test_two_searches_on_one_machine_find_the_same_rate_wherever_they_begin(
 def test_a_search_from_a_good_guess_takes_few_tests() -> None:
     tried = searched(60.0, lambda rate: rate <= 72.0)
     assert [probe.rate for probe in tried] == [60.29, 70.64, 96.97, 82.76, 76.46, 73.49, 72.05, 72.05, 72.05]
+
+
+def test_how_many_tests_are_left_is_known_once_there_are_bounds_and_guessed_before() -> None:
+    tried = searched(60.0, lambda rate: rate <= 72.0)
+    # Of the eight, halving is certain after the third: one kept the bound, the next did not.
+    assert [probes_left(tried[:made]) for made in range(len(tried) + 1)] == [10, 9, 8, 5, 4, 3, 2, 1, 1]
 
 
 def test_where_no_rate_keeps_the_bound_a_tenth_of_the_first_is_the_last_that_is_tried() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from harness.errors import InferenceError
 from harness.machine.paths import PROJECT_ROOT
 from harness.run.mlperf import logs, verdict
-from harness.run.mlperf.logs import DetailLog
+from harness.run.mlperf.logs import DetailLog, PeakSearch
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from tests.plans import any_plan
@@ -89,7 +90,36 @@ def test_a_missed_latency_bound_is_explained_with_bound_tail_and_rate(tmp_path: 
     (reason,) = verdict.reasons(log, Scenario.SERVER)
     assert "bound 1.00 ms" in reason
     assert "(500 of 500 queries over it, 1 % allowed)" in reason
-    assert "lower --qps below " in reason
+    # Each takes 5 ms, however long it waits for others.
+    assert re.search(r": the median alone is \d+\.\d\d ms, which a lower rate does not help", reason)
+    assert "--qps" not in reason
+
+
+@pytest.mark.parametrize(
+    ("fastest_ms", "median_ms", "is_hopeless"),
+    # The last: half of the queries have waited for others, which fewer of them would not.
+    [(12, 30, True), (8, 12, True), (8, 9, False), (4, 12, False)],
+)
+def test_a_lower_rate_is_no_advice_where_the_median_alone_is_over_the_bound(
+    fastest_ms: int, median_ms: int, is_hopeless: bool
+) -> None:
+    values = {
+        "result_validity": "INVALID",
+        "result_perf_constraints_met": False,
+        "effective_target_qps": 40.0,
+        "effective_target_latency_ns": 10_000_000,
+        "result_min_latency_ns": fastest_ms * 1_000_000,
+        "result_50.00_percentile_latency_ns": median_ms * 1_000_000,
+    }
+    (reason,) = verdict.reasons(DetailLog(values, (), ()), Scenario.SERVER)
+    assert ("lower --qps below" not in reason) == is_hopeless
+    assert (f"the median alone is {median_ms}.00 ms" in reason) == is_hopeless
+
+
+def test_one_query_is_one() -> None:
+    values = {"result_validity": "INVALID", "early_stopping_met": False, "result_query_count": 1}
+    (reason,) = verdict.reasons(DetailLog(values, (), ()), Scenario.SINGLE_STREAM)
+    assert reason.startswith("1 query is too few to be sure")
 
 
 @pytest.mark.parametrize(
@@ -149,6 +179,37 @@ def test_a_search_that_ends_has_the_rate_that_it_found(tmp_path: Path) -> None:
     rate = verdict.peak(log)
     assert rate is not None
     assert rate >= 10.0
+    # What could be read of it while it went on.
+    last = logs.peak_search(tmp_path)
+    assert last is not None
+    assert last.low is not None
+    assert last.high is not None
+    assert 10.0 <= last.low <= last.rate <= last.high
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ([], None),
+        (["FindPeakPerformance: Check validity of the base settings field: 12.500000"], PeakSearch(12.5)),
+        (["FindBoundaries: Checking fields [12.500000, 25.000000)"], PeakSearch(25.0, 12.5)),
+        (
+            [
+                "FindBoundaries: Checking fields [12.500000, 25.000000)",
+                "FindPeakPerformanceBinarySearch: Testing the mid value of bounds [12.500000, 25.000000): "
+                "18.750000",
+            ],
+            PeakSearch(18.75, 12.5, 25.0),
+        ),
+    ],
+)
+def test_how_far_loadgens_search_is_is_in_what_it_logged_last(
+    tmp_path: Path, said: list[str], found: PeakSearch | None
+) -> None:
+    assert logs.peak_search(tmp_path) is None
+    lines = [f':::MLLOG {{"key": "generic_message", "value": "{text}"}}\n' for text in said]
+    (tmp_path / logs.DETAIL_LOG).write_text("".join(lines) + ':::MLLOG {"ke')
+    assert logs.peak_search(tmp_path) == found
 
 
 def test_a_search_that_starts_too_high_says_where_to_start(tmp_path: Path) -> None:

@@ -49,18 +49,45 @@ def printed(rows: list[Result | Unmeasured], capsys: pytest.CaptureFixture[str])
 def test_a_sweep_shows_each_model_platform_and_scenario_in_100_columns(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    rows = [result("tensorflow-savedmodel", scenario, is_quick=True) for scenario in Scenario]
+    rows = [result("tensorflow-savedmodel", scenario, is_quick=False) for scenario in Scenario]
     lines = printed([*rows], capsys)
-    assert [line.split() for line in lines if "tensorflow-savedmodel" in line] == [
+    assert [line.split() for line in lines if "tensorflow-savedmodel " in line] == [
         ["ssd-mobilenet", "tensorflow-savedmodel", scenario, "1234", "samples/s", "-", "100.00%", "INVALID"]
         for scenario in Scenario
     ]
-    assert max(map(len, lines)) <= 100
-    assert not any(TOO_FEW in line for line in lines)
-    assert (
-        "--quick: exit 0 means all answers came and are right, whatever LoadGen says of so few queries."
-        in lines
-    )
+    assert max(len(line) for line in lines if "tensorflow-savedmodel " in line) <= 100
+
+
+def test_a_quick_sweep_says_whether_the_answers_are_right_and_nothing_of_speed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = result("tensorflow-savedmodel", Scenario.OFFLINE, is_quick=True)
+    wrong = dataclasses.replace(right, accuracy=dataclasses.replace(AGREEMENT, value=0.75, good=24))
+    failed = dataclasses.replace(right, verdict=Verdict.FAILED, accuracy=None, reasons=("no answer",))
+    lines = printed([right, wrong, failed], capsys)
+    assert lines[0] == "Are the answers right?"
+    entry = ["ssd-mobilenet", "tensorflow-savedmodel", "Offline"]
+    assert [line.split() for line in lines if line.startswith("ssd-mobilenet ") and " on " not in line] == [
+        [*entry, "32", "100.00%", "right"],
+        [*entry, "32", "75.00%", "wrong"],
+        [*entry, "-", "-", "FAILED"],
+    ]
+    text = "\n".join(lines)
+    assert "INVALID" not in text
+    assert "samples/s" not in text
+    assert f"Offline wrong: {TOO_FEW}" in text
+    assert "Offline FAILED: no answer" in text
+    assert "--quick: exit 0 means all answers came and are right; so few queries show no speed." in lines
+
+
+def test_one_quick_model_has_the_same_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([result("tflite", scenario, is_quick=True) for scenario in Scenario])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == "ssd-mobilenet on tflite: are the answers right?"
+    assert lines[1].split() == ["Scenario", "Samples", "Accuracy", "Answers"]
+    assert [line.split() for line in lines if line.endswith("right")] == [
+        [scenario, "32", "100.00%", "right"] for scenario in Scenario
+    ]
 
 
 def test_why_a_result_of_a_sweep_is_invalid_is_said_below_unless_it_was_quick(
@@ -77,7 +104,7 @@ def test_a_model_that_could_not_be_run_has_a_row_and_its_reason_below(
     broken = Unmeasured("mobilenet", "tflite", ConversionError("no [weights] here"))
     lines = printed([broken, result("tflite", Scenario.OFFLINE, is_quick=True)], capsys)
     (row,) = (line for line in lines if line.startswith("mobilenet ") and " on " not in line)
-    assert row.split() == ["mobilenet", "tflite", "-", "-", "-", "-", "ERROR"]
+    assert row.split() == ["mobilenet", "tflite", "-", "-", "-", "ERROR"]
     assert "mobilenet on tflite ERROR: no [weights] here" in lines
     assert printed([broken], capsys)[-1] == "mobilenet on tflite ERROR: no [weights] here"
     assert broken.exit_code == 2
