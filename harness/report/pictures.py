@@ -4,8 +4,6 @@ import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 _WIDTH_PX = 480
 _MOST = 8
 _MOST_BYTES = 600_000
@@ -28,6 +26,11 @@ def embedded(folder: Path) -> list[Picture]:
     """Scale the first pictures of a results folder down to `data:` URIs; leaves out what cannot be read."""
     found: list[Picture] = []
     room = _MOST_BYTES
+    if not (folder / PICTURES_NAME).is_dir():
+        return found
+    # A client that has no OpenCV has drawn nothing either.
+    import cv2
+
     # By sample index; what else somebody put there is none of the run's.
     files = [(file.name.partition("_")[0], file) for file in (folder / PICTURES_NAME).glob("*.jpg")]
     for _, file in sorted((int(number), file) for number, file in files if number.isdecimal())[:_MOST]:

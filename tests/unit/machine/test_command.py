@@ -74,6 +74,12 @@ def test_the_nearest_option_is_told_by_every_command(
         (ServerError("no server"), 3, "error: no server\n"),
         (OSError(28, "No space left on device"), 2, "error: [Errno 28] No space left on device\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch.nn"),
+            2,
+            "error: torch is not installed here: pip install 'mlperf-triton-vision[pytorch]', or in a "
+            "checkout ./run.sh setup\n",
+        ),
     ],
 )
 def test_what_ends_a_command_is_one_line_and_an_exit_code(
