@@ -95,8 +95,11 @@ def how_to_install(module: str, extra: str = "") -> str:
     """
     module = module.partition(".")[0]
     extra = extra or _EXTRAS.get(module, "")
-    name = f"mlperf-triton-vision[{extra}]" if extra else "mlperf-triton-vision"
-    return f"{module} is not installed here: pip install '{name}', or in a checkout ./run.sh setup"
+    # Not by the package's name: no index has it.
+    what = f"'.[{extra}]'" if extra else "."
+    return (
+        f"{module} is not installed; in this project's folder: pip install {what}, or ./run.sh setup for all"
+    )
 
 
 def cpu_count() -> int:

@@ -154,7 +154,7 @@ def test_the_small_clients_packages_are_all_that_is_imported(small: dict[str, st
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["-m", "harness.server", "up"], r"pytriton is not installed here: .*\[server\].*--url HOST:PORT"),
+        (["-m", "harness.server", "up"], r"pytriton is not installed; .*\[server\].*--url HOST:PORT"),
         (
             ["-m", "converters", "--model", "mobilenet", "--platform", "onnxruntime"],
             r"\[(opencv|onnxruntime)\]",
@@ -175,6 +175,9 @@ def test_what_takes_a_framework_names_the_extra_in_one_line(
 @pytest.mark.parametrize("python", ["3.11", "3.13"])
 def test_a_real_install_is_under_150_mb(python: str, tmp_path: Path) -> None:
     """From the package index; the project is copied, since a build leaves files beside what it builds."""
+    interpreter = shutil.which(f"python{python}")
+    if not interpreter or subprocess.run([interpreter, "-c", ""], check=False).returncode:
+        pytest.skip(f"Python {python} is not installed")
     uv = Path(sys.executable).with_name("uv")
     project = tmp_path / "project"
     for name in ("harness", "converters", "backends"):
@@ -182,9 +185,7 @@ def test_a_real_install_is_under_150_mb(python: str, tmp_path: Path) -> None:
     for name in ("pyproject.toml", "requirements-client.txt"):
         shutil.copy(PROJECT_ROOT / name, project)
     venv = tmp_path / "venv"
-    made = subprocess.run([uv, "venv", "--python", python, venv], capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no Python {python}: {made.stderr}")
+    subprocess.run([uv, "venv", "--python", interpreter, venv], check=True)
     subprocess.run([uv, "pip", "install", "--python", venv / "bin/python", project], check=True)
     bytes_taken = sum(file.stat().st_size for file in venv.rglob("*") if file.is_file())
     assert bytes_taken < 150e6

@@ -77,8 +77,8 @@ def test_the_nearest_option_is_told_by_every_command(
         (
             ModuleNotFoundError("No module named 'torch'", name="torch.nn"),
             2,
-            "error: torch is not installed here: pip install 'mlperf-triton-vision[pytorch]', or in a "
-            "checkout ./run.sh setup\n",
+            "error: torch is not installed; in this project's folder: pip install '.[pytorch]', or "
+            "./run.sh setup for all\n",
         ),
     ],
 )
