@@ -2,24 +2,23 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import sample_cache
 from harness.data.coco import open_coco, open_synthetic_coco
 from harness.data.dataset import Dataset
 from harness.data.imagenet import open_imagenet, open_synthetic
-from harness.errors import ConfigError, ConversionError
+from harness.errors import ConfigError
 from harness.machine import paths
-from harness.machine.environment import how_to_install, lacking
-from harness.models import get_variant, manifest
-from harness.models.manifest import AUTO as ANY_WEIGHTS
-from harness.models.manifest import GOLDEN_NAME, MANIFEST_NAME, Manifest
+from harness.models import manifest
+from harness.models.manifest import Manifest
 from harness.models.spec import Task
 from harness.run.config import settings
 from harness.run.config.checks import check_tensors
 from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig
 from harness.run.converter import run_converter
+from harness.run.elsewhere import lacks_frameworks, made_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -65,43 +64,14 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _convert(config: RunConfig) -> Path:
     """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
-    if missing := lacking(config.platform.facts.tools):
-        return _made_elsewhere(config, missing[0])
+    if lacks_frameworks(config):
+        return made_elsewhere(config)
     options = ["--model", config.model, "--platform", config.platform, "--weights", config.choice.weights]
     if config.choice.is_user_file:
         options += _said(config)
     if config.choice.nms is not None:
         options += ["--nms", config.choice.nms]
     return Path(run_converter("converters", *options, "--print-entry").strip())
-
-
-def _made_elsewhere(config: RunConfig, missing: str) -> Path:
-    """The entry as another machine has made it and compared it with its source: here a framework is missing.
-
-    Of it the manifest and the stored answers are enough.
-
-    Raises:
-        ConversionError: it is not there, or not what is asked for.
-    """
-    how = how_to_install(missing, config.platform.facts.triton_backend)
-    if config.choice.is_user_file:
-        raise ConversionError(f"{config.choice.weights} cannot be made into an entry here: {how}")
-    entry = config.spec.entry_name(config.platform)
-    folder, declared = paths.MODEL_REPOSITORY / entry, get_variant(config.spec, config.platform)
-    if declared.detection and config.choice.nms:
-        declared = replace(declared, detection=replace(declared.detection, nms=config.choice.nms))
-    if not all((folder / name).is_file() for name in (MANIFEST_NAME, GOLDEN_NAME)):
-        raise ConversionError(
-            f"{entry} cannot be made here: copy {MANIFEST_NAME} and {GOLDEN_NAME} of its folder in the model "
-            f"repository where it was made to {folder}; or {how}"
-        )
-    found = manifest.load(folder)
-    if (found.entry, found.variant) != (entry, declared):
-        raise ConversionError(f"{folder} was made by another version, or with other options; or {how}")
-    if config.choice.weights not in (ANY_WEIGHTS, found.weights):
-        raise ConversionError(f"{folder} was made from {found.weights} weights, not {config.choice.weights}")
-    logger.info("%s is asked as it was made elsewhere (%s weights)", entry, found.weights)
-    return folder
 
 
 def _said(config: RunConfig) -> Iterator[str]:

@@ -15,7 +15,6 @@ from typing import Any
 from harness.answers import boxes
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.machine import files, paths
-from harness.machine.environment import lacking
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
@@ -27,6 +26,7 @@ from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
+from harness.run.elsewhere import lacks_frameworks
 from harness.run.judgement import Ended, judge
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
@@ -81,7 +81,7 @@ def run(config: RunConfig) -> Iterator[Result]:
             loans[client] = None if are_own else stack.enter_context(borrowed(client, prepared.served))
         loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
         truths = Truths(prepared)
-        if Mode.ACCURACY in _modes(config) and lacking(config.platform.facts.tools):
+        if Mode.ACCURACY in _modes(config) and lacks_frameworks(config):
             # Where the source framework is the truth, it is missed now, and not after the measurement.
             _ = truths.exact
         for test in scenarios_of(config):

@@ -44,12 +44,13 @@ RUN: Arrows = {
     "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
     "converter": set(),
-    "preparation": {"config", "converter"},
+    "elsewhere": {"config"},
+    "preparation": {"config", "converter", "elsewhere"},
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
         *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("preparation", "truth", "judgement"),
+        *("elsewhere", "preparation", "truth", "judgement"),
     },
 }
 OUTSIDE_RUN: Arrows = {

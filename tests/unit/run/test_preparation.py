@@ -1,17 +1,12 @@
 """What is checked before the converters, and how their processes are run; here a module that ends as told."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.errors import ConversionError, DatasetError
-from harness.machine import paths
-from harness.models import MODELS, get_variant, manifest
-from harness.models.manifest import GOLDEN_NAME, OFFICIAL, Manifest, Parity
-from harness.models.platforms import Platform
 from harness.run import converter, preparation, truth
 from harness.run.config.resolution import resolve
 
@@ -75,45 +70,3 @@ def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_p
     words = {"model": "mobilenet", "platform": "onnxruntime", "weights": str(weights)}
     with pytest.raises(DatasetError, match=r"photos does not exist; `\./run\.sh fetch imagenet` says what"):
         preparation.prepare(resolve({**words, "dataset_path": str(tmp_path / "photos")}))
-
-
-@pytest.fixture
-def entry_of_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where no framework is installed: what a small client needs of an entry of resnet50."""
-    monkeypatch.setattr(preparation, "lacking", lambda tools: list(tools)[:1])
-    monkeypatch.setattr(paths, "MODEL_REPOSITORY", tmp_path)
-    folder = tmp_path / "resnet50_onnxruntime"
-    folder.mkdir()
-    variant = get_variant(MODELS["resnet50"], Platform.ONNXRUNTIME)
-    made = Manifest(
-        entry=folder.name, model="resnet50", weights=OFFICIAL, weights_file="/elsewhere/resnet50.pb",
-        weights_sha256="0", variant=variant, parity=Parity(1, 0.0, 0.0, 1.0), graph_sha256="0", tools={},
-    )  # fmt: skip
-    manifest.save(made, folder)
-    (folder / GOLDEN_NAME).touch()
-    return folder
-
-
-def asked(**words: str) -> Path:
-    return preparation._convert(resolve({"model": "resnet50", "platform": "onnxruntime", **words}))
-
-
-def test_without_a_framework_an_entry_is_taken_as_it_was_made_elsewhere(entry_of_elsewhere: Path) -> None:
-    assert asked() == asked(weights="official") == entry_of_elsewhere
-
-
-def test_without_a_framework_it_is_said_what_to_copy_or_to_install(
-    entry_of_elsewhere: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ConversionError, match="was made from official weights, not seeded"):
-        asked(weights="seeded")
-    (tmp_path / "mine.onnx").touch()
-    with pytest.raises(ConversionError, match=r"mine\.onnx cannot be made .*\[onnxruntime\]"):
-        asked(weights=str(tmp_path / "mine.onnx"))
-    found = manifest.load(entry_of_elsewhere)
-    manifest.save(replace(found, variant=replace(found.variant, max_batch_size=7)), entry_of_elsewhere)
-    with pytest.raises(ConversionError, match="was made by another version"):
-        asked()
-    (entry_of_elsewhere / GOLDEN_NAME).unlink()
-    with pytest.raises(ConversionError, match=r"copy MANIFEST\.json and golden\.npz .*\[onnxruntime\]"):
-        asked()
