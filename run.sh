@@ -29,6 +29,7 @@ usage: ./run.sh COMMAND [OPTIONS]
                               resnet50 mobilenet ssd-mobilenet ssd-resnet34   (resnet50)
                               cpu gpu                                         (cpu)
   docker [WORDS] [OPTIONS]  the same in containers, as its run_and_time.sh: NVIDIA's Triton and a client
+  kubernetes COMMAND ...    many servers on a cluster: render, up, bench, down; `kubernetes --help`
   report RUN                a finished run's page again, or a picture of it
   compare RUN RUN ...       finished runs side by side
   limits                    how close serving comes to the hardware: bare framework, this harness, plain client
@@ -195,6 +196,13 @@ run_docker() {
     "${COMPOSE[@]}" run --rm --build client "${WORDS[@]}" "${REST[@]}"
 }
 
+# It needs nothing but kubectl, so nothing is set up.
+run_kubernetes() {
+    local python
+    python="$(find_python)"
+    PYTHONPATH="$ROOT" PYTHONSAFEPATH=1 exec "$python" -m harness.server.kubernetes "$@"
+}
+
 convert() {
     [[ $# -gt 0 ]] || fail 2 "convert needs a model: ./run.sh convert MODEL [PLATFORM]"
     [[ "$1" != -* ]] || run_command converters "$@"
@@ -272,6 +280,7 @@ main() {
         check) run_command harness --all --quick "$@" ;;
         local) run_local "$@" ;;
         docker) run_docker "$@" ;;
+        kubernetes) run_kubernetes "$@" ;;
         report | compare) run_command "harness.$command" "$@" ;;
         limits) run_command harness.bench "$@" ;;
         fetch) run_command converters.fetch "$@" ;;

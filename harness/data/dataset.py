@@ -12,7 +12,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data import synthetic
 from harness.data.annotations import Annotations
 from harness.data.preprocess import UNMARKED_STARTS
 from harness.errors import ConfigError, DatasetError
@@ -71,6 +70,9 @@ def draw(root: Path, count: int) -> tuple[Sample, ...]:
         DatasetError: the folder cannot be written.
     """
     check_count(count)
+    # Takes OpenCV, which a client of real images may lack.
+    from harness.data import synthetic
+
     with progress.bar("drawing synthetic images", count) as advance:
         paths = synthetic.draw_set(root, count, cpu_count(), advance)
     return tuple(Sample(path, None) for path in paths)

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL
@@ -21,6 +20,11 @@ from PIL import Image
 
 from harness.errors import DatasetError
 from harness.models.spec import ChannelOrder, DType, Layout, Preprocess, Quantization, Resize
+
+try:
+    import cv2
+except ModuleNotFoundError:
+    from harness.data import numpy_cv as cv2  # type: ignore[no-redef]
 
 U8Image = npt.NDArray[np.uint8]
 """(height, width, 3)"""

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError, nearest
+from harness.machine.environment import how_to_install
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,10 @@ def run(
         logger.debug("traceback", exc_info=True)
         sys.stderr.write(f"error: {_reason(error)}\n")
         return error.exit_code if isinstance(error, HarnessError) else EXIT_USAGE
+    except ModuleNotFoundError as error:
+        logger.debug("traceback", exc_info=True)
+        sys.stderr.write(f"error: {how_to_install(error.name or str(error))}\n")
+        return EXIT_USAGE
     except KeyboardInterrupt:
         sys.stderr.write(f"{interrupted}\n")
         return EXIT_INTERRUPTED

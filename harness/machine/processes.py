@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
+from harness.errors import EXIT_USAGE
+from harness.machine.environment import how_to_install
 from harness.machine.kernel import PR_SET_PDEATHSIG, prctl
 from harness.machine.paths import HOME_DIR, HOME_VARIABLE, PROJECT_ROOT, weights_dir
 
@@ -48,7 +50,12 @@ def main() -> None:
     if os.getppid() != parent:
         return  # it ended before we could ask
     sys.argv = sys.argv[2:]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as missing:
+        # Whoever has started us takes the last line as the reason.
+        sys.stderr.write(f"error: {how_to_install(missing.name or str(missing))}\n")
+        sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,6 @@
 import base64
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy.typing as npt
 
 _WIDTH_PX = 720
 """Of a picture with the truth beside it."""
@@ -45,10 +41,9 @@ def embedded(folder: Path) -> Pictures:
         file for _, file in sorted((int(number), file) for number, file in files if number.isdecimal())
     ]
     for file in ordered:
-        image = cv2.imread(str(file))
-        if image is None:
+        picture = _scaled(file)
+        if picture is None:
             continue
-        picture = _scaled(image, file.stem.partition("_")[2])
         room -= len(picture.uri)
         if room < 0:
             break
@@ -56,11 +51,17 @@ def embedded(folder: Path) -> Pictures:
     return Pictures(tuple(found), len(ordered))
 
 
-def _scaled(image: npt.NDArray[Any], name: str) -> Picture:
+def _scaled(file: Path) -> Picture | None:
+    # A client that has no OpenCV has drawn nothing either.
+    import cv2
+
+    image = cv2.imread(str(file))
+    if image is None:
+        return None
     height, width = image.shape[:2]
     if width > _WIDTH_PX:
         height, width = round(height * _WIDTH_PX / width), _WIDTH_PX
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     data = base64.b64encode(jpeg.tobytes()).decode()
-    return Picture(name, f"data:image/jpeg;base64,{data}", width, height)
+    return Picture(file.stem.partition("_")[2], f"data:image/jpeg;base64,{data}", width, height)

@@ -17,6 +17,7 @@ from harness.run.config.checks import check_tensors
 from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig, RunMode
 from harness.run.config.scenario import scenarios_of
 from harness.run.converter import run_converter
+from harness.run.elsewhere import lacks_frameworks, made_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _convert(config: RunConfig) -> Path:
     """Export the model if it is not there yet; in a process of its own, which imports the frameworks."""
+    if lacks_frameworks(config):
+        return made_elsewhere(config)
     options = ["--model", config.model, "--platform", config.platform, "--weights", config.choice.weights]
     if config.choice.is_user_file:
         options += _said(config)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.answers import boxes, drawing
+from harness.answers import boxes
 from harness.errors import ConfigError, HarnessError, InferenceError
 from harness.machine import files, paths
 from harness.machine.host import load
@@ -29,6 +29,7 @@ from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
+from harness.run.elsewhere import lacks_frameworks
 from harness.run.judgement import Ended, Occasion, judge, new_invocation
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
@@ -93,6 +94,9 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
             loans[client] = None if are_own else stack.enter_context(borrowed(client, prepared.served))
         loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
         truths = Truths(prepared)
+        if Mode.ACCURACY in _modes(config) and lacks_frameworks(config):
+            # Where the source framework is the truth, it is missed now, and not after the measurement.
+            _ = truths.exact
         for test in scenarios_of(config):
             yield _run_scenario(prepared, truths, loaders, test, before)
 
@@ -199,14 +203,19 @@ def _run_scenario(
     return result
 
 
+def _modes(config: RunConfig) -> tuple[Mode, ...]:
+    """The tests of one scenario, in their order."""
+    modes = _MODES[config.request.mode]
+    if (config.request.accuracy or config.output.save_images) and Mode.ACCURACY not in modes:
+        return (*modes, Mode.ACCURACY)
+    return modes
+
+
 def _run_tests(
     test: ScenarioPlan, job: Callable[[Mode], Job], clients: Sequence[TritonClient], folder: Path
 ) -> tuple[dict[Mode, Outcome], Search | None]:
     """One scenario's tests by mode, until one fails; and how Server's rate was found, where it was."""
-    request = test.config.request
-    modes = _MODES[request.mode]
-    if (request.accuracy or test.config.output.save_images) and Mode.ACCURACY not in modes:
-        modes = (*modes, Mode.ACCURACY)
+    modes = _modes(test.config)
 
     def run(job: Job) -> Outcome:
         Path(job.log_dir).mkdir(parents=True)
@@ -306,6 +315,9 @@ def _checked_unchanged(
 
 def _save_images(prepared: Prepared, truths: Truths, folder: Path) -> None:
     """Draw what the accuracy test found into the first images, with the truth beside it."""
+    # Takes OpenCV, without which no detector's samples could have been made.
+    from harness.answers import drawing
+
     detection = prepared.manifest.variant.detection
     assert detection is not None
     payloads = logs.read_accuracy(test_folder(folder, Mode.ACCURACY))

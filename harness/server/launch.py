@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ConfigError, ServerError
-from harness.machine.environment import cpu_count
+from harness.machine.environment import cpu_count, how_to_install
 from harness.machine.kernel import SHM_DIR
 from harness.machine.paths import BACKENDS_DIR
 from harness.server.flags import EMBEDDED, flags
@@ -64,7 +64,7 @@ def find_wheel() -> Wheel:
     """
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
-        raise ServerError("nvidia-pytriton is not installed; run ./run.sh setup")
+        raise ServerError(f"{how_to_install('pytriton')}; or name a server with --url HOST:PORT")
     package = Path(spec.submodule_search_locations[0])
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     root = package / "tritonserver"

@@ -30,6 +30,7 @@ HARNESS: Arrows = {
     "tune": {"errors", "machine", "models", "triton", "run"},
     "bench": {"errors", "machine", "models", "data", "triton", "server", "run"},
     "cli": {"machine", "run", "report"},
+    "commands": {"errors"},
     "demo": {"machine", "run", "cli"},
     "__main__": {"errors", "machine", "cli"},
     "start": {"machine"},
@@ -45,12 +46,13 @@ RUN: Arrows = {
     "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
     "converter": set(),
-    "preparation": {"config", "converter"},
+    "elsewhere": {"config"},
+    "preparation": {"config", "converter", "elsewhere"},
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
         *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("preparation", "truth", "judgement", "sweep"),
+        *("elsewhere", "preparation", "truth", "judgement", "sweep"),
     },
 }
 OUTSIDE_RUN: Arrows = {
@@ -98,6 +100,8 @@ DOORS = {
 }
 STANDARD_LIBRARY_ONLY = {
     *("harness.errors", "harness.machine.files", "harness.machine.kernel"),
+    *("harness.machine.command", "harness.machine.environment", "harness.machine.paths"),
+    *(f"harness.server.kubernetes.{name}" for name in ("__main__", "cluster", "manifests")),
     *("harness.server.flags", "harness.server.hidden", "harness.server.regions", "harness.server.supervisor"),
     *(f"harness.server.container.{name}" for name in ("owner", "backends", "locked", "server")),
 }
@@ -236,7 +240,7 @@ def test_every_module_that_is_named_in_words_exists() -> None:
     places = [
         *MODULES.values(),
         *(PROJECT_ROOT / "tests").rglob("*.py"),
-        *(file for file in (PROJECT_ROOT / "docker").iterdir() if file.is_file()),
+        *(file for file in (PROJECT_ROOT / "docker").rglob("*") if file.is_file()),
         *(PROJECT_ROOT / name for name in ("README.md", "run.sh")),
     ]
     wrong = [

@@ -38,7 +38,8 @@ except KeyboardInterrupt:
 def make_project(folder: Path) -> Path:
     """Returns its run.sh."""
     for module in (
-        *("harness/__main__.py", "harness/demo.py", "harness/server.py", "harness/bench.py"),
+        *("harness/__main__.py", "harness/demo.py", "harness/bench.py"),
+        *("harness/server/__main__.py", "harness/server/kubernetes.py"),
         *("harness/report/__main__.py", "harness/compare/__main__.py"),
         *("converters/__main__.py", "converters/fetch.py"),
     ):
@@ -120,8 +121,13 @@ def test_a_second_setup_asks_no_pip_and_says_nothing(script: Path) -> None:
             ["--model", "mobilenet", "--force"],
         ),
         (["convert", "--help"], "converters.__main__", ["--help"]),
-        (["tritonserver-up", "--host", "::1"], "harness.server", ["up", "--host", "::1"]),
-        (["tritonserver-logs"], "harness.server", ["logs"]),
+        (["tritonserver-up", "--host", "::1"], "harness.server.__main__", ["up", "--host", "::1"]),
+        (["tritonserver-logs"], "harness.server.__main__", ["logs"]),
+        (
+            ["kubernetes", "render", "--replicas", "3"],
+            "harness.server.kubernetes",
+            ["render", "--replicas", "3"],
+        ),
         (["report", "results/a"], "harness.report.__main__", ["results/a"]),
         (["compare", "a", "b"], "harness.compare.__main__", ["a", "b"]),
     ],
@@ -142,8 +148,8 @@ def test_help_lists_every_command(script: Path) -> None:
     assert done.returncode == 0
     listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
     assert listed == {
-        "setup", "demo", "bench", "check", "limits", "local", "docker", "report", "compare", "fetch",
-        "convert", "lock", "test", "help",
+        "setup", "demo", "bench", "check", "limits", "local", "docker", "kubernetes", "report", "compare",
+        "fetch", "convert", "lock", "test", "help",
         "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
     }  # fmt: skip
 
@@ -209,6 +215,13 @@ def test_without_a_docker_engine_docker_says_so_in_one_line(script: Path, tmp_pa
 def test_help_of_docker_needs_no_engine(script: Path, tmp_path: Path) -> None:
     done = run(script, "docker", "tf", "--help", **fake_docker(tmp_path / "bin", "exit 1"))
     assert (done.returncode, json.loads(done.stdout)[:2]) == (7, ["harness.__main__", ["--help"]])
+
+
+def test_a_machine_that_has_only_kubectl_is_not_set_up(tmp_path: Path) -> None:
+    script = make_project(tmp_path / "project")
+    done = run(script, "kubernetes", "down")
+    assert (done.returncode, json.loads(done.stdout)[1]) == (7, ["down"])
+    assert not (tmp_path / "project" / ".venv").exists()
 
 
 def test_changed_requirements_are_installed_by_the_next_command(tmp_path: Path, script: Path) -> None:

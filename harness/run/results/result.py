@@ -276,6 +276,7 @@ class Result:
         """Whether its Server test was ended early: its figures are of what was answered until then."""
         return self.test.cut_p99_ns > 0
 
+    @property
     def disturbances(self) -> tuple[str, ...]:
         """Why the performance test's figures may not be what the machine does by itself."""
         return self.test.load.disturbances if self.test.load else ()

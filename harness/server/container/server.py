@@ -16,6 +16,8 @@ from harness.server.flags import flags, hidden_control_flags, parse_version, wri
 
 KEY_FILE_VARIABLE = "TRITON_KEY_FILE"
 """Names the file that the server puts the key of its control into, and its client takes it from."""
+GIVEN_KEY_VARIABLE = "TRITON_GIVEN_KEY_FILE"
+"""Names a file that has a key already, in place of the former: several servers may share one, as a Secret."""
 
 _ANSWER_TIMEOUT_S = 4
 
@@ -33,16 +35,11 @@ def serve(given: Sequence[str]) -> int:
         Its exit code; 0 where we were told to end it.
 
     Raises:
-        ValueError: $TRITON_SERVER_VERSION, which NVIDIA's images set, is not a version; or $TRITON_KEY_FILE,
-            which compose.yaml sets, is not there.
-        OSError: tritonserver cannot be started, or the key's file not written.
+        ValueError: $TRITON_SERVER_VERSION, which NVIDIA's images set, is not a version; or there is no key.
+        OSError: tritonserver cannot be started, or the key's file not written or read.
     """
     version = parse_version(os.environ.get("TRITON_SERVER_VERSION", ""))
-    if not os.environ.get(KEY_FILE_VARIABLE):
-        raise ValueError(f"${KEY_FILE_VARIABLE} does not say where to put the key of its control")
-    key_file = Path(os.environ[KEY_FILE_VARIABLE])
-    become_owner([key_file.parent])
-    control = hidden_control_flags(write_key(key_file))
+    control = hidden_control_flags(_key())
     command = ["tritonserver", *given, *flags(version, len(os.sched_getaffinity(0)))]
     server: subprocess.Popen[bytes] | None = None
     is_told = False
@@ -72,6 +69,21 @@ def serve(given: Sequence[str]) -> int:
         server.terminate()
     code = server.wait()
     return 0 if is_told else code if code >= 0 else 128 - code
+
+
+def _key() -> str:
+    """The key of this server's control: one that was given, else a new one for its client to read."""
+    if given := os.environ.get(GIVEN_KEY_VARIABLE):
+        become_owner()
+        key = Path(given).read_text(encoding="ascii").strip()
+        if not key:
+            raise ValueError(f"{given} has no key")
+        return key
+    if not os.environ.get(KEY_FILE_VARIABLE):
+        raise ValueError(f"${KEY_FILE_VARIABLE} does not say where to put the key of its control")
+    file = Path(os.environ[KEY_FILE_VARIABLE])
+    become_owner([file.parent])
+    return write_key(file)
 
 
 def is_healthy(url: str) -> bool:

@@ -76,6 +76,12 @@ def test_the_nearest_option_is_told_by_every_command(
         (OSError(28, "No space left on device"), 2, "error: No space left on device\n"),
         (OSError(13, "Permission denied", "/a/b"), 2, "error: /a/b: Permission denied\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch.nn"),
+            2,
+            "error: torch is not installed; in this project's folder: pip install '.[pytorch]', or "
+            "./run.sh setup for all\n",
+        ),
     ],
 )
 def test_what_ends_a_command_is_one_line_and_an_exit_code(

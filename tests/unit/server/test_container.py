@@ -250,6 +250,33 @@ def test_every_start_makes_a_key_that_is_in_the_arguments_and_not_in_the_command
     assert len(keys) == 2
 
 
+def test_servers_that_are_given_a_key_have_that_one_and_make_none(tmp_path: Path) -> None:
+    environment = program(tmp_path, 'echo "$@"')
+    (tmp_path / "secret").write_text("shared\n")
+    environment[server.GIVEN_KEY_VARIABLE] = str(tmp_path / "secret")
+    served = subprocess.run(
+        [sys.executable, "-c", SERVE.format(grace_s=60)],
+        cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert served.stdout.count("=shared") == 2
+    assert not (tmp_path / "key").exists()
+
+
+@pytest.mark.parametrize("content", [None, "\n"], ids=["missing", "empty"])
+def test_a_key_that_is_given_and_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_text(content)
+    monkeypatch.setenv("TRITON_SERVER_VERSION", "2.55.0")
+    monkeypatch.setenv(server.GIVEN_KEY_VARIABLE, str(tmp_path / "secret"))
+    assert server.main(["serve"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot start tritonserver: ")
+    assert str(tmp_path / "secret") in error
+    assert error.count("\n") == 1
+
+
 def test_a_server_is_killed_before_docker_kills_the_container() -> None:
     # `docker stop` waits for 10 s.
     assert server._GRACE_S < 10
