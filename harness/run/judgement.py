@@ -98,7 +98,8 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         else:
             _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
             found.reasons += _search_reasons(ended.search)
-    config, deviations = prepared.config, (*_deviations(prepared), *test.deviations())
+    are_here = ended.server.is_on_this_machine
+    config, deviations = prepared.config, (*_deviations(prepared), *test.deviations(are_here))
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from harness.answers import boxes, drawing
 from harness.errors import ConfigError, HarnessError, InferenceError
-from harness.machine import files, paths
+from harness.machine import files
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
 from harness.models import manifest
@@ -41,12 +40,11 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.server_rate import Searcher
-from harness.run.serving import ModelLoader, check_served, executed_precision
+from harness.run.servers import servers
+from harness.run.serving import ModelLoader, check_alike, check_served, executed_precision
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
-from harness.server import lifecycle
-from harness.triton.address import Address, parse_headers
 from harness.triton.client import TritonClient, is_on_this_host
 
 logger = logging.getLogger(__name__)
@@ -95,49 +93,13 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
         for config in configs:
             try:
-                server = dataclasses.replace(config.server, urls=urls, headers=headers)
-                yield from run(dataclasses.replace(config, server=server))
+                if not config.server.urls:
+                    server = dataclasses.replace(config.server, urls=urls, headers=headers)
+                    config = dataclasses.replace(config, server=server)
+                yield from run(config)
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
-
-
-@contextlib.contextmanager
-def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
-    """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
-    running = lifecycle.running()
-    urls = config.server.urls
-    if running and not urls:
-        if running.repository == paths.MODEL_REPOSITORY:
-            urls = (running.grpc_url,)
-        else:
-            logger.info("the running server serves %s: starting another one", running.repository)
-    if urls:
-        logger.info("using the server at %s", ", ".join(urls))
-        yield tuple(_address(config, url, running) for url in urls), False
-        return
-    for leftover in paths.STATE_DIR.glob("server-*"):
-        # Of a run that was killed; its server has ended with it.
-        owner = leftover.name.removeprefix("server-")
-        if Path(f"/proc/{owner}").exists():
-            if lifecycle.running(leftover):
-                logger.warning("another run (pid %s) is under way here: each slows the other down", owner)
-            continue
-        lifecycle.stop(state_dir=leftover)
-        shutil.rmtree(leftover, ignore_errors=True)
-    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
-        yield (_address(config, info.grpc_url, info),), True
-
-
-def _address(config: RunConfig, url: str, own: lifecycle.ServerInfo | None) -> Address:
-    """How a server is reached; with the key of its control, where it is a server of ours."""
-    address = config.server.address(url)
-    if own is None or own.grpc_url != url:
-        return address
-    given = {header.name for header in address.headers}
-    key = (header for header in parse_headers(own.headers) if header.name not in given)
-    return dataclasses.replace(address, headers=(*address.headers, *key))
 
 
 def _run_scenario(
@@ -146,7 +108,7 @@ def _run_scenario(
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
     clients = [loader.client for loader in loaders]
-    versions = [client.check_is_triton().get("version") for client in clients]
+    versions = _versions(clients)
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     live, tuning = _set_up(prepared, loaders, test)
     precision = executed_precision(clients, prepared.served, variant, config.choice.precision)
@@ -177,6 +139,23 @@ def _run_scenario(
         _save_images(prepared, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
+
+
+def _versions(clients: Sequence[TritonClient]) -> list[str]:
+    """Triton's, of each server; all are the same.
+
+    Raises:
+        ServerError: one does not answer.
+        ConfigError: they are not.
+    """
+    found = [str(client.check_is_triton().get("version", "")) for client in clients]
+    for client, version in zip(clients, found, strict=True):
+        if version != found[0]:
+            raise ConfigError(
+                f"the servers of a run must be alike: Triton is {found[0]} at {clients[0].url} and {version} "
+                f"at {client.url}"
+            )
+    return found
 
 
 def _run_tests(
@@ -223,9 +202,8 @@ def _set_up(
         for loader in loaders
     ]
     live = [check_served(loader.client, prepared.served, facts.variant) for loader in loaders]
+    check_alike([loader.client for loader in loaders], prepared.served, live)
     served = [settings_of(one, facts.variant.platform.facts) for one in live]
-    if len(set(served)) > 1:
-        logger.warning("the servers have different settings: results tell those of %s", loaders[0].client.url)
     tuning = as_served(
         wish,
         served,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.answers.precision import FP16, REDUCED, UNKNOWN
-from harness.errors import RequestFailed, ServerError
+from harness.errors import ConfigError, RequestFailed, ServerError
 from harness.machine import progress
 from harness.models import live_config
 from harness.models.model_config import ServerSettings, dims, model_config, to_json
@@ -140,6 +140,35 @@ def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str
             "remove response_cache from its config.pbtxt"
         )
     return live
+
+
+def check_alike(clients: Sequence[TritonClient], entry: str, live: Sequence[dict[str, Any]]) -> None:
+    """See that several servers serve one model: a run is of them together, and tells one configuration.
+
+    Args:
+        clients: of each server.
+        entry: the model's name there.
+        live: its configuration at each of them.
+
+    Raises:
+        ConfigError: one has another version of it, or other settings.
+    """
+    first, *others = clients
+    if not others:
+        return
+    version = first.answering_version(entry)
+    for client, config in zip(others, live[1:], strict=True):
+        both = f"at {first.url} and at {client.url}"
+        if (other := client.answering_version(entry)) != version:
+            raise ConfigError(
+                f"the servers of a run must be alike: {entry} is version {version} and {other} {both}; name "
+                "one that all have with --served-version"
+            )
+        if keys := sorted(key for key in {*live[0], *config} if live[0].get(key) != config.get(key)):
+            raise ConfigError(
+                f"the servers of a run must be alike: {entry} has another {', '.join(keys)} {both}; give all "
+                f"of them one config.pbtxt, or have this run do so with --server-config {OURS}"
+            )
 
 
 def executed_precision(

@@ -22,7 +22,7 @@ from harness.errors import ServerError
 from harness.triton import statistics, tls
 from harness.triton.address import Address, with_hint
 from harness.triton.channels import blocking_channel
-from harness.triton.grpc_channel import CHANNEL_OPTIONS, credentials
+from harness.triton.grpc_channel import channel_options, credentials
 from harness.triton.http2 import Message
 from harness.triton.messages import name_and_version, streamed_response
 from harness.triton.shared_memory import Segment
@@ -82,7 +82,7 @@ class TritonClient:
         self.server = Address(server) if isinstance(server, str) else server
         self.url = self.server.url
         self._control = InferenceServerClient(
-            self.server.target, creds=credentials(self.server), channel_args=CHANNEL_OPTIONS
+            self.server.target, creds=credentials(self.server), channel_args=channel_options(self.server)
         )
         self._control.register_plugin(_Metadata(self.server))
         self._channel = blocking_channel(self.server)
@@ -184,6 +184,18 @@ class TritonClient:
                 *name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S
             )
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
+
+    def answering_version(self, entry: str) -> str:
+        """The version of the model that answers a request: the one that was asked for, or the latest.
+
+        Raises:
+            ServerError: no such model there.
+        """
+        with self._asking(f"has no model {entry}"):
+            answer = self._control.get_model_metadata(
+                *name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S
+            )
+        return max(answer.versions, key=int, default="")
 
     def statistics(self, entry: str, samples: int = 0) -> dict[str, Any]:
         """Cumulative statistics of a model; see `harness.triton.statistics` for the difference of two.

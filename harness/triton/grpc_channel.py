@@ -23,11 +23,18 @@ from harness.triton.http2 import Done, Message, Metadata, Status, failed, messag
 
 # Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
 # And gRPC would send even this machine's own traffic through $http_proxy.
-CHANNEL_OPTIONS = (
+_CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
+
+
+def channel_options(server: Address) -> tuple[tuple[str, int | str], ...]:
+    """What a channel to a server is opened with."""
+    if not (server.name and server.is_encrypted):
+        return _CHANNEL_OPTIONS
+    return (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", server.name))
 
 
 def _failure(error: grpc.RpcError) -> RequestFailed:
@@ -70,9 +77,9 @@ class GrpcChannel:
         """
         trust = credentials(server)
         if trust:
-            channel = grpc.aio.secure_channel(server.target, trust, CHANNEL_OPTIONS)
+            channel = grpc.aio.secure_channel(server.target, trust, channel_options(server))
         else:
-            channel = grpc.aio.insecure_channel(server.target, CHANNEL_OPTIONS)
+            channel = grpc.aio.insecure_channel(server.target, channel_options(server))
         try:
             await asyncio.wait_for(_connected(channel, server.url), CONNECT_TIMEOUT_S)
         except (TimeoutError, RequestFailed) as error:
@@ -160,10 +167,11 @@ class GrpcBlockingChannel:
 
     def _open(self) -> Any:
         if self._channel is None:
+            target, options = self._server.target, channel_options(self._server)
             if self._trust:
-                self._channel = grpc.secure_channel(self._server.target, self._trust, CHANNEL_OPTIONS)
+                self._channel = grpc.secure_channel(target, self._trust, options)
             else:
-                self._channel = grpc.insecure_channel(self._server.target, CHANNEL_OPTIONS)
+                self._channel = grpc.insecure_channel(target, options)
             self._is_closed = threading.Event()
             watch = threading.Thread(target=self._expire, args=(self._is_closed,), name="expiry", daemon=True)
             watch.start()

@@ -40,6 +40,7 @@ RUN: Arrows = {
     "results": {"mlperf", "worker"},
     "server_rate": {"mlperf", "worker"},
     "borrowing": set(),
+    "servers": {"config"},
     "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
     "converter": set(),
@@ -47,8 +48,8 @@ RUN: Arrows = {
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
-        *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("preparation", "truth", "judgement"),
+        *("mlperf", "config", "worker", "results", "borrowing", "servers", "serving", "server_rate"),
+        *("progress", "preparation", "truth", "judgement"),
     },
 }
 OUTSIDE_RUN: Arrows = {

@@ -13,7 +13,7 @@ _Number = TypeVar("_Number", int, float)
 
 _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
-_URL = re.compile(r"(?:grpcs://|dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_URL = re.compile(r"(?:grpcs://|(?:grpcs\+)?dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _SOCKET = re.compile(r"unix:(/.+)")
 _THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
 
@@ -116,7 +116,7 @@ def _place(url: str) -> tuple[str, int]:
     if not match or not 0 < int(match[2]) < 65536:
         raise ConfigError(
             f"--url {url!r} is not HOST:PORT (the gRPC port, 8001 by default; without http://), "
-            "nor grpcs://HOST:PORT, unix:/PATH or dns:///NAME:PORT"
+            "nor grpcs://HOST:PORT, unix:/PATH, dns:///NAME:PORT or grpcs+dns:///NAME:PORT"
         )
     return "localhost" if match[1] in _THIS_HOST else match[1].lower(), int(match[2])
 
