@@ -18,7 +18,7 @@ from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
-from harness.run.results import bottleneck
+from harness.run.results import balance, bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Kind, Verdict
@@ -113,6 +113,8 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "plots": _plots(run),
         "plots_of_server": _plots_of_server(run),
         "bottleneck": _bottleneck(run),
+        "servers": balance.parts(run.result.test.shares),
+        "balance": _sentence(balance.line(run.result.test.shares)),
         "accuracy": _accuracy(run),
         "pictures": pictures.embedded(result.folder),
         "min_score": boxes.MIN_SCORE,

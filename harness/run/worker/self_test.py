@@ -62,7 +62,7 @@ def self_test(
         # One whose stub has died stays loaded, and ready by its own account.
         is_dead = "not healthy" in str(error)
         advice = "; see the server's log, and load the model again or restart it" if is_dead else ""
-        raise InferenceError(f"{entry} cannot answer: {error}{advice}") from error
+        raise InferenceError(f"{entry} on {client.url} cannot answer: {error}{advice}") from error
     if variant.detection:
         found, difference = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:
@@ -73,7 +73,7 @@ def self_test(
             difference = _winners_differ(variant, answers, expected, tolerance or MARGIN)
     if difference:
         raise InferenceError(
-            f"{entry} on this server is not the verified model: {difference} on the stored inputs; convert "
+            f"{entry} on {client.url} is not the verified model: {difference} on the stored inputs; convert "
             "it again, or check the server's model repository (a model in fp16 or int8 needs --tolerance)"
         )
     return found
