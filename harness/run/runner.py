@@ -19,7 +19,7 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.live_config import settings_of
 from harness.run import progress
-from harness.run.borrowing import borrowed, segment_prefix
+from harness.run.borrowing import borrowed, places, segment_prefix
 from harness.run.config import settings
 from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
@@ -72,11 +72,13 @@ def run(config: RunConfig) -> Iterator[Result]:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]
         for client in clients:
             client.check_is_triton()
+        by_place = {} if are_own else dict(zip(places(addresses), clients, strict=True))
         loans = {}
         # Always in one order: another run may borrow the same ones.
-        for client in sorted(clients, key=lambda client: client.url):
-            loans[client] = None if are_own else stack.enter_context(borrowed(client, prepared.served))
-        loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
+        for place in sorted(by_place):
+            client = by_place[place]
+            loans[client] = stack.enter_context(borrowed(client, prepared.served, place))
+        loaders = [ModelLoader(client, prepared.served, loans.get(client)) for client in clients]
         truths = Truths(prepared)
         for test in scenarios_of(config):
             yield _run_scenario(prepared, truths, loaders, test)

@@ -185,8 +185,11 @@ def test_three_servers_behind_one_name_are_all_asked_and_the_end_of_one_ends_the
 
         with TritonClient(infos[2].grpc_url) as client:
             before = client.model_config("null_model")
-            client.load("null_model", json.dumps({**before, "max_batch_size": 2}))
-            complaint = "error: the servers of a run must be alike: null_model has another max_batch_size at "
+            batching = {**before["dynamic_batching"], "max_queue_delay_microseconds": "5"}
+            client.load("null_model", json.dumps({**before, "dynamic_batching": batching}))
+            complaint = (
+                "error: the servers of a run must be alike: null_model has another dynamic_batching at "
+            )
             assert end(start("refused", url, 2), 2).splitlines()[-1].startswith(complaint)
             client.load("null_model", json.dumps(before))
 

@@ -15,8 +15,8 @@ from harness.run.mlperf.rounds import Scenario
 
 logger = logging.getLogger(__name__)
 
-DELAY_US = 10_000
-"""Far above what client and Triton take for a query, so that several servers do not wait for cores."""
+DELAY_US = 50_000
+"""Far above what client and Triton take for a query, and a busy host takes from them: none waits for a core."""
 _LOAD = 0.7
 """Share of what the servers can answer that is asked for."""
 _CALIBRATION_S = 5.0
@@ -82,7 +82,7 @@ def check(fleet: Fleet, counts: Sequence[int], seconds: float) -> tuple[Service,
             session = fleet.session(waiting, servers, f"waiting-{servers}")
             run = session.ours(Scenario.SERVER, _tuning(_SERVER_IN_FLIGHT), seconds=seconds, rate=rate)
             found.append(Checked(told, run.p50_ms, run.p90_ms, run.p99_ms))
-            logger.info("%d servers: p99 %.2f ms, forecast %.2f", servers, run.p99_ms, told.p99_ms)
+            logger.info("%d server(s): p99 %.2f ms, forecast %.2f", servers, run.p99_ms, told.p99_ms)
     finally:
         everything.close()
     return service, found
@@ -107,7 +107,7 @@ def summary(service: Service, checked: Sequence[Checked]) -> list[str]:
         f"one server is occupied {service.service_s * 1e3:.2f} ms by a query, which takes "
         f"{service.overhead_s * 1e3:.2f} ms more in client and Triton",
         *(
-            f"{one.forecast.servers} servers at {one.forecast.rate:.1f} queries/s, {one.forecast.busy:.0%} "
+            f"{one.forecast.servers} server(s) at {one.forecast.rate:.1f} queries/s, {one.forecast.busy:.0%} "
             f"busy: p99 {one.p99_ms:.2f} ms, forecast {one.forecast.p99_ms:.2f} ({one.error:+.1%}): "
             f"{'met' if one.is_near else 'MISSED'}, wanted within {_WITHIN:.0%}"
             for one in checked

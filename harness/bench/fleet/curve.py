@@ -115,7 +115,11 @@ def measure(fleet: Fleet, counts: Sequence[int], rounds: int, seconds: float) ->
                 found.append(fleet.run(session, Scenario.OFFLINE, entry.tuning(IN_FLIGHT), seconds))
                 rate = found[-1].ours.samples_per_s
                 logger.info(
-                    "%d servers, %d client processes, round %d: %.0f", servers, processes, number + 1, rate
+                    "%d server(s), %d client process(es), round %d: %.0f",
+                    servers,
+                    processes,
+                    number + 1,
+                    rate,
                 )
     finally:
         everything.close()
