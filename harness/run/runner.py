@@ -41,7 +41,13 @@ from harness.run.results.result import (
 )
 from harness.run.server_rate import Searcher
 from harness.run.servers import servers
-from harness.run.serving import ModelLoader, check_alike, check_served, executed_precision
+from harness.run.serving import (
+    ModelLoader,
+    check_alike,
+    check_served,
+    executed_precision,
+    triton_version,
+)
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -110,7 +116,7 @@ def _run_scenario(
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
     clients = [loader.client for loader in loaders]
-    versions = _versions(clients)
+    version = triton_version(clients)
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     live, tuning = _set_up(prepared, loaders, test)
     precision = executed_precision(clients, prepared.served, variant, config.choice.precision)
@@ -124,7 +130,7 @@ def _run_scenario(
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
     server = Server(
-        version=versions[0],
+        version=version,
         urls=tuple(client.url for client in clients),
         rpc=clients[0].server.rpc,
         entry=prepared.served,
@@ -141,23 +147,6 @@ def _run_scenario(
         _save_images(prepared, folder)
     logger.info("%s %s: %s", scenario, result.verdict, path)
     return result
-
-
-def _versions(clients: Sequence[TritonClient]) -> list[str]:
-    """Triton's, of each server; all are the same.
-
-    Raises:
-        ServerError: one does not answer.
-        ConfigError: they are not.
-    """
-    found = [str(client.check_is_triton().get("version", "")) for client in clients]
-    for client, version in zip(clients, found, strict=True):
-        if version != found[0]:
-            raise ConfigError(
-                f"the servers of a run must be alike: Triton is {found[0]} at {clients[0].url} and {version} "
-                f"at {client.url}"
-            )
-    return found
 
 
 def _run_tests(

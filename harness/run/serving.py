@@ -142,6 +142,23 @@ def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str
     return live
 
 
+def triton_version(clients: Sequence[TritonClient]) -> str:
+    """Triton's own, which is the same on all servers of a run.
+
+    Raises:
+        ServerError: one does not answer.
+        ConfigError: it is not.
+    """
+    first, *others = ((client, str(client.check_is_triton().get("version", ""))) for client in clients)
+    for client, version in others:
+        if version != first[1]:
+            raise ConfigError(
+                f"the servers of a run must be alike: Triton is {first[1]} at {first[0].url} and {version} at "
+                f"{client.url}"
+            )
+    return first[1]
+
+
 def check_alike(clients: Sequence[TritonClient], entry: str, live: Sequence[dict[str, Any]]) -> None:
     """See that several servers serve one model: a run is of them together, and tells one configuration.
 

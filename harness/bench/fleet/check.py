@@ -16,7 +16,7 @@ from harness.run.mlperf.rounds import Scenario
 logger = logging.getLogger(__name__)
 
 DELAY_US = 50_000
-"""Far above what client and Triton take for a query, and a busy host takes from them: none waits for a core."""
+"""Far above what client and Triton take for a query, and what a busy host takes from both."""
 _LOAD = 0.7
 """Share of what the servers can answer that is asked for."""
 _CALIBRATION_S = 5.0

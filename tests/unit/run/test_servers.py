@@ -9,7 +9,7 @@ import pytest
 from harness.errors import ConfigError
 from harness.run.config.checks import check_shares
 from harness.run.servers import every_server
-from harness.run.serving import check_alike
+from harness.run.serving import check_alike, triton_version
 from harness.triton.address import Address, Header, Tls
 
 HOSTS: Mapping[str, Sequence[str]] = {
@@ -92,6 +92,9 @@ class FakeClient:
     def answering_version(self, _entry: str) -> str:
         return self._version
 
+    def check_is_triton(self) -> dict[str, Any]:
+        return {"name": "triton", "version": f"2.5{self._version}.0"}
+
 
 CONFIG = {"name": "m", "instance_group": [{"count": 2}]}
 
@@ -99,6 +102,13 @@ CONFIG = {"name": "m", "instance_group": [{"count": 2}]}
 def test_servers_of_one_model_are_alike() -> None:
     check_alike([FakeClient("a:1"), FakeClient("b:1")], "m", [CONFIG, dict(CONFIG)])
     check_alike([FakeClient("a:1")], "m", [CONFIG])
+
+
+def test_all_servers_are_one_version_of_triton() -> None:
+    clients = [FakeClient("a:1"), FakeClient("b:1")]
+    assert triton_version(clients) == "2.51.0"
+    with pytest.raises(ConfigError, match=r"Triton is 2\.51\.0 at a:1 and 2\.53\.0 at c:1"):
+        triton_version([*clients, FakeClient("c:1", "3")])
 
 
 @pytest.mark.parametrize(
