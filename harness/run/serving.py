@@ -153,8 +153,8 @@ def triton_version(clients: Sequence[TritonClient]) -> str:
     for client, version in others:
         if version != first[1]:
             raise ConfigError(
-                f"the servers of a run must be alike: Triton is {first[1]} at {first[0].url} and {version} at "
-                f"{client.url}"
+                f"the servers of a run must be alike: Triton is {first[1]} at {first[0].url} and {version} "
+                f"at {client.url}"
             )
     return first[1]
 
