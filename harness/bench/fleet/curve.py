@@ -59,6 +59,11 @@ class Point:
         return sorted(self.runs, key=lambda run: run.ours.samples_per_s)[len(self.runs) // 2].cores
 
     @property
+    def per_core(self) -> float | None:
+        """Queries per second for each core that client and servers used: others change it little."""
+        return self.queries_per_s / (self.cores.client + self.cores.servers) if self.cores else None
+
+    @property
     def shares(self) -> tuple[float, float]:
         """Least and most of the samples that one server answered, in any round, 0 to 1."""
         of_all = [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shlex
 import sys
 import time
@@ -59,20 +60,41 @@ def verdicts(points: Sequence[Point], cores: int) -> list[str]:
         is_full = best.cores is not None and best.cores.idle <= (1 - _FULL) * cores
         word = "met" if ratio >= wanted else "the cores were full" if is_full else "MISSED"
         found.append(line + word + (f" ({_told(best.cores)} of {cores} cores)" if best.cores else ""))
-    return [*found, _of_processes(points)]
+    return [*found, _of_processes(points), *_of_others(points, cores)]
 
 
 def _of_processes(points: Sequence[Point]) -> str:
-    by_pair = {(one.servers, one.processes): one.queries_per_s for one in points}
-    worth = {pair: rate / by_pair[pair[0], 1] for pair, rate in by_pair.items() if pair[1] > 1 and rate}
+    by_pair = {(one.servers, one.processes): one for one in points}
+    worth = {
+        pair: (one.queries_per_s / alone.queries_per_s, _ratio(one.per_core, alone.per_core))
+        for pair, one in by_pair.items()
+        if pair[1] > 1 and (alone := by_pair[pair[0], 1])
+    }
     if not worth:
         return "client processes: one was all that was tried"
     told = ", ".join(
-        f"{processes} with {servers} server{'s' * (servers > 1)} {ratio:.2f}"
-        for (servers, processes), ratio in worth.items()
+        f"{processes} with {servers} server{'s' * (servers > 1)} {rate:.2f} ({per_core:.2f})"
+        for (servers, processes), (rate, per_core) in worth.items()
     )
-    pays = "pays" if any(ratio >= _PAYS for ratio in worth.values()) else "never paid"
-    return f"client processes, in times what one answers: {told}; more than one {pays}"
+    pays = "pays" if any(rate >= _PAYS for rate, _ in worth.values()) else "never paid"
+    return (
+        f"client processes, in times what one answers (and for each core used): {told}; more than one {pays}"
+    )
+
+
+def _ratio(one: float | None, other: float | None) -> float:
+    return one / other if one and other else math.nan
+
+
+def _of_others(points: Sequence[Point], cores: int) -> list[str]:
+    """Whether anybody else worked meanwhile, of whom whoever has more processes gets more."""
+    others = max((one.cores.others for one in points if one.cores), default=0.0)
+    if others <= (1 - _FULL) * cores:
+        return []
+    return [
+        f"other programs took up to {others:.2f} of {cores} cores, and more processes wrest more from them: "
+        "compare what is answered for each core used, or measure again without them"
+    ]
 
 
 def _told(cores: Cores) -> str:
@@ -94,7 +116,7 @@ def show(found: Measurements, file: Path) -> None:
         pad_edge=False,
     )
     for heading in (
-        *("servers", "processes", "queries/s", "client us", "servers us"),
+        *("servers", "processes", "queries/s", "per core", "client us", "servers us"),
         *("client cores", "servers cores", "others", "idle", "shares"),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -123,6 +145,7 @@ def _cells(point: Point) -> list[str]:
         str(point.servers),
         str(point.processes),
         f"{point.queries_per_s:.0f}",
+        f"{point.per_core:.0f}" if point.per_core else "-",
         f"{cores.client / point.queries_per_s * 1e6:.0f}" if cores else "-",
         f"{cores.servers / point.queries_per_s * 1e6:.0f}" if cores else "-",
         *of_cores,

@@ -110,13 +110,22 @@ def test_several_servers_are_worth_it_or_the_cores_are_full_or_neither() -> None
     assert verdicts(points, 2) == [
         "4 servers answer 3.60 times as many queries as 1, wanted >= 3.50: met (client 0.90 + servers 1.00 "
         "+ others 0.08, idle 0.02 of 2 cores)",
-        "client processes, in times what one answers: 4 with 4 servers 0.83; more than one never paid",
+        "client processes, in times what one answers (and for each core used): 4 with 4 servers 0.83 (0.83); "
+        "more than one never paid",
     ]
     full, processes = verdicts([point(1, 1, 1000), point(1, 2, 1100), point(2, 1, 1010)], 2)
     assert "2 servers answer 0.92 times as many queries as 1, wanted >= 1.75: the cores were full" in full
-    assert processes.endswith("2 with 1 server 1.10; more than one pays")
+    assert processes.endswith("2 with 1 server 1.10 (1.10); more than one pays")
     (missed, _) = verdicts([point(1, 1, 1000), point(2, 1, 1010, idle=0.4)], 2)
     assert "wanted >= 1.75: MISSED (" in missed
+
+
+def test_that_others_worked_meanwhile_is_told() -> None:
+    busy = dataclasses.replace(point(1, 1, 1000).runs[0], cores=Cores(0.2, 0.4, 1.4, 0.0))
+    points = [Point(1, 1, (busy,)), Point(1, 2, (busy,))]
+    assert points[0].per_core == pytest.approx(1000 / 0.6)
+    *_, others = verdicts(points, 2)
+    assert others.startswith("other programs took up to 1.40 of 2 cores")
     assert points[0].shares == (0.4, 0.6)
 
 
