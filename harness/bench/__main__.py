@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.bench import tables
 from harness.bench.comparison import compare
+from harness.bench.fleet import fleet
 from harness.bench.null.comparison import compare_null
 from harness.bench.options import Options, parser, resolve
 from harness.bench.session import address, own_server
@@ -32,6 +33,9 @@ def _run(options: Options) -> int:
     files.check_writable(options.output)
     prefix = f"{time.strftime('%Y%m%d-%H%M%S')}_bench_"
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=options.output))
+    if options.fleet:
+        fleet.measure(options.fleet, options.rounds, options.seconds, folder)
+        return EXIT_VALID
     # Exporting and preprocessing take their time; nothing else runs while anything is measured.
     everything = [prepare(config) for config in options.configs]
     with own_server() as server, TritonClient(address(server)) as client:

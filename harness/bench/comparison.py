@@ -77,7 +77,7 @@ def compare(prepared: Prepared, client: TritonClient, options: Options, folder: 
     """
     config, facts = prepared.config, prepared.manifest
     result = Comparison(f"{config.model} on {config.platform}, {facts.weights} weights")
-    session = Session(client, prepared, folder)
+    session = Session([client], prepared, folder)
     with Limit(
         prepared.entry_dir,
         prepared.samples,

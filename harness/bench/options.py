@@ -14,7 +14,7 @@ from harness.models import MODELS, get_model, get_platform, get_variant
 from harness.models.platforms import Platform
 from harness.run.config import resolution, run_config
 from harness.run.config.run_config import RunConfig
-from harness.run.config.values import positive
+from harness.run.config.values import number, positive
 from harness.run.mlperf.rounds import Scenario
 
 _MODELS = "resnet50,mobilenet"
@@ -26,6 +26,7 @@ _MAX_SAMPLES = 64
 """Every test loads them anew, which counts as its client's CPU time; of 224x224 float32 they are 39 MB."""
 _MAX_SAMPLE_BYTES = 256 << 20
 _MIN_SAMPLES = 16
+_MOST_SERVERS = 16
 _SHORTEST_SOAK_S, _LONGEST_SOAK_S = 10, 24 * 3600
 """A reading a second."""
 
@@ -43,6 +44,8 @@ class Options:
     output: Path
     soak_s: float | None = None
     """Instead of all measurements: how long each model is asked."""
+    fleet: tuple[int, ...] = ()
+    """Instead of all measurements: how many null servers, and client processes."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +85,13 @@ def parser() -> argparse.ArgumentParser:
         "stubs stayed where they were",
     )
     result.add_argument(
+        "--fleet",
+        metavar="LIST",
+        help="instead of all that, so many null servers asked by so many client processes, as 1,2,4: the "
+        "curve, who used the cores, what that comes to past one box, and a calculation of Server's p99 "
+        "against real runs",
+    )
+    result.add_argument(
         "--output", metavar="DIR", help="where results go, in a folder of their own (default results/)"
     )
     return result
@@ -103,6 +113,8 @@ def resolve(given: Mapping[str, Any]) -> Options:
         raise ConfigError("--output is empty; leave it out, or give it a value")
     output = Path(given.get("output") or paths.RESULTS_DIR).expanduser().absolute()
     soak_s = _soak(given)
+    if given.get("fleet") is not None:
+        return Options((), rounds, seconds, is_quick, output, fleet=_fleet(given))
     if given.get("null_only"):
         for name in ("model", "platform", "scenario"):
             if given.get(name) is not None:
@@ -128,6 +140,15 @@ def _soak(given: Mapping[str, Any]) -> float | None:
     if not _SHORTEST_SOAK_S <= seconds <= _LONGEST_SOAK_S:
         raise ConfigError(f"--soak {text!r} is no duration from 10s to 24h, such as 90s, 30m or 2h")
     return seconds
+
+
+def _fleet(given: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many servers and client processes, from few to many."""
+    for name in ("model", "platform", "scenario", "null_only", "soak"):
+        if given.get(name) is not None:
+            raise ConfigError(f"--fleet measures null servers only and takes no --{name.replace('_', '-')}")
+    counts = {number("fleet", word, int, _MOST_SERVERS) for word in _words("fleet", given["fleet"], "")}
+    return tuple(sorted(counts))
 
 
 def _config(model: str, platform: str, scenario: str) -> RunConfig:

@@ -5,8 +5,9 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from harness.bench.plain import PlainJob, PlainOutcome
@@ -50,6 +51,7 @@ class Ours:
     """None where the server gave no statistics."""
     log_dir: str
     """LoadGen's logs and the timeline."""
+    samples_by_server: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,17 +76,40 @@ def own_server() -> Iterator[ServerInfo]:
         yield info
 
 
+@contextlib.contextmanager
+def own_servers(count: int) -> Iterator[list[ServerInfo]]:
+    """Several for as long as the block takes, of one repository."""
+    with own_server() as first, contextlib.ExitStack() as others:
+        folders = [paths.STATE_DIR / f"server-{os.getpid()}" / f"other-{n}" for n in range(1, count)]
+        yield [
+            first,
+            *(others.enter_context(lifecycle.for_a_while(first.repository, folder)) for folder in folders),
+        ]
+
+
 def address(server: ServerInfo) -> Address:
     """How a server of ours is reached, with its key."""
     return Address(server.grpc_url, headers=parse_headers(server.headers))
 
 
-class Session:
-    """One entry on that server."""
+def began_s(run: Ours) -> float:
+    """When LoadGen's test of a run began, in seconds since the epoch; it notes whole ones."""
+    noted = logs.read_detail(Path(run.log_dir)).values["test_datetime"]
+    return datetime.fromisoformat(str(noted)).timestamp()
 
-    def __init__(self, client: TritonClient, prepared: Prepared, folder: Path) -> None:
-        """`folder`: for the logs of every run."""
-        self._client, self._prepared, self._folder = client, prepared, folder
+
+class Session:
+    """One entry on such servers."""
+
+    def __init__(self, clients: Sequence[TritonClient], prepared: Prepared, folder: Path) -> None:
+        """Ask nothing yet.
+
+        Args:
+            clients: of the servers; the plain loop asks the first.
+            prepared: the entry, and its samples.
+            folder: for the logs of every run.
+        """
+        self._clients, self._prepared, self._folder = clients, prepared, folder
         self._entry = prepared.manifest.entry
         self._precision: str | None = None
 
@@ -96,19 +121,21 @@ class Session:
         """
         variant = self._prepared.manifest.variant
         config = to_json(model_config(self._entry, variant, tuning.server)) if is_override else None
-        self._client.load(self._entry, config)
-        check_served(self._client, self._entry, variant)
+        for client in self._clients:
+            client.load(self._entry, config)
+            check_served(client, self._entry, variant)
         wanted = self._prepared.config.choice.precision
-        self._precision = executed_precision([self._client], self._entry, variant, wanted)
+        self._precision = executed_precision(self._clients, self._entry, variant, wanted)
 
     def close(self) -> None:
         """Have the entry unloaded."""
-        self._client.unload(self._entry)
+        for client in self._clients:
+            client.unload(self._entry)
 
     def tuning(self, scenario: Scenario) -> Tuning:
         """What the harness would choose."""
         test = ScenarioPlan(self._prepared.config, scenario)
-        return test.tuning(self._prepared.manifest.variant, [self._client.server])
+        return test.tuning(self._prepared.manifest.variant, [client.server for client in self._clients])
 
     def ours(
         self,
@@ -139,16 +166,17 @@ class Session:
         plan = ScenarioPlan(config, scenario).plan(Mode.PERFORMANCE, len(prepared.dataset.samples))
         plan = dataclasses.replace(plan, min_query_count=1)
         log_dir = self._log_dir("ours" if rpc == Rpc.OWN else rpc, scenario)
-        clients = [self._client]
-        job = runner.job_of(prepared, clients, plan, tuning, log_dir, self._precision)
-        job = dataclasses.replace(job, servers=(dataclasses.replace(self._client.server, rpc=rpc),))
-        outcome = runner.run_test(job, clients)
+        job = runner.job_of(prepared, self._clients, plan, tuning, log_dir, self._precision)
+        servers = tuple(dataclasses.replace(server, rpc=rpc) for server in job.servers)
+        outcome = runner.run_test(dataclasses.replace(job, servers=servers), self._clients)
         if outcome.error or outcome.failures.requests:
             raise InferenceError(
                 f"{self._entry} {scenario}: {outcome.error or outcome.failures.first}; see {log_dir}"
             )
         loaded = plan.performance_sample_count * prepared.manifest.variant.input.sample_bytes
-        return _ours(log_dir, outcome, scenario, tuning, loaded, config.server.client_processes)
+        count = len(self._clients)
+        load = Load(tuning.in_flight * count, tuning.server.instances * count, config.server.client_processes)
+        return _ours(log_dir, outcome, scenario, load, loaded)
 
     def plain(self, scenario: Scenario, tuning: Tuning, *, seconds: float, ours: Ours) -> Plain:
         """Run the plain loop, with as many samples under way as the harness has.
@@ -165,7 +193,7 @@ class Session:
         config = self._prepared.config
         log_dir = self._log_dir("plain", scenario)
         job = PlainJob(
-            url=self._client.url,
+            url=self._clients[0].url,
             entry=self._entry,
             entry_dir=str(self._prepared.entry_dir),
             samples=str(self._prepared.samples),
@@ -203,9 +231,7 @@ class Session:
         raise AssertionError("a thousand rounds")
 
 
-def _ours(
-    log_dir: Path, outcome: Outcome, scenario: Scenario, tuning: Tuning, loaded: int, processes: int
-) -> Ours:
+def _ours(log_dir: Path, outcome: Outcome, scenario: Scenario, load: Load, loaded: int) -> Ours:
     log = logs.read_detail(log_dir)
 
     def logged(value: float | None) -> float:
@@ -225,7 +251,7 @@ def _ours(
         evidence = evidence_of(
             statistics,
             scenario,
-            Load(tuning.in_flight, tuning.server.instances, processes),
+            load,
             samples_per_s=rate,
             mean_latency_ns=mean_ns,
             client_cpu_s=outcome.client_cpu_s,
@@ -240,6 +266,7 @@ def _ours(
         memory_bytes=outcome.peak_rss_bytes - loaded,
         evidence=evidence,
         log_dir=str(log_dir),
+        samples_by_server=tuple(book.counted_samples for book in outcome.books),
     )
 
 

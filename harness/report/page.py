@@ -13,7 +13,7 @@ from harness.models import MODELS
 from harness.report import facts, headline, links, pictures, plots
 from harness.report.charts import activity
 from harness.report.charts import load as load_chart
-from harness.run.results import bottleneck
+from harness.run.results import balance, bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Kind
@@ -78,6 +78,8 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "plots": plots.of_performance(run),
         "plots_of_server": plots.of_server(run),
         "bottleneck": _bottleneck(run),
+        "servers": balance.parts(run.result.test.shares),
+        "balance": _sentence(balance.line(run.result.test.shares)),
         "accuracy": _accuracy(run),
         "pictures": pictures.embedded(result.folder),
         "min_score": boxes.MIN_SCORE,

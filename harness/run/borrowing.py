@@ -13,7 +13,7 @@ import logging
 import os
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,20 @@ class Loan:
 
 
 @contextlib.contextmanager
-def borrowed(client: TritonClient, entry: str) -> Iterator[Loan]:
+def borrowed(client: TritonClient, entry: str, place: str = "") -> Iterator[Loan]:
     """Leave a model as it was found; other runs of this machine at that server wait until this one is over.
+
+    Args:
+        client: of the server.
+        entry: the model's name there.
+        place: of `places`, where a run has several servers.
 
     Raises:
         ServerError: the server does not answer, or does not let us put right what a killed run has left.
         ConfigError: the state folder cannot be written.
     """
     name, _ = name_and_version(entry)
-    folder, place = paths.STATE_DIR / "borrowed", _place(client.server)
+    folder, place = paths.STATE_DIR / "borrowed", place or _place(client.server)
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock.hold(folder / f"{place}.lock"):
         for file in folder.glob(f"*@{place}.json"):
@@ -122,10 +127,24 @@ def borrowed(client: TritonClient, entry: str) -> Iterator[Loan]:
             loan.give_back()
 
 
+def places(servers: Sequence[Address]) -> list[str]:
+    """A name for each of a run's servers, for its lock and its journal: no two have the same."""
+    found = list(map(_place, servers))
+    # Several on this machine may have one port after all, each at an address of its own.
+    return [
+        _by_address(server) if found.count(place) > 1 else place
+        for server, place in zip(servers, found, strict=True)
+    ]
+
+
 def _place(server: Address) -> str:
     """A name for a server; on this machine it may have several addresses, but only one of its ports."""
     _, port = server.host_and_port
-    return f"port-{port}" if port and is_on_this_host(server) else urllib.parse.quote(server.url, safe="")
+    return f"port-{port}" if port and is_on_this_host(server) else _by_address(server)
+
+
+def _by_address(server: Address) -> str:
+    return urllib.parse.quote(server.url, safe="")
 
 
 def _repair(client: TritonClient, file: Path) -> None:

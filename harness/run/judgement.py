@@ -122,8 +122,8 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         else:
             _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
             found.reasons += _search_reasons(ended.search)
-    config = prepared.config
-    deviations = (*_deviations(prepared), *test.deviations(), *_ended_early(outcomes))
+    config, are_here = prepared.config, ended.server.is_on_this_machine
+    deviations = (*_deviations(prepared), *test.deviations(are_here), *_ended_early(outcomes))
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,

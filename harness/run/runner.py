@@ -5,7 +5,6 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from harness.answers import boxes
 from harness.errors import ConfigError, HarnessError, InferenceError
-from harness.machine import files, paths
+from harness.machine import files
 from harness.machine.host import load
 from harness.machine.host.load import Load
 from harness.machine.host.watch import Before, Watch
@@ -23,7 +22,7 @@ from harness.machine.processes import start_module
 from harness.models import manifest
 from harness.models.live_config import settings_of
 from harness.run import progress, sweep
-from harness.run.borrowing import borrowed, segment_prefix
+from harness.run.borrowing import borrowed, places, segment_prefix
 from harness.run.config import settings
 from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
@@ -45,12 +44,18 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.server_rate import Searcher
-from harness.run.serving import ModelLoader, check_served, executed_precision, processes_of
+from harness.run.servers import every_server, servers
+from harness.run.serving import (
+    ModelLoader,
+    check_alike,
+    check_served,
+    executed_precision,
+    processes_of,
+    triton_version,
+)
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
-from harness.server import lifecycle
-from harness.triton.address import Address, parse_headers
 from harness.triton.client import TritonClient, is_on_this_host
 
 logger = logging.getLogger(__name__)
@@ -78,7 +83,7 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
     """
     files.check_writable(config.output.output)
     files.check_writable(config.data.cache, "samples", "--cache")
-    for address in config.server.servers:
+    for address in every_server(config.server.servers):
         # Which otherwise would be found out once a model was exported, after minutes.
         with TritonClient(address) as client:
             client.check_is_triton()
@@ -88,11 +93,13 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]
         for client in clients:
             client.check_is_triton()
+        by_place = {} if are_own else dict(zip(places(addresses), clients, strict=True))
         loans = {}
         # Always in one order: another run may borrow the same ones.
-        for client in sorted(clients, key=lambda client: client.url):
-            loans[client] = None if are_own else stack.enter_context(borrowed(client, prepared.served))
-        loaders = [ModelLoader(client, prepared.served, loans[client]) for client in clients]
+        for place in sorted(by_place):
+            client = by_place[place]
+            loans[client] = stack.enter_context(borrowed(client, prepared.served, place))
+        loaders = [ModelLoader(client, prepared.served, loans.get(client)) for client in clients]
         truths = Truths(prepared)
         if Mode.ACCURACY in _modes(config) and lacks_frameworks(config):
             # Where the source framework is the truth, it is missed now, and not after the measurement.
@@ -113,47 +120,13 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
         for config in sweep.announced(configs, logger.info):
             try:
-                server = dataclasses.replace(config.server, urls=urls, headers=headers)
-                yield from run(dataclasses.replace(config, server=server), invocation)
+                if not config.server.urls:
+                    server = dataclasses.replace(config.server, urls=urls, headers=headers)
+                    config = dataclasses.replace(config, server=server)
+                yield from run(config, invocation)
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
                 yield Unmeasured(config.model, config.platform.value, error)
-
-
-@contextlib.contextmanager
-def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
-    """The servers to measure, and whether they are ours: given, running, or started for as long as needed."""
-    running = lifecycle.running()
-    urls = config.server.urls
-    if running and not urls:
-        if running.repository == paths.MODEL_REPOSITORY:
-            urls = (running.grpc_url,)
-        else:
-            logger.info("the running server serves %s: starting another one", running.repository)
-    if urls:
-        logger.info("using the server at %s", ", ".join(urls))
-        yield tuple(_address(config, url, running) for url in urls), False
-        return
-    for leftover in paths.STATE_DIR.glob("server-*"):
-        # Of a run that was killed; its server has ended with it.
-        owner = leftover.name.removeprefix("server-")
-        if Path(f"/proc/{owner}").exists():
-            continue
-        lifecycle.stop(state_dir=leftover)
-        shutil.rmtree(leftover, ignore_errors=True)
-    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
-        yield (_address(config, info.grpc_url, info),), True
-
-
-def _address(config: RunConfig, url: str, own: lifecycle.ServerInfo | None) -> Address:
-    """How a server is reached; with the key of its control, where it is a server of ours."""
-    address = config.server.address(url)
-    if own is None or own.grpc_url != url:
-        return address
-    given = {header.name for header in address.headers}
-    key = (header for header in parse_headers(own.headers) if header.name not in given)
-    return dataclasses.replace(address, headers=(*address.headers, *key))
 
 
 def _run_scenario(
@@ -166,7 +139,7 @@ def _run_scenario(
     """Load the model as the scenario wants it, run its tests, write its results."""
     config, variant, scenario = prepared.config, prepared.manifest.variant, test.scenario
     clients = [loader.client for loader in loaders]
-    versions = [client.check_is_triton().get("version") for client in clients]
+    version = triton_version(clients)
     manifest.check_unchanged(prepared.manifest, prepared.entry_dir)
     live, tuning = _set_up(prepared, loaders, test)
     precision = executed_precision(clients, prepared.served, variant, config.choice.precision)
@@ -182,7 +155,7 @@ def _run_scenario(
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
     server = Server(
-        version=versions[0],
+        version=version,
         urls=tuple(client.url for client in clients),
         rpc=clients[0].server.rpc,
         entry=prepared.served,
@@ -259,9 +232,8 @@ def _set_up(
         for loader in loaders
     ]
     live = [check_served(loader.client, prepared.served, facts.variant) for loader in loaders]
+    check_alike([loader.client for loader in loaders], prepared.served, live)
     served = [settings_of(one, facts.variant.platform.facts) for one in live]
-    if len(set(served)) > 1:
-        logger.warning("the servers have different settings: results tell those of %s", loaders[0].client.url)
     tuning = as_served(
         wish,
         served,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.answers.precision import FP16, REDUCED, UNKNOWN
-from harness.errors import RequestFailed, ServerError
+from harness.errors import ConfigError, RequestFailed, ServerError
 from harness.machine import kernel, progress
 from harness.machine.host import use
 from harness.models import live_config
@@ -160,6 +160,52 @@ def check_served(client: TritonClient, entry: str, variant: Variant) -> dict[str
             "remove response_cache from its config.pbtxt"
         )
     return live
+
+
+def triton_version(clients: Sequence[TritonClient]) -> str:
+    """Triton's own, which is the same on all servers of a run.
+
+    Raises:
+        ServerError: one does not answer.
+        ConfigError: it is not.
+    """
+    first, *others = ((client, str(client.check_is_triton().get("version", ""))) for client in clients)
+    for client, version in others:
+        if version != first[1]:
+            raise ConfigError(
+                f"the servers of a run must be alike: Triton is {first[1]} at {first[0].url} and {version} "
+                f"at {client.url}"
+            )
+    return first[1]
+
+
+def check_alike(clients: Sequence[TritonClient], entry: str, live: Sequence[dict[str, Any]]) -> None:
+    """See that several servers serve one model: a run is of them together, and tells one configuration.
+
+    Args:
+        clients: of each server.
+        entry: the model's name there.
+        live: its configuration at each of them.
+
+    Raises:
+        ConfigError: one has another version of it, or other settings.
+    """
+    first, *others = clients
+    if not others:
+        return
+    version = first.answering_version(entry)
+    for client, config in zip(others, live[1:], strict=True):
+        both = f"at {first.url} and at {client.url}"
+        if (other := client.answering_version(entry)) != version:
+            raise ConfigError(
+                f"the servers of a run must be alike: {entry} is version {version} and {other} {both}; name "
+                "one that all have with --served-version"
+            )
+        if keys := sorted(key for key in {*live[0], *config} if live[0].get(key) != config.get(key)):
+            raise ConfigError(
+                f"the servers of a run must be alike: {entry} has another {', '.join(keys)} {both}; give all "
+                f"of them one config.pbtxt, or have this run do so with --server-config {OURS}"
+            )
 
 
 def executed_precision(

@@ -15,7 +15,7 @@ from harness.machine import paths
 from harness.triton.rpc import Rpc
 
 _ENCRYPTED = "grpcs://"
-_UNIX, _DNS = "unix:", "dns:///"
+_UNIX, _DNS, _ENCRYPTED_DNS = "unix:", "dns:///", "grpcs+dns:///"
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _NOT_OURS_TO_SET = re.compile(r"grpc-.*|.*-bin|te|content-type|host|connection|user-agent")
 _VALUE = re.compile(r"[ -~]+")
@@ -170,23 +170,44 @@ class Address:
     """One server."""
 
     url: str
-    """host:port, grpcs://host:port, unix:/path, or dns:///name:port."""
+    """host:port, grpcs://host:port, unix:/path, dns:///name:port, or grpcs+dns:///name:port."""
     rpc: Rpc = Rpc.OWN
     """Who carries the inferences; only host:port can be ours."""
     tls: Tls = Tls()
     headers: tuple[Header, ...] = ()
     found: str = ""
     """Host and port in numbers, once `located`: where both control and inferences connect to."""
+    name: str = ""
+    """That its certificate must have, where it was found by one; else that is the host's."""
 
     @property
     def is_encrypted(self) -> bool:
         """Whether the server is asked over TLS."""
-        return self.url.startswith(_ENCRYPTED)
+        return self.url.startswith((_ENCRYPTED, _ENCRYPTED_DNS))
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it stands for every server that a name has; see `at`."""
+        return self.url.startswith((_DNS, _ENCRYPTED_DNS))
+
+    def at(self, ip: str) -> Self:
+        """One of the servers that a name has: that at this IP address."""
+        name, port = self.host_and_port
+        place = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+        url = f"{_ENCRYPTED}{place}" if self.is_encrypted else place
+        return replace(self, url=url, name=name)
 
     @property
     def target(self) -> str:
-        """What gRPC's library is told; it connects to `found` where that is known."""
+        """How gRPC's library calls the server."""
+        if self.url.startswith(_ENCRYPTED_DNS):
+            return f"{_DNS}{self.url.removeprefix(_ENCRYPTED_DNS)}"
         return self.url.removeprefix(_ENCRYPTED)
+
+    @property
+    def endpoint(self) -> str:
+        """Where gRPC's library connects to."""
+        return self.found or self.target
 
     def located(self) -> Self:
         """The same, with the first address of its name that takes connections.
@@ -213,7 +234,7 @@ class Address:
     @property
     def needs_library(self) -> bool:
         """Whether only gRPC's library can connect to it."""
-        return self.is_encrypted or self.url.startswith((_UNIX, _DNS))
+        return self.is_encrypted or bool(self.path)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Names and values of the headers.

@@ -83,7 +83,7 @@ class TritonClient:
         self.server = (Address(server) if isinstance(server, str) else server).located()
         self.url = self.server.url
         self._control = InferenceServerClient(
-            self.server.found or self.server.target,
+            self.server.endpoint,
             creds=credentials(self.server),
             channel_args=channel_options(self.server),
         )
@@ -187,6 +187,18 @@ class TritonClient:
                 *name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S
             )
         return dict(json_format.MessageToDict(answer.config, preserving_proto_field_name=True))
+
+    def answering_version(self, entry: str) -> str:
+        """The version of the model that answers a request: the one that was asked for, or the latest.
+
+        Raises:
+            ServerError: no such model there.
+        """
+        with self._asking(f"has no model {entry}"):
+            answer = self._control.get_model_metadata(
+                *name_and_version(entry), client_timeout=_CONTROL_TIMEOUT_S
+            )
+        return max(answer.versions, key=int, default="")
 
     def statistics(self, entry: str, samples: int = 0) -> dict[str, Any]:
         """Cumulative statistics of a model; see `harness.triton.statistics` for the difference of two.

@@ -32,7 +32,11 @@ _OPTIONS = (
 
 def channel_options(server: Address) -> tuple[tuple[str, str | int], ...]:
     """How gRPC's library connects to a server: by the name that it is called, wherever that was found."""
-    return (*_OPTIONS, ("grpc.default_authority", server.target)) if server.found else _OPTIONS
+    if server.found:
+        return (*_OPTIONS, ("grpc.default_authority", server.target))
+    if server.name and server.is_encrypted:
+        return (*_OPTIONS, ("grpc.ssl_target_name_override", server.name))
+    return _OPTIONS
 
 
 def _failure(error: grpc.RpcError) -> RequestFailed:
@@ -75,10 +79,9 @@ class GrpcChannel:
         """
         trust = credentials(server)
         if trust:
-            channel = grpc.aio.secure_channel(server.target, trust, _OPTIONS)
+            channel = grpc.aio.secure_channel(server.endpoint, trust, channel_options(server))
         else:
-            target = server.found or server.target
-            channel = grpc.aio.insecure_channel(target, channel_options(server))
+            channel = grpc.aio.insecure_channel(server.endpoint, channel_options(server))
         try:
             await asyncio.wait_for(_connected(channel, server.url), CONNECT_TIMEOUT_S)
         except (TimeoutError, RequestFailed) as error:
@@ -166,11 +169,11 @@ class GrpcBlockingChannel:
 
     def _open(self) -> Any:
         if self._channel is None:
+            target, options = self._server.endpoint, channel_options(self._server)
             if self._trust:
-                self._channel = grpc.secure_channel(self._server.target, self._trust, _OPTIONS)
+                self._channel = grpc.secure_channel(target, self._trust, options)
             else:
-                target = self._server.found or self._server.target
-                self._channel = grpc.insecure_channel(target, channel_options(self._server))
+                self._channel = grpc.insecure_channel(target, options)
             self._is_closed = threading.Event()
             watch = threading.Thread(target=self._expire, args=(self._is_closed,), name="expiry", daemon=True)
             watch.start()

@@ -88,7 +88,7 @@ def _first_bytes(server: Address) -> bytes:
         context.load_cert_chain(server.tls.cert, server.tls.key)
     with (
         socket.create_connection((host, int(port)), _TIMEOUT_S) as connected,
-        context.wrap_socket(connected, server_hostname=host) as secure,
+        context.wrap_socket(connected, server_hostname=server.name or host) as secure,
     ):
         try:
             return secure.recv(_SOME_BYTES)

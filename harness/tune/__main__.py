@@ -11,7 +11,6 @@ from harness.errors import ConfigError
 from harness.machine import command, paths
 from harness.machine.command import OneLineParser
 from harness.models.model_config import DEVICES
-from harness.run import runner
 from harness.run.borrowing import borrowed
 from harness.run.config.command_line import add_option
 from harness.run.config.measured import table
@@ -20,6 +19,7 @@ from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import prepare
+from harness.run.servers import servers
 from harness.triton.client import TritonClient
 from harness.tune.search import find_best, short
 
@@ -74,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given["dataset"] = SYNTHETIC
         is_one = given["model"] and given["platform"]
         configs = [resolve(given)] if is_one else sweep(given)
-        if len(configs[0].server.urls) > 1:
-            raise ConfigError("one server is tuned at a time: give one address in --url")
-        with runner.servers(configs[0]) as (servers, are_own), TritonClient(servers[0]) as client:
+        with servers(configs[0]) as (reached, are_own), TritonClient(reached[0]) as client:
+            if len(reached) > 1:
+                raise ConfigError("one server is tuned at a time: give one address in --url")
             for config in configs:
                 prepared = prepare(config)
                 with (

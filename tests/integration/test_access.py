@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import service_pb2
 
-from harness.errors import RequestFailed, ServerError
+from harness.errors import InferenceError, RequestFailed, ServerError
 from harness.machine import paths
 from harness.server import launch, lifecycle
 from harness.triton.address import Address, Tls
+from harness.triton.channels import open_channel
 from harness.triton.client import TritonClient
 from harness.triton.http2 import message_prefix
 from harness.triton.rpc import Rpc
@@ -107,16 +108,22 @@ def test_a_secret_of_the_command_line_reaches_client_processes_and_nothing_that_
     run_harness: Callable, guarded: str, files: Path, tmp_path: Path
 ) -> None:
     options = ("--header", f"{HEADER}: {SECRET}", "--client-processes", 2, "--transport", "grpc")
-    ended = run_harness(
-        *RUN, "--url", guarded, *tls(files), *options, "--scenario", "Offline", "--output", tmp_path
-    )
+    options += ("--max-batchsize", 1)
+    # A list of servers, too, is asked over TLS, and each with the header.
+    with guarded_server(tmp_path / "second", files, "server") as second:
+        urls = f"{guarded},{second}"
+        words = (*RUN, "--url", urls, *tls(files), *options, "--scenario", "Offline", "--output", tmp_path)
+        ended = run_harness(*words)
     (results,) = tmp_path.glob("*/results.json")
     result = json.loads(results.read_text())
     assert result["verdict"] in ("VALID", "INVALID"), ended.stderr
+    books = result["tests"]["PerformanceOnly"]["books"]
+    assert [book["url"] for book in books] == [guarded, second]
+    assert all(book["counted_samples"] == book["answered_samples"] > 0 for book in books)
     assert result["args"]["headers"] == [f"{HEADER}: (hidden)"]
     assert f"{HEADER}: (hidden)" in result["cmdline"]
     key = (files / "client.key").read_text().splitlines()[1]
-    written = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    written = [file.read_bytes() for file in results.parent.rglob("*") if file.is_file()]
     for text in (*written, ended.stdout.encode(), ended.stderr.encode()):
         assert SECRET.encode() not in text
         assert key.encode() not in text
@@ -137,6 +144,31 @@ def test_who_is_not_trusted_is_told(
     said = refusal(guarded.replace("localhost", host), files, ca, client)
     assert f"/{host}:" in said
     assert complaint in said
+
+
+@pytest.mark.parametrize("name", ["localhost", "triton.test"])
+def test_a_server_that_was_found_by_a_name_must_have_it_in_its_certificate(
+    name: str, guarded: str, files: Path
+) -> None:
+    port = guarded.rpartition(":")[2]
+    found = Address(
+        f"grpcs+dns:///{name}:{port}",
+        Rpc.GRPC,
+        Tls(f"{files}/authority.pem", f"{files}/client.pem", f"{files}/client.key"),
+    ).at("127.0.0.1")
+
+    async def connect() -> None:
+        await (await open_channel(found, 10.0)).close()
+
+    with TritonClient(found) as client:
+        if name == "localhost":
+            assert client.check_is_triton()["name"] == "triton"
+            asyncio.run(connect())
+            return
+        with pytest.raises(ServerError, match="not to be trusted"):
+            client.check_is_triton()
+    with pytest.raises(InferenceError, match="cannot connect"):
+        asyncio.run(connect())
 
 
 def test_a_server_without_tls_is_told(repository_server: lifecycle.ServerInfo, files: Path) -> None:

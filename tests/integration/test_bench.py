@@ -93,6 +93,31 @@ def test_a_soak_tells_what_client_server_and_stubs_held(tmp_path: Path) -> None:
     assert f"Verdict: {'flat' if soak['is_flat'] else 'NOT FLAT'} (flat: after the first 20%" in ended.stdout
 
 
+@pytest.mark.nightly
+def test_a_fleet_is_measured_told_and_held_against_its_forecasts(tmp_path: Path) -> None:
+    ended = run_bench("--fleet", "1,2", "--rounds", 1, "--time", 4, "--output", tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    (file,) = tmp_path.glob("*/fleet.json")
+    fleet = json.loads(file.read_text())
+    pairs = [(point["servers"], point["processes"]) for point in fleet["points"]]
+    assert pairs == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    for point in fleet["points"]:
+        (run,) = point["runs"]
+        assert run["ours"]["samples_per_s"] > 0
+        assert min(run["ours"]["samples_by_server"]) > 0
+        assert len(run["ours"]["samples_by_server"]) == point["servers"]
+        assert run["cores"]["client"] > 0
+        assert run["cores"]["servers"] > 0
+    assert [one["forecast"]["servers"] for one in fleet["checked"]] == [1, 2]
+    for one in fleet["checked"]:
+        # How near is the machine's to say; that the arrivals are LoadGen's is not.
+        assert 0.5 < one["p50_ms"] / one["forecast"]["p50_ms"] < 2
+    for lines in ("verdicts", "past_one_box", "forecasts"):
+        assert fleet[lines]
+        for line in fleet[lines]:
+            assert line in ended.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -102,6 +127,7 @@ def test_a_soak_tells_what_client_server_and_stubs_held(tmp_path: Path) -> None:
         (("--null-only", "--model", "mobilenet"), "takes no --model"),
         (("--null-only", "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
         (("--null",), "unrecognized arguments: --null"),
+        (("--fleet", "1,x"), "--fleet x is impossible"),
     ],
 )
 def test_bad_input_ends_with_one_line_and_exit_code_2(arguments: tuple[str, ...], complaint: str) -> None:

@@ -19,8 +19,8 @@ from tritonclient.utils import InferenceServerException
 from harness.errors import ServerError
 from harness.machine import paths
 from harness.models.platforms import Platform
-from harness.run import runner
 from harness.run.config.resolution import resolve
+from harness.run.servers import servers
 from harness.server import lifecycle
 from harness.server.__main__ import main
 from harness.server.flags import KEY_HEADER
@@ -215,6 +215,6 @@ def test_a_run_has_the_key_of_the_server_that_tritonserver_up_has_started(
     monkeypatch.delenv("TRITON_URL", raising=False)
     options = {"model": "mobilenet", "platform": "onnxruntime"}
     config = resolve(options | ({"url": info.grpc_url} if is_named else {}))
-    with runner.servers(config) as ((address,), are_own), TritonClient(address) as client:
+    with servers(config) as ((address,), are_own), TritonClient(address) as client:
         assert not are_own
         client.load("small", None)

@@ -43,6 +43,7 @@ RUN: Arrows = {
     "server_rate": {"mlperf", "worker"},
     "sweep": {"config", "server_rate"},
     "borrowing": set(),
+    "servers": {"config"},
     "serving": {"config", "borrowing"},
     "progress": {"mlperf", "worker"},
     "converter": set(),
@@ -51,8 +52,8 @@ RUN: Arrows = {
     "truth": {"converter", "preparation"},
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
-        *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("elsewhere", "preparation", "truth", "judgement", "sweep"),
+        *("mlperf", "config", "worker", "results", "borrowing", "servers", "serving", "server_rate"),
+        *("progress", "elsewhere", "preparation", "truth", "judgement", "sweep"),
     },
 }
 OUTSIDE_RUN: Arrows = {

@@ -59,14 +59,14 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
         tiny = entry.write_entry(
             repository, f"null_{in_flight}", side_px=1, in_flight=in_flight, transport=run_config.AUTO
         )
-        rounds = _measure(result, Session(client, tiny, folder), name, in_flight, options, has_grpc=True)
+        rounds = _measure(result, Session([client], tiny, folder), name, in_flight, options, has_grpc=True)
         row, cpu = _add_rows(result, name, rounds, Unit.QUERIES_PER_S, Unit.CLIENT_US)
         result.targets.append(Target(f"null model, {name}", bound, True, " queries/s", _median(row)))
         result.notes.append(_worth(in_flight, row, cpu))
         if in_flight > 1:
             server = dataclasses.replace(tiny.config.server, client_processes=2)
             two = dataclasses.replace(tiny.config, server=server)
-            session = Session(client, dataclasses.replace(tiny, config=two), folder)
+            session = Session([client], dataclasses.replace(tiny, config=two), folder)
             name += ", 2 client processes"
             rounds = _measure(result, session, name, in_flight, options)
             _add_rows(result, name, rounds, Unit.QUERIES_PER_S, Unit.CLIENT_US)
@@ -80,7 +80,7 @@ def compare_null(repository: Path, client: TritonClient, options: Options, folde
             in_flight=_IMAGES_IN_FLIGHT,
             transport=transport,
         )
-        session = Session(client, image, folder)
+        session = Session([client], image, folder)
         rounds = _measure(result, session, name, _IMAGES_IN_FLIGHT, options)
         (row,) = _add_rows(result, name, rounds, Unit.CLIENT_US)
         result.targets.append(Target(f"client CPU, {name}", bound, False, " us", _median(row)))

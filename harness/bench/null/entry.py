@@ -1,7 +1,9 @@
 """Null models: entries like any other, so that the same harness measures them, with nothing to compute."""
 
+import dataclasses
 import hashlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,16 @@ _QUEUE_DELAY_US = 1000
 """With several requests in flight, each of which takes longer than this anyway."""
 
 
-def write_entry(repository: Path, name: str, *, side_px: int, in_flight: int, transport: str) -> Prepared:
+def write_entry(
+    repository: Path,
+    name: str,
+    *,
+    side_px: int,
+    in_flight: int,
+    transport: str,
+    delay_us: int = 0,
+    has_batches: bool = False,
+) -> Prepared:
     """Add an entry that takes images of `side_px` x `side_px` x 3 float32, and its samples.
 
     Args:
@@ -37,6 +48,8 @@ def write_entry(repository: Path, name: str, *, side_px: int, in_flight: int, tr
         side_px: 1 for the smallest request there is.
         in_flight: how many requests it will have to answer at once.
         transport: how the harness is to send samples: shm or grpc.
+        delay_us: how long each batch is to take.
+        has_batches: whether requests may have several samples.
     """
     recipe = Preprocess(name, Resize.STRETCH_LINEAR, (side_px, side_px), (), Layout.NCHW)
     variant = Variant(
@@ -53,7 +66,10 @@ def write_entry(repository: Path, name: str, *, side_px: int, in_flight: int, tr
     entry_dir = repository / name
     (entry_dir / "1").mkdir(parents=True)
     (entry_dir / "1" / "model.py").write_text(source, encoding="utf-8")
-    (entry_dir / "config.pbtxt").write_text(_config(name, variant, in_flight), encoding="utf-8")
+    parameters = {"delay_us": str(delay_us)} if delay_us else {}
+    parameters |= {"is_counting": "yes"} if has_batches else {}
+    config_text = _config(name, variant, in_flight, parameters)
+    (entry_dir / "config.pbtxt").write_text(config_text, encoding="utf-8")
     samples = np.random.default_rng(0).random((_SAMPLES, *recipe.shape), np.float32)
     np.save(entry_dir / "samples.npy", samples)
     answers: dict[str, Any] = {"input": samples[:2], f"output:{_OUTPUT}": np.zeros((2, 1), np.int64)}
@@ -90,8 +106,9 @@ def _source() -> str:
     return Path(spec.origin).read_text(encoding="utf-8")
 
 
-def _config(name: str, variant: Variant, in_flight: int) -> str:
-    config = model_config.model_config(name, variant, _settings(in_flight))
+def _config(name: str, variant: Variant, in_flight: int, parameters: Mapping[str, str]) -> str:
+    settings = dataclasses.replace(_settings(in_flight), parameters=tuple(parameters.items()))
+    config = model_config.model_config(name, variant, settings)
     config.backend, config.platform, config.default_model_filename = "python", "", "model.py"
     config.ClearField("model_warmup")
     return model_config.to_text(config)

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from rich import box
@@ -13,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.bench.null import entry
-from harness.bench.session import Session
-from harness.bench.soak.readings import CLIENT, RSS, Reading, Watch, is_bytes
+from harness.bench.processes import CLIENT, Watch
+from harness.bench.session import Session, began_s
+from harness.bench.soak.readings import INTERVAL_S, RSS, Reading, is_bytes, read
 from harness.bench.soak.trend import Trend, trend
 from harness.errors import InferenceError
 from harness.run.config import run_config
 from harness.run.config.tuning import Tuning
-from harness.run.mlperf import logs
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.server.lifecycle import ServerInfo
@@ -75,7 +74,7 @@ def soak_null(client: TritonClient, server: ServerInfo, seconds: float, folder: 
     null = entry.write_entry(
         server.repository, "null_soak", side_px=1, in_flight=_NULL_IN_FLIGHT, transport=run_config.AUTO
     )
-    session = Session(client, null, folder)
+    session = Session([client], null, folder)
     tuning = entry.tuning(_NULL_IN_FLIGHT)
     session.load(tuning, is_override=False)
     return _soak("null model", session, tuning, server, seconds, folder)
@@ -87,7 +86,7 @@ def soak(prepared: Prepared, client: TritonClient, server: ServerInfo, seconds: 
     Raises:
         HarnessError: it cannot be loaded, or a request failed.
     """
-    session = Session(client, prepared, folder)
+    session = Session([client], prepared, folder)
     tuning = session.tuning(Scenario.SERVER)
     session.load(tuning)
     title = f"{prepared.config.model} on {prepared.config.platform}"
@@ -102,18 +101,14 @@ def _soak(
         reached = session.ours(Scenario.OFFLINE, few, seconds=_RATE_SECONDS).samples_per_s
         rate = min(_LOAD * reached, _MOST_PER_S)
         logger.info("%s: Server at %.1f queries/s for %g s", title, rate, seconds)
-        with Watch(server) as watch:
+        with Watch(lambda: read(server), INTERVAL_S) as watch:
             run = session.ours(Scenario.SERVER, tuning, seconds=seconds, rate=rate)
     finally:
         session.close()
-    readings = _during(watch.readings, Path(run.log_dir), seconds)
+    # What LoadGen's process does before and after is no part of a soak.
+    began = began_s(run)
+    readings = [one for one in watch.readings if began <= one.at_s <= began + seconds]
     return Soak(title, rate, judged(readings, rate), readings)
-
-
-def _during(readings: Sequence[Reading], log_dir: Path, seconds: float) -> list[Reading]:
-    """Those while LoadGen asked: what its process does before and after is no part of a soak."""
-    began = datetime.fromisoformat(str(logs.read_detail(log_dir).values["test_datetime"])).timestamp()
-    return [reading for reading in readings if began <= reading.at_s <= began + seconds]
 
 
 def judged(readings: Sequence[Reading], rate: float) -> list[Trend]:

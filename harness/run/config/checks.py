@@ -35,13 +35,23 @@ def check(config: RunConfig) -> None:
     _check_rules(config)
     _check_data(config)
     _check_access(server)
-    if server.client_processes > 1 and server.client_processes % max(len(server.urls), 1):
-        raise ConfigError(
-            f"--client-processes {server.client_processes} is impossible with {len(server.urls)} servers: "
-            f"each process asks one, and all servers are asked alike; give a multiple of {len(server.urls)}"
-        )
+    if not any(address.is_name for address in server.servers):
+        check_shares(server.client_processes, max(1, len(server.urls)))
     _check_server_config(config)
     _check_model_options(config)
+
+
+def check_shares(processes: int, servers: int) -> None:
+    """See that each of several client processes can ask one server, and every server gets as many.
+
+    Raises:
+        ConfigError: they cannot be shared out.
+    """
+    if processes > 1 and processes % servers:
+        raise ConfigError(
+            f"--client-processes {processes} is impossible with {servers} servers: each process asks one, "
+            f"and all servers are asked alike; give a multiple of {servers}"
+        )
 
 
 def _check_access(server: ServerChoice) -> None:
@@ -51,7 +61,9 @@ def _check_access(server: ServerChoice) -> None:
         raise ConfigError(f"{next(iter(given))} is for TLS: add --url grpcs://HOST:PORT")
     for address in server.servers:
         if address.needs_library and server.rpc == Rpc.OWN:
-            raise ConfigError(f"--rpc {Rpc.OWN} takes HOST:PORT only, not {address.url}: leave it out")
+            raise ConfigError(
+                f"--rpc {Rpc.OWN} takes HOST:PORT and dns:///NAME:PORT only, not {address.url}: leave it out"
+            )
     if bool(server.tls_cert) != bool(server.tls_key):
         raise ConfigError("--tls-cert and --tls-key are a pair: give both, or none")
     tls.check_files(server.tls)

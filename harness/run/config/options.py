@@ -258,8 +258,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "url",
                 "gRPC address of a Triton server, or of several: HOST:PORT, grpcs://HOST:PORT (TLS), "
-                "unix:/PATH or dns:///NAME:PORT (default: $TRITON_URL, else the running one, else one of "
-                "our own)",
+                "unix:/PATH, or dns:///NAME:PORT (with TLS grpcs+dns:///NAME:PORT) for every server that "
+                "the name has (default: $TRITON_URL, else the running one, else one of our own)",
                 Kind.LIST,
                 "LIST",
                 field="urls",

@@ -213,11 +213,15 @@ class ScenarioPlan:
         is_brief = self.duration.value < rule.min_duration_ms
         return is_brief or has_fewer or changes.count is not None
 
-    def deviations(self) -> Iterator[str]:
-        """What keeps this from being a test by MLPerf's rules, whatever the model's weights and the data."""
+    def deviations(self, are_here: bool | None = None) -> Iterator[str]:
+        """What keeps this from being a test by MLPerf's rules, whatever the model's weights and the data.
+
+        Args:
+            are_here: whether all servers were seen to be on this machine; None where nobody has looked.
+        """
         config, rule = self.config, self.rule
         yield from self._changed_rules()
-        if not all(map(is_on_this_host, config.server.servers)):
+        if not (all(map(is_on_this_host, config.server.servers)) if are_here is None else are_here):
             yield (
                 "a server on another machine, or not seen to be on this one (it cannot map our memory): "
                 "MLPerf's Network division has other rules"

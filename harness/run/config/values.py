@@ -17,7 +17,7 @@ _A_SECOND = {"ms": 1e3, "us": 1e6, "s": 1}
 """In each unit of a latency."""
 _DOUBTFUL_BOUND_S = 10
 """A bound without a unit from which on it was hardly meant in seconds: MLPerf's are of 0.01 to 0.13."""
-_URL = re.compile(r"(?:grpcs://|dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
+_URL = re.compile(r"(?:grpcs://|(?:grpcs\+)?dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _SOCKET = re.compile(r"unix:(/.+)")
 _THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
 
@@ -130,7 +130,7 @@ def _place(url: str) -> tuple[str, int]:
     if not match or not 0 < int(match[2]) < 65536:
         raise ConfigError(
             f"--url {url!r} is not HOST:PORT (the gRPC port, 8001 by default; without http://), "
-            "nor grpcs://HOST:PORT, unix:/PATH or dns:///NAME:PORT"
+            "nor grpcs://HOST:PORT, unix:/PATH, dns:///NAME:PORT or grpcs+dns:///NAME:PORT"
         )
     return "localhost" if match[1] in _THIS_HOST else match[1].lower(), int(match[2])
 

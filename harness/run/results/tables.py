@@ -5,6 +5,7 @@ from harness.answers.accuracy import Accuracy
 from harness.answers.precision import is_full
 from harness.models.platforms import Platform
 from harness.run.mlperf.rounds import Scenario
+from harness.run.results import balance
 from harness.run.results.result import ERROR
 from harness.run.results.result import Kind
 from harness.run.results.result import Result
@@ -146,6 +147,11 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         for doubt in result.doubts
     )
+    balances = [
+        (f"{result.model} on {result.platform}, " if is_sweep else "") + f"{result.label}, {found}."
+        for result in collected
+        if (found := balance.line(result.test.shares))
+    ]
     accuracies = dict.fromkeys(
         f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
         for result in collected
@@ -169,6 +175,7 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         notes.append("--quick: exit 0 means all answers came and are right; so few queries show no speed.")
     return [
         *rates,
+        *balances,
         *precisions,
         *accuracies,
         *notes,

@@ -31,6 +31,7 @@ from harness.run.worker.job import (
     Outcome,
     Reporter,
     SelfTest,
+    Share,
     Step,
     read_job,
     write_outcome,
@@ -80,7 +81,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
             plan=plan,
             calibration=hints.note,
             self_test=tested,
-            transport=session.library.store.transport,
+            transport="+".join(dict.fromkeys(session.transports)),
         )
         watchdog = Watchdog(job, sut, _bound(job, recorder), so_far)
         meter = Meter(session.cpu_seconds)
@@ -94,6 +95,7 @@ def run_job(job: Job, reporter: Reporter) -> Outcome:
         error=error,
         failures=sut.failures,
         statistics=statistics.total(counted) if counted else None,
+        shares=_shares(books, session.transports, counted),
         books=books,
         test_s=test_s,
         client_cpu_s=cpu_s,
@@ -248,6 +250,16 @@ def _closed(
         return "" if failures.requests else not_known(gone), [], []
     books, counted = [book for book, _ in closed], [all_of_it for _, all_of_it in closed]
     return "" if failures.requests else fault(books), books, counted
+
+
+def _shares(
+    books: Sequence[Book], transports: Sequence[str], counted: Sequence[ServerStatistics]
+) -> list[Share]:
+    """What each of several servers did; none where the books are not closed."""
+    if len(books) < 2:
+        return []
+    parts = zip(books, transports, counted, strict=True)
+    return [Share(book.url, transport, statistics) for book, transport, statistics in parts]
 
 
 def main() -> int:

@@ -92,9 +92,10 @@ def check_rehearsed(books: Sequence[Book]) -> None:
     Others may have come and gone; the test's own books will tell.
 
     Raises:
-        InferenceError: Triton counted less than it answered.
+        InferenceError: Triton counted less than it answered, or two servers are one.
     """
-    if why := fault([book for book in books if book.counted_samples < book.answered_samples]):
+    why = fault([book for book in books if book.counted_samples < book.answered_samples])
+    if why := why or next((twins for book in books if (twins := _twins(book, books))), ""):
         raise InferenceError(why)
 
 
@@ -112,15 +113,22 @@ def _fault(book: Book, books: Sequence[Book]) -> str:
         )
     others = book.counted_requests - book.answered_requests - book.sent_again
     if book.counted_samples > book.answered_samples and others > 0:
-        twins = [other for other in books if other.counted_samples == book.counted_samples]
-        if len(twins) > 1 and sum(twin.answered_samples for twin in twins) == book.counted_samples:
-            return f"{' and '.join(twin.url for twin in twins)} are one server: name it once"
+        if twins := _twins(book, books):
+            return twins
         return f"others used this model meanwhile ({others} requests): {counts} to us"
     if book.counted_samples < book.answered_samples:
         return f"{_SEVERAL}; {counts}; or else somebody loaded the model again meanwhile"
     if book.answered_samples and not book.executions:
         return f"{book.url} answered {book.answered_samples} samples and executed the model for none of them"
     return ""
+
+
+def _twins(book: Book, books: Sequence[Book]) -> str:
+    """What is wrong if a server was asked by several addresses: each counts what was answered to all."""
+    twins = [other for other in books if other.counted_samples == book.counted_samples > 0]
+    if len(twins) < 2 or sum(twin.answered_samples for twin in twins) != book.counted_samples:
+        return ""
+    return f"{' and '.join(twin.url for twin in twins)} are one server: name it once"
 
 
 def other_server(failure: str, segment: str, clients: Sequence[TritonClient], entry: str) -> str:

@@ -114,6 +114,8 @@ class ProcessEndpoint:
     def __init__(self, loop: asyncio.AbstractEventLoop, assignment: Assignment) -> None:
         """Start the process; it ends with the calling thread."""
         self._loop = loop
+        self.is_shared = bool(assignment.segment)
+        """Whether its samples lie in shared memory, instead of in the process."""
         self._under_way: dict[int, Done] = {}
         self._last_tag = _LOAD_TAG
         self._has_ended = False
@@ -196,17 +198,14 @@ class ProcessEndpoint:
 
 
 class ProcessStore:
-    """Samples that travel in messages of client processes, each of which keeps its own copy."""
+    """Samples that travel in messages of a client process, which keeps its own copy."""
 
-    transport = "grpc"
-
-    def __init__(self, endpoints: Sequence[ProcessEndpoint]) -> None:
-        self._endpoints = endpoints
+    def __init__(self, endpoint: ProcessEndpoint) -> None:
+        self._endpoint = endpoint
 
     def fill(self, _samples: Samples, indices: Sequence[int]) -> None:
-        """Have every process read the samples."""
-        for endpoint in self._endpoints:
-            endpoint.load(indices)
+        """Have the process read the samples."""
+        self._endpoint.load(indices)
 
     def close(self) -> None:
         """Nothing is held here."""

@@ -18,7 +18,14 @@ from harness.models.spec import Variant
 from harness.run.worker.books import Answered
 from harness.run.worker.client_process import Assignment, ProcessEndpoint, ProcessStore
 from harness.run.worker.job import Job
-from harness.run.worker.qsl import CountedSamples, MessageStore, SampleLibrary, SharedMemoryStore, open_store
+from harness.run.worker.qsl import (
+    CountedSamples,
+    MessageStore,
+    SampleLibrary,
+    SharedMemoryStore,
+    Stores,
+    open_stores,
+)
 from harness.run.worker.sut import Complete, Endpoint, Record, ServerEndpoint, Slot, Sut
 from harness.triton.channels import AnyChannel, open_channel
 from harness.triton.client import TritonClient
@@ -32,6 +39,8 @@ class Session:
     variant: Variant
     clients: Sequence[TritonClient]
     """Of each server, in the order of the job's addresses."""
+    transports: Sequence[str]
+    """How samples travel to each server."""
     samples: CountedSamples
     library: SampleLibrary
     loop: asyncio.AbstractEventLoop
@@ -43,11 +52,14 @@ class Session:
 
     def sut(self, complete: Complete, record: Record = lambda *_: None) -> Sut:
         """A SUT of this job; see there."""
+        servers, endpoints = self.job.servers, range(len(self.endpoints))
         return Sut(
             self.loop,
             self.endpoints,
             self.library,
             complete,
+            # Of one server everybody knows which it is.
+            places=[servers[number % len(servers)].url for number in endpoints] if len(servers) > 1 else (),
             payload_floats=payload_floats(self.variant),
             batch=self.job.client_batch,
             in_flight=-(-self.job.in_flight * len(self.clients) // len(self.endpoints)),
@@ -130,21 +142,25 @@ def connected(job: Job) -> Iterator[Session]:
     rows = min(job.plan.performance_sample_count, len(samples)) + job.plan.samples_per_query - 1
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(server)) for server in job.servers]
-        store = open_store(job, clients, variant, rows)
-        stack.enter_context(contextlib.closing(store))
+        stores = open_stores(job, clients, variant, rows)
+        stack.enter_context(contextlib.closing(Stores(stores)))
+        transports = [store.transport for store in stores]
         loop = stack.enter_context(event_loop())
         if job.processes == 1:
-            library = SampleLibrary(samples, store)
-            endpoints = stack.enter_context(_own_endpoints(job, loop, clients, variant, store))
+            library = SampleLibrary(samples, Stores(stores))
+            endpoints = stack.enter_context(_own_endpoints(job, loop, clients, variant, stores))
             is_one = len(endpoints) == job.in_flight == 1
             now = endpoints[0].answer_now if is_one else None
-            yield Session(job, variant, clients, samples, library, loop, endpoints, answer_now=now)
+            yield Session(job, variant, clients, transports, samples, library, loop, endpoints, now)
         else:
-            is_shared = isinstance(store, SharedMemoryStore)
-            processes = stack.enter_context(_processes(job, loop, is_shared=is_shared))
-            library = SampleLibrary(samples, store if is_shared else ProcessStore(processes))
+            processes = stack.enter_context(_processes(job, loop, transports))
+            kept = [ProcessStore(process) for process in processes if not process.is_shared]
+            shared = [store for store in stores if isinstance(store, SharedMemoryStore)]
+            library = SampleLibrary(samples, Stores([*shared, *kept]))
             pids = [process.pid for process in processes]
-            yield Session(job, variant, clients, samples, library, loop, processes, processes=pids)
+            yield Session(
+                *(job, variant, clients, transports, samples, library, loop, processes), processes=pids
+            )
 
 
 @contextlib.contextmanager
@@ -153,7 +169,7 @@ def _own_endpoints(
     loop: asyncio.AbstractEventLoop,
     clients: Sequence[TritonClient],
     variant: Variant,
-    store: SharedMemoryStore | MessageStore,
+    stores: Sequence[SharedMemoryStore | MessageStore],
 ) -> Iterator[list[ServerEndpoint]]:
     async def connect() -> list[AnyChannel]:
         return [await open_channel(client.server, job.timeout_s) for client in clients]
@@ -166,7 +182,7 @@ def _own_endpoints(
     try:
         yield [
             ServerEndpoint(client, channel, store, variant, job.timeout_s)
-            for client, channel in zip(clients, channels, strict=True)
+            for client, channel, store in zip(clients, channels, stores, strict=True)
         ]
     finally:
         asyncio.run_coroutine_threadsafe(close(), loop).result()
@@ -174,17 +190,18 @@ def _own_endpoints(
 
 @contextlib.contextmanager
 def _processes(
-    job: Job, loop: asyncio.AbstractEventLoop, *, is_shared: bool
+    job: Job, loop: asyncio.AbstractEventLoop, transports: Sequence[str]
 ) -> Iterator[list[ProcessEndpoint]]:
     processes: list[ProcessEndpoint] = []
     try:
         for number in range(job.processes):
+            server = number % len(job.servers)
             assignment = Assignment(
-                server=job.servers[number % len(job.servers)],
+                server=job.servers[server],
                 entry=job.entry,
                 entry_dir=job.entry_dir,
                 samples=job.samples,
-                segment=job.segment if is_shared else "",
+                segment=job.segment if transports[server] == SharedMemoryStore.transport else "",
                 batch=job.client_batch,
                 timeout_s=job.timeout_s,
             )

@@ -101,6 +101,16 @@ class SelfTest:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one of several servers did of a test."""
+
+    url: str
+    transport: str
+    """How samples travelled to it: `shm` or `grpc`."""
+    statistics: ServerStatistics
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a test, beside LoadGen's own logs."""
 
@@ -113,8 +123,11 @@ class Outcome:
     self_test: SelfTest | None = None
     """Of the server that was farthest off; None where it was not asked."""
     transport: str = ""
+    """How samples travelled: `shm`, `grpc`, or to some servers so, to others so: `shm+grpc`."""
     statistics: ServerStatistics | None = None
     """Of all servers together."""
+    shares: Sequence[Share] = ()
+    """Of each server, in the order of the job's addresses; empty of one that did it all."""
     books: Sequence[Book] = ()
     """Of each server, in the order of the job's addresses."""
     test_s: float = 0.0

@@ -7,7 +7,7 @@ in memory, and a client-side batch is one range of rows.
 import contextlib
 import logging
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,8 +58,6 @@ class Requests(Protocol):
 
 class SampleStore(Protocol):
     """Where the loaded samples are."""
-
-    transport: str
 
     def fill(self, samples: Samples, indices: Sequence[int]) -> None:
         """Make `samples[indices]` the rows, from 0 on."""
@@ -144,10 +142,27 @@ class MessageStore:
         return self._headers[batch]
 
 
-def open_store(
+class Stores:
+    """Those of several servers, as one; some may have one together."""
+
+    def __init__(self, stores: Iterable[SampleStore]) -> None:
+        self._stores = list(dict.fromkeys(stores))
+
+    def fill(self, samples: Samples, indices: Sequence[int]) -> None:
+        """As a store's."""
+        for store in self._stores:
+            store.fill(samples, indices)
+
+    def close(self) -> None:
+        """As a store's."""
+        for store in self._stores:
+            store.close()
+
+
+def open_stores(
     job: Job, clients: Sequence[TritonClient], variant: Variant, rows: int
-) -> SharedMemoryStore | MessageStore:
-    """Choose where samples live: `shm`, `grpc`, or `auto`: shm if all servers can map it and it has room.
+) -> list[SharedMemoryStore | MessageStore]:
+    """Choose where samples live: `shm`, `grpc`, or `auto`: shm for those that can map it, if it has room.
 
     Args:
         job: whose requests it is for.
@@ -155,22 +170,44 @@ def open_store(
         variant: the model's tensors.
         rows: most samples ever loaded at once.
 
+    Returns:
+        The store of each server: one for all that map it, one for all that are sent messages.
+
     Raises:
         ServerError: `shm` was asked for, and /dev/shm has no room or a server cannot map it.
     """
     entry, name, batch = job.entry, job.segment, job.client_batch
-    if job.transport == "grpc":
-        return MessageStore(entry, variant, batch)
+    messages = MessageStore(entry, variant, batch)
+    is_must = job.transport == "shm"
+    # One page tells whether a server can map our memory at all; only then is there need of so much.
+    near = [] if job.transport == "grpc" else [one for one in clients if _maps(one, name, is_must=is_must)]
+    if not near:
+        return [messages] * len(clients)
     try:
-        # One page tells whether the servers can map our memory at all; only then is there need of so much.
-        _let_go(clients, _mapped(clients, name, mmap.PAGESIZE))
-        segment = _mapped(clients, name, rows * variant.input.sample_bytes)
+        segment = _mapped(near, name, rows * variant.input.sample_bytes)
     except ServerError as error:
-        if job.transport == "shm":
+        if is_must:
             raise
         logger.info("samples travel in messages: %s", error)
-        return MessageStore(entry, variant, batch)
-    return SharedMemoryStore(clients, entry, variant, segment, batch)
+        return [messages] * len(clients)
+    shared = SharedMemoryStore(near, entry, variant, segment, batch)
+    return [shared if client in near else messages for client in clients]
+
+
+def _maps(client: TritonClient, name: str, *, is_must: bool) -> bool:
+    """Whether a server can map this machine's memory.
+
+    Raises:
+        ServerError: it must, and cannot.
+    """
+    try:
+        _let_go([client], _mapped([client], name, mmap.PAGESIZE))
+    except ServerError as error:
+        if is_must:
+            raise
+        logger.info("samples travel in messages: %s", error)
+        return False
+    return True
 
 
 def _mapped(clients: Sequence[TritonClient], name: str, size: int) -> Segment:

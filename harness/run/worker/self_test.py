@@ -63,7 +63,7 @@ def self_test(
         # One whose stub has died stays loaded, and ready by its own account.
         is_dead = "not healthy" in str(error)
         advice = "; see the server's log, and load the model again or restart it" if is_dead else ""
-        raise InferenceError(f"{entry} cannot answer: {error}{advice}") from error
+        raise InferenceError(f"{entry} on {client.url} cannot answer: {error}{advice}") from error
     if variant.detection:
         found, wrong = _compare_detections(variant, answers, expected, is_exact, tolerance)
     else:
@@ -78,7 +78,7 @@ def self_test(
             found = replace(found, tolerance=margin if found.shortfall is not None else None)
     if wrong:
         raise InferenceError(
-            f"{entry} on this server is not the verified model: {wrong} on the stored inputs; convert "
+            f"{entry} on {client.url} is not the verified model: {wrong} on the stored inputs; convert "
             "it again, or check the server's model repository (a model in fp16 or int8 needs --tolerance)"
         )
     return found

@@ -138,6 +138,7 @@ class Sut:
         in_flight: int,
         answer_now: Callable[[Slot], Sequence[int]] | None,
         record: Record,
+        places: Sequence[str] = (),
     ) -> None:
         """Prepare all that queries need.
 
@@ -152,9 +153,10 @@ class Sut:
                 query cannot flood a server.
             answer_now: the only endpoint's, where it has one, and one request in flight.
             record: notes each request just before LoadGen hears of its answer.
+            places: which server each endpoint asks, where that must be told of one that fails.
         """
         self._loop, self._endpoints, self._library, self._complete = loop, endpoints, library, complete
-        self._answer_now, self._record = answer_now, record
+        self._answer_now, self._record, self._places = answer_now, record, places
         self._batch = batch
         self.failures = Failures()
         self.issued_samples = 0
@@ -272,7 +274,8 @@ class Sut:
     def _fail(self, slot: Slot, error: Exception) -> None:
         failures = self.failures
         if not failures.requests:
-            failures.first = f"{type(error).__name__}: {error}"
+            place = f" (of the server at {self._places[slot.endpoint]})" if self._places else ""
+            failures.first = f"{type(error).__name__}: {error}{place}"
             failures.first_sample_indices = tuple(slot.indices)
         failures.requests += 1
         failures.samples += len(slot.response_ids)

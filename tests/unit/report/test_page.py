@@ -116,6 +116,31 @@ def test_a_server_with_settings_of_its_own_and_its_self_test_are_told(write_run)
         assert words in page, words
 
 
+def test_several_servers_have_a_table_and_a_line_of_how_evenly_they_shared(write_run) -> None:
+    statistics = {"requests": 400, "failures": 0, "samples": 400, "executions": 200}
+    times = {
+        "queue_ns": 800_000_000,
+        "compute_input_ns": 0,
+        "compute_infer_ns": 10**9,
+        "compute_output_ns": 0,
+    }
+    shares = [
+        {
+            "url": url,
+            "transport": transport,
+            "statistics": {**statistics, **times, "executions_by_batch_size": {"2": 200}},
+        }
+        for url, transport in (("10.0.0.1:8001", "shm"), ("10.0.0.2:8001", "grpc"))
+    ]
+    page = page_of(write_run("a", tests={"PerformanceOnly": {"shares": shares}}))
+    assert "Balance: 2 servers answered 50.0% to 50.0% of the samples each (even is 50.0%)." in page
+    row = '<th scope="row">10.0.0.2:8001</th>' + "".join(
+        f'<td class="figure">{value}</td>' for value in ("400", "50.0%", "2.00", "2", "2.5")
+    )
+    assert f"{row}<td>grpc</td>" in page
+    assert "Each server" not in page_of(write_run("b"))
+
+
 def test_a_test_that_never_ran_has_no_duration(write_run) -> None:
     assert "<dt>Duration</dt>" in page_of(write_run("a"))
     assert "<dt>Duration</dt>" not in page_of(write_run("b", tests={"PerformanceOnly": {"test_s": 0.0}}))

@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import ServerError
 from harness.machine import paths
-from harness.run.borrowing import borrowed, segment_prefix
+from harness.run.borrowing import borrowed, places, segment_prefix
 from harness.run.serving import ModelLoader
 from harness.triton.address import Address
 
@@ -201,3 +201,14 @@ def test_a_damaged_journal_is_left_out(state: Path, caplog: pytest.LogCaptureFix
     with borrowed(client, "prod") as loan:
         assert loan.before == json.loads(OURS)
     assert "is damaged" in caplog.text
+
+
+def test_servers_of_one_port_on_this_machine_have_places_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    far, near, other = (Address(url) for url in ("far:8001", "127.0.0.1:8001", "10.0.0.2:8001"))
+    monkeypatch.setattr("harness.run.borrowing.is_on_this_host", lambda server: server != far)
+    # One alone may be known by several addresses.
+    assert places([near, far]) == ["port-8001", "far%3A8001"]
+    assert places([other]) == ["port-8001"]
+    assert places([near, far, other]) == ["127.0.0.1%3A8001", "far%3A8001", "10.0.0.2%3A8001"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError
-from harness.triton.address import Address, Header, parse_headers, without_secrets
+from harness.triton.address import Address, Header, Tls, parse_headers, without_secrets
 from tests.names import name_addresses
 
 
@@ -104,11 +104,29 @@ def test_headers_that_a_server_would_not_take_are_refused() -> None:
         ("[::1]:1", "[::1]:1", "[::1]", "1", ""),
         ("grpcs://a.b:1", "a.b:1", "a.b", "1", ""),
         ("dns:///a.b:1", "dns:///a.b:1", "a.b", "1", ""),
+        ("grpcs+dns:///a.b:1", "dns:///a.b:1", "a.b", "1", ""),
         ("unix:/run/triton", "unix:/run/triton", "", "", "/run/triton"),
     ],
 )
 def test_parts_of_an_address(url: str, target: str, host: str, port: str, path: str) -> None:
     address = Address(url)
     assert (address.target, *address.host_and_port, address.path) == (target, host, port, path)
-    assert address.needs_library == (url not in ("a.b:1", "[::1]:1"))
-    assert address.is_encrypted == url.startswith("grpcs:")
+    assert address.needs_library == url.startswith(("grpcs", "unix"))
+    assert address.is_encrypted == url.startswith("grpcs")
+    assert address.is_name == ("dns:" in url)
+
+
+@pytest.mark.parametrize(
+    ("url", "ip", "found"),
+    [
+        ("dns:///a.b:1", "10.0.0.7", "10.0.0.7:1"),
+        ("dns:///a.b:1", "fd00::7", "[fd00::7]:1"),
+        ("grpcs+dns:///a.b:1", "fd00::7", "grpcs://[fd00::7]:1"),
+    ],
+)
+def test_a_server_of_a_name_keeps_the_name_and_all_that_opens_its_doors(
+    url: str, ip: str, found: str
+) -> None:
+    headers = (Header("key", "", "$TOKEN"),)
+    server = Address(url, tls=Tls("ca.pem"), headers=headers).at(ip)
+    assert server == Address(found, tls=Tls("ca.pem"), headers=headers, name="a.b")

@@ -1,8 +1,6 @@
 """A server whose machine vanishes, without a word, while a request is under way: in a network of its own."""
 
 import asyncio
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ from harness.machine.paths import PROJECT_ROOT
 from harness.triton.address import Address
 from harness.triton.channels import blocking_channel, open_channel
 from harness.triton.http2 import message_prefix
+from tests.network import PREFIX, Namespace, new_namespace
 
 OURS, THEIRS, PORT = "198.51.100.1", "198.51.100.2", 8001  # RFC 5737: addresses for documentation
 NOTICED_S = 60
@@ -31,29 +30,11 @@ while connected.recv(1 << 16):
 """
 
 
-def ip(*words: str) -> bool:
-    return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
-
-
 @pytest.fixture
-def namespace() -> Iterator[str]:
+def namespace() -> Iterator[Namespace]:
     """A network namespace with an address that we reach."""
-    name, link = f"mlperf-test-{os.getpid()}", f"mlt{os.getpid() % 100_000}"
-    if not shutil.which("ip") or not ip("netns", "add", name):
-        pytest.skip("no network namespaces here: they need root and iproute2")
-    try:
-        peer = f"{link}p"
-        made = ip("link", "add", link, "type", "veth", "peer", "name", peer, "netns", name)
-        if not made:
-            pytest.skip("no veth devices here")
-        assert ip("addr", "add", f"{OURS}/30", "dev", link)
-        assert ip("link", "set", link, "up")
-        assert ip("-n", name, "addr", "add", f"{THEIRS}/30", "dev", peer)
-        assert ip("-n", name, "link", "set", peer, "up")
-        yield name
-    finally:
-        ip("netns", "del", name)
-        ip("link", "del", link)
+    with new_namespace([OURS], THEIRS) as made:
+        yield made
 
 
 def ask_blocking() -> InferenceError:
@@ -79,15 +60,16 @@ def ask_on_an_event_loop() -> InferenceError:
 
 
 @pytest.mark.parametrize("ask", [ask_blocking, ask_on_an_event_loop])
-def test_a_peer_that_vanishes_is_noticed_long_before_the_requests_deadline(namespace: str, ask: Any) -> None:
-    command = ["ip", "netns", "exec", namespace, sys.executable, "-c", SILENT]
+def test_a_peer_that_vanishes_is_noticed_long_before_the_requests_deadline(
+    namespace: Namespace, ask: Any
+) -> None:
+    command = [*namespace.inside, sys.executable, "-c", SILENT]
     with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
             assert server.stdout.readline() == "ready\n"
-            peer = f"mlt{os.getpid() % 100_000}p"
             # Once the request has arrived. Not by a link that is down: that drops our probes on this side.
-            gone = f"sleep 1; ip -n {namespace} addr del {THEIRS}/30 dev {peer}"
+            gone = f"sleep 1; ip -n {namespace.name} addr del {THEIRS}/{PREFIX} dev {namespace.device}"
             began = time.monotonic()
             with subprocess.Popen(["sh", "-c", gone]):
                 lost = ask()

@@ -33,7 +33,7 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.worker.books import Book
-from harness.run.worker.job import Failures, Outcome, SelfTest
+from harness.run.worker.job import Failures, Outcome, SelfTest, Share
 from harness.run.worker.timeline import Recorded
 from harness.triton.rpc import Rpc
 from harness.triton.statistics import ServerStatistics
@@ -74,6 +74,7 @@ def measured(folder: Path) -> Result:
                 statistics=ServerStatistics(
                     800, 0, 800, 600, 8_000, 160, 20_000, 640, {1: 450, 2: 100, 3: 50}, 12_000
                 ),
+                shares=(Share("127.0.0.1:8001", "shm", ServerStatistics(1, 2, 3, 4, 5, 6, 7, 8, {1: 3})),),
                 books=(Book("127.0.0.1:8001", 800, 799, 0, 800, 800, 600, 0, 70),),
                 test_s=20.25,
                 client_cpu_s=1.5,
@@ -260,6 +261,25 @@ MEASURED: dict[str, Any] = {
                 "cache_hits": 0,
                 "mean_batch_size": 1.3333333333333333,
             },
+            "shares": [
+                {
+                    "url": "127.0.0.1:8001",
+                    "transport": "shm",
+                    "statistics": {
+                        "requests": 1,
+                        "failures": 2,
+                        "samples": 3,
+                        "executions": 4,
+                        "queue_ns": 5,
+                        "compute_input_ns": 6,
+                        "compute_infer_ns": 7,
+                        "compute_output_ns": 8,
+                        "executions_by_batch_size": {"1": 3},
+                        "executions_ns": 0,
+                        "cache_hits": 0,
+                    },
+                }
+            ],
             "books": [
                 {
                     "url": "127.0.0.1:8001",
@@ -322,6 +342,7 @@ MEASURED: dict[str, Any] = {
             "self_test": None,
             "transport": "",
             "statistics": None,
+            "shares": [],
             "books": [],
             "test_s": 0.0,
             "client_cpu_s": 0.0,
@@ -424,6 +445,7 @@ FAILED: dict[str, Any] = {
             "self_test": None,
             "transport": "",
             "statistics": None,
+            "shares": [],
             "books": [],
             "test_s": 0.0,
             "client_cpu_s": 0.0,

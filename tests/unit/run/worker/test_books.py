@@ -95,6 +95,15 @@ def test_before_a_test_others_may_come_and_go_but_nothing_may_be_missing() -> No
     assert "b:1 counted 79 samples and answered 80" in str(missed.value)
 
 
+def test_one_server_by_two_names_is_found_out_before_the_test() -> None:
+    both = {"counted_samples": 14, "counted_requests": 14, "answered_samples": 7, "answered_requests": 7}
+    twins = [book(url="10.0.0.1:1", **both), book(url="c:1"), book(url="[fd00::1]:1", **both)]
+    with pytest.raises(InferenceError, match=r"^10.0.0.1:1 and \[fd00::1\]:1 are one server: name it once$"):
+        check_rehearsed(twins)
+    # Two that others used, and as much.
+    check_rehearsed([book(counted_samples=81), book(url="b:1", counted_samples=81)])
+
+
 def test_a_server_that_does_not_know_the_mapped_memory_is_another_one() -> None:
     failure = "RequestFailed: INVALID_ARGUMENT: Unable to find shared memory region: 'mlperf-samples-1-2'"
     assert other_server(failure, "mlperf-samples-1-2", [], "an_entry").startswith(SEVERAL)

@@ -56,7 +56,9 @@ def test_the_endpoints_share_what_may_be_under_way_at_the_servers(
     library = SampleLibrary(samples, MessageStore("an_entry", VARIANT, 2))
     loop = asyncio.new_event_loop()
     job = job_of(tmp_path, in_flight)
-    session = Session(job, VARIANT, [None] * servers, samples, library, loop, [None] * endpoints)
+    session = Session(
+        job, VARIANT, [None] * servers, ["grpc"] * servers, samples, library, loop, [None] * endpoints
+    )
     sut = session.sut(lambda *_: None)
     loop.close()
     assert [slot.endpoint for slot in sut.slots] == sorted([*range(endpoints)] * (slots // endpoints))

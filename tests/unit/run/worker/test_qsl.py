@@ -1,14 +1,22 @@
+import os
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.run.worker.qsl import SampleLibrary
+from harness.errors import ServerError
+from harness.machine.kernel import SHM_DIR
+from harness.models import MODELS
+from harness.models.platforms import Platform
+from harness.run.worker.qsl import SampleLibrary, SharedMemoryStore, Stores, open_stores
+from tests.plans import any_job, any_plan
+
+VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
 
 
 class RowsStore:
     """Keeps rows in a list; requests are not needed here."""
-
-    transport = "none"
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -67,3 +75,64 @@ def test_a_multi_stream_query_over_the_end_of_the_set_is_one_request() -> None:
 
 def test_scattered_samples_are_sent_one_by_one() -> None:
     assert requests_of(loaded([0, 1, 2, 3]), [3, 1, 0, 2], 4) == [[3], [1], [0], [2]]
+
+
+class MappingClient:
+    """A server that maps memory, if it can: a real one opens the file of the name that it is given."""
+
+    def __init__(self, url: str, can_map: bool) -> None:
+        self.url, self._can_map = url, can_map
+        self.mapped: list[str] = []
+
+    def refusal_of_shared_memory(self, name: str, size: int) -> str:
+        if not self._can_map:
+            return "no"
+        assert (SHM_DIR / name).stat().st_size == size
+        self.mapped.append(name)
+        return ""
+
+    def unregister_shared_memory(self, name: str) -> None:
+        if name in self.mapped:
+            self.mapped.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("transport", "can_map", "found"),
+    [
+        ("auto", (True, True), "shm"),
+        ("auto", (True, False, True), "shm+grpc"),
+        ("auto", (False, True), "grpc+shm"),
+        ("auto", (False, False), "grpc"),
+        ("grpc", (True, True), "grpc"),
+        ("shm", (True, True), "shm"),
+    ],
+)
+def test_samples_lie_in_shared_memory_for_the_servers_that_can_map_it(
+    transport: str, can_map: tuple[bool, ...], found: str
+) -> None:
+    segment = f"mlperf-test-qsl-{os.getpid()}"
+    job = any_job(any_plan(), transport=transport, segment=segment)
+    clients = [MappingClient(f"{number}:1", can) for number, can in enumerate(can_map)]
+    stores = open_stores(job, clients, VARIANT, rows=2)
+    assert "+".join(dict.fromkeys(store.transport for store in stores)) == found
+    together = Stores(stores)
+    for client, store in zip(clients, stores, strict=True):
+        is_shared = isinstance(store, SharedMemoryStore)
+        assert client.mapped == [segment] * is_shared
+        assert is_shared == (client._can_map and transport != "grpc")
+    # Servers of one kind have one store.
+    assert len({id(store) for store in stores}) == len(found.split("+"))
+    together.fill(np.zeros((2, *VARIANT.input.shape), VARIANT.input.dtype.value), [1, 0])
+    for store in stores:
+        assert store.request(1, 1)
+    together.close()
+    assert [client.mapped for client in clients] == [[] for _ in clients]
+    assert not (SHM_DIR / segment).exists()
+
+
+def test_shared_memory_that_was_asked_for_must_be_mapped_by_every_server() -> None:
+    job = any_job(any_plan(), transport="shm", segment=f"mlperf-test-qsl-{os.getpid()}")
+    clients = [MappingClient("a:1", True), MappingClient("b:1", False)]
+    with pytest.raises(ServerError, match="the server at b:1 cannot map this machine's shared memory"):
+        open_stores(job, clients, VARIANT, rows=2)
+    assert clients[0].mapped == []

@@ -29,6 +29,8 @@ OPEN_DETECTOR = MODELS["ssd-resnet34"].variants[Platform.ONNXRUNTIME]
 class FakeClient:
     """Answers inputs that it knows, whatever the order, by the rows of `outputs`."""
 
+    url = "a:1"
+
     def __init__(self, variant: Variant, inputs: npt.NDArray[Any], outputs: Mapping[str, npt.NDArray[Any]]):
         self._variant, self._outputs = variant, outputs
         self._row_of = {row.tobytes(): number for number, row in enumerate(inputs)}
@@ -98,7 +100,7 @@ def test_the_verified_model_passes(check: Callable[..., SelfTest], is_exact: boo
 
 @pytest.mark.parametrize("is_exact", [True, False])
 def test_other_weights_are_found_out(check: Callable[..., SelfTest], is_exact: bool) -> None:
-    with pytest.raises(InferenceError, match=r"an_entry on this server is not the verified model: output .*"):
+    with pytest.raises(InferenceError, match=r"an_entry on a:1 is not the verified model: output .*"):
         check(SCORES, golden_of(scores(0)), scores(1), is_exact=is_exact)
     with pytest.raises(InferenceError, match="convert it again, or check the server's model repository"):
         check(CLASSES, golden_of(classes(5, 6, 7, 8)), classes(1, 2, 3, 4), is_exact=is_exact)
@@ -107,13 +109,17 @@ def test_other_weights_are_found_out(check: Callable[..., SelfTest], is_exact: b
 class DeadClient:
     """Of a model whose stub has died: loaded, ready, and no more."""
 
+    url = "a:1"
+
     def infer_now(self, request: bytes) -> bytes:
         raise RequestFailed("Stub process 'an_entry_0_0' is not healthy.", is_fatal=False)
 
 
 def test_a_model_that_cannot_answer_is_named_with_what_to_do(tmp_path: Path) -> None:
     np.savez(tmp_path / "golden.npz", input=inputs_of(CLASSES), **golden_of(classes(5, 6, 7, 8)))
-    with pytest.raises(InferenceError, match=r"an_entry cannot answer: Stub .* not healthy.*load the model"):
+    with pytest.raises(
+        InferenceError, match=r"an_entry on a:1 cannot answer: Stub .* not healthy.*load the model"
+    ):
         self_test(DeadClient(), "an_entry", CLASSES, tmp_path / "golden.npz", is_exact=True)
 
 

@@ -50,8 +50,6 @@ def payload_of(sample: int) -> bytes:
 class RowsStore:
     """Keeps rows in a list."""
 
-    transport = "none"
-
     def __init__(self) -> None:
         self.rows: list[int] = []
 
@@ -228,6 +226,7 @@ def staged(
     in_flight: int = 1,
     endpoints: int = 1,
     answers_now: bool = False,
+    places: Sequence[str] = (),
 ) -> Iterator[Stage]:
     library, loadgen = library_of(loaded), FakeLoadGen()
     fakes = [FakeEndpoint(servers, library) for _ in range(endpoints)]
@@ -242,6 +241,7 @@ def staged(
             in_flight=in_flight,
             answer_now=fakes[0].answer_now if answers_now else None,
             record=loadgen.record,
+            places=places,
         )
         yield Stage(loop, servers, fakes, loadgen, sut)
 
@@ -394,6 +394,15 @@ def test_the_first_failure_says_what_kind_of_error_it_is() -> None:
     assert test.sut.failures.first == "KeyError: 999"
     assert test.sut.failures.first_sample_indices == (UNKNOWN,)
     assert test.sut.failures.requests == 3
+
+
+def test_of_several_servers_the_first_failure_says_which_one_it_was() -> None:
+    with staged(Servers({1: Fate.GONE}), [0, 1, 2], endpoints=3, places=["a:1", "b:1", "c:1"]) as test:
+        # One sample each, in turns.
+        for sample in (0, 1, 2):
+            test.issue([sample])
+            test.loadgen.wait(sample + 1)
+    assert test.sut.failures.first.endswith(" (of the server at b:1)")
 
 
 def test_what_is_beyond_the_slots_waits_and_goes_to_whoever_is_free() -> None:

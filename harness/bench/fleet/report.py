@@ -1,0 +1,167 @@
+"""The curve, its verdicts, what it comes to and how near the forecasts are: on stdout, and in fleet.json."""
+
+import dataclasses
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.bench.fleet import check, paper
+from harness.bench.fleet.check import Checked, Service
+from harness.bench.fleet.cpu import Cores
+from harness.bench.fleet.curve import IN_FLIGHT, Point
+from harness.bench.fleet.paper import Costs
+from harness.machine import environment
+
+_WANTED = 3.5 / 4
+"""Share of n times one server's rate that n servers are to reach."""
+_FULL = 0.95
+"""Share of the cores that is all of them for practical purposes."""
+_PAYS = 1.05
+"""Above what a machine that others use, too, makes of nothing."""
+_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All of one command."""
+
+    points: Sequence[Point]
+    costs: Costs
+    service: Service
+    checked: Sequence[Checked]
+
+
+def best_of(points: Sequence[Point], servers: int) -> Point:
+    """The fastest with so many servers."""
+    return max((one for one in points if one.servers == servers), key=lambda one: one.queries_per_s)
+
+
+def verdicts(points: Sequence[Point], cores: int) -> list[str]:
+    """Whether several servers are worth what they should be, or why they cannot; then of the processes."""
+    counts = sorted({one.servers for one in points})
+    first = best_of(points, counts[0])
+    found = []
+    for servers in counts[1:]:
+        best = best_of(points, servers)
+        ratio, wanted = best.queries_per_s / first.queries_per_s, _WANTED * servers / first.servers
+        line = (
+            f"{servers} servers answer {ratio:.2f} times as many queries as {first.servers}, wanted "
+            f">= {wanted:.2f}: "
+        )
+        is_full = best.cores is not None and best.cores.idle <= (1 - _FULL) * cores
+        word = "met" if ratio >= wanted else "the cores were full" if is_full else "MISSED"
+        found.append(line + word + (f" ({_told(best.cores)} of {cores} cores)" if best.cores else ""))
+    return [*found, _of_processes(points), *_of_others(points, cores)]
+
+
+def _of_processes(points: Sequence[Point]) -> str:
+    by_pair = {(one.servers, one.processes): one for one in points}
+    worth = {
+        pair: (one.queries_per_s / alone.queries_per_s, _ratio(one.per_core, alone.per_core))
+        for pair, one in by_pair.items()
+        if pair[1] > 1 and (alone := by_pair[pair[0], 1])
+    }
+    if not worth:
+        return "client processes: one was all that was tried"
+    told = ", ".join(
+        f"{processes} with {servers} server{'s' * (servers > 1)} {rate:.2f} ({per_core:.2f})"
+        for (servers, processes), (rate, per_core) in worth.items()
+    )
+    pays = "pays" if any(rate >= _PAYS for rate, _ in worth.values()) else "never paid"
+    return (
+        f"client processes, in times what one answers (and for each core used): {told}; more than one {pays}"
+    )
+
+
+def _ratio(one: float | None, other: float | None) -> float:
+    return one / other if one and other else math.nan
+
+
+def _of_others(points: Sequence[Point], cores: int) -> list[str]:
+    """Whether anybody else worked meanwhile, of whom whoever has more processes gets more."""
+    others = max((one.cores.others for one in points if one.cores), default=0.0)
+    if others <= (1 - _FULL) * cores:
+        return []
+    return [
+        f"other programs took up to {others:.2f} of {cores} cores, and more processes wrest more from them: "
+        "compare what is answered for each core used, or measure again without them"
+    ]
+
+
+def _told(cores: Cores) -> str:
+    return (
+        f"client {cores.client:.2f} + servers {cores.servers:.2f} + others {cores.others:.2f}, idle "
+        f"{cores.idle:.2f}"
+    )
+
+
+def show(found: Measurements, file: Path) -> None:
+    """Print all of it."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, _WIDTH)
+    table = Table(
+        title=f"Null servers and client processes: medians, {IN_FLIGHT} in flight at each server",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for heading in (
+        *("servers", "processes", "queries/s", "per core", "client us", "servers us"),
+        *("client cores", "servers cores", "others", "idle", "shares"),
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in found.points:
+        table.add_row(*_cells(point))
+    console.print(table)
+    sections = {
+        "Verdict": verdicts(found.points, environment.cpu_count()),
+        "Past one box": paper.lines(found.costs),
+        "Forecasts of Server's p99": check.summary(found.service, found.checked),
+    }
+    for title, lines in sections.items():
+        console.print(title, style="bold")
+        for line in lines:
+            console.print(line, markup=False)
+        console.print()
+    console.print(f"Everything measured: {file}", markup=False)
+
+
+def _cells(point: Point) -> list[str]:
+    cores, (least, most) = point.cores, point.shares
+    of_cores = ["-"] * 4
+    if cores:
+        of_cores = [f"{value:.2f}" for value in dataclasses.astuple(cores)]
+    return [
+        str(point.servers),
+        str(point.processes),
+        f"{point.queries_per_s:.0f}",
+        f"{point.per_core:.0f}" if point.per_core else "-",
+        f"{cores.client / point.queries_per_s * 1e6:.0f}" if cores else "-",
+        f"{cores.servers / point.queries_per_s * 1e6:.0f}" if cores else "-",
+        *of_cores,
+        f"{least:.0%}-{most:.0%}",
+    ]
+
+
+def write(found: Measurements, file: Path) -> None:
+    """Write fleet.json."""
+    document = {
+        "time": int(time.time()),
+        "cmdline": shlex.join(sys.argv),
+        "environment": dataclasses.asdict(environment.describe()),
+        **dataclasses.asdict(found),
+        "verdicts": verdicts(found.points, environment.cpu_count()),
+        "past_one_box": paper.lines(found.costs),
+        "forecasts": check.summary(found.service, found.checked),
+    }
+    file.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

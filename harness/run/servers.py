@@ -1,0 +1,99 @@
+"""The servers of a run: those that were named, the one that runs here, or one for as long as it is needed."""
+
+import contextlib
+import dataclasses
+import ipaddress
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.errors import ConfigError
+from harness.machine import paths
+from harness.run.config.checks import check_shares
+from harness.run.config.run_config import RunConfig
+from harness.server import lifecycle
+from harness.triton.address import Address, parse_headers
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
+    """The servers to measure, and whether they are ours: given, running, or started for as long as needed.
+
+    Raises:
+        ConfigError: what was given has no address, is one server twice, or cannot be shared by the processes.
+        ServerError: none can be started.
+    """
+    running = lifecycle.running()
+    urls = config.server.urls
+    if running and not urls:
+        if running.repository == paths.MODEL_REPOSITORY:
+            urls = (running.grpc_url,)
+        else:
+            logger.info("the running server serves %s: starting another one", running.repository)
+    if urls:
+        found = every_server([config.server.address(url) for url in urls])
+        check_shares(config.server.client_processes, len(found))
+        logger.info("using the server%s at %s", "s" * (len(found) > 1), ", ".join(one.url for one in found))
+        yield tuple(_with_key(server, running) for server in found), False
+        return
+    for leftover in paths.STATE_DIR.glob("server-*"):
+        # Of a run that was killed; its server has ended with it.
+        owner = leftover.name.removeprefix("server-")
+        if Path(f"/proc/{owner}").exists():
+            continue
+        lifecycle.stop(state_dir=leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
+    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
+    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
+        yield (_with_key(config.server.address(info.grpc_url), info),), True
+
+
+def every_server(named: Sequence[Address]) -> tuple[Address, ...]:
+    """What was named, with all servers of a name in its place; names are looked up here and nowhere later.
+
+    Raises:
+        ConfigError: a name has no address, or one server is named twice.
+    """
+    found: list[Address] = []
+    taken: dict[tuple[str, str], str] = {}
+    for server in named:
+        _, port = server.host_and_port
+        ips = [] if server.path else _ips(server)
+        for ip in ips:
+            if other := taken.get((ip, port)):
+                raise ConfigError(f"--url names one server twice: {other} and {server.url} are both at {ip}")
+        taken |= {(ip, port): server.url for ip in ips}
+        found += [server.at(ip) for ip in ips] if server.is_name else [server]
+    return tuple(found)
+
+
+def _ips(server: Address) -> list[str]:
+    """Every address that a host has, always in the same order: a DNS server gives them in turns."""
+    host, port = server.host_and_port
+    try:
+        answers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"--url {server.url}: {host} has no address ({reason}): check its name, and this machine's DNS"
+        ) from error
+    return sorted({str(answer[4][0]) for answer in answers}, key=_place)
+
+
+def _place(ip: str) -> tuple[int, int]:
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return address.version, int(address)
+
+
+def _with_key(server: Address, own: lifecycle.ServerInfo | None) -> Address:
+    """The same server; with the key of its control, where it is one of ours."""
+    if own is None or own.grpc_url != server.url:
+        return server
+    given = {header.name for header in server.headers}
+    key = (header for header in parse_headers(own.headers) if header.name not in given)
+    return dataclasses.replace(server, headers=(*server.headers, *key))
