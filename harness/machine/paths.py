@@ -1,7 +1,7 @@
 """Where things are kept. The only module that reads MODEL_DIR, DATA_DIR, TRITON_URL and MLPERF_TRITON_HOME.
 
 All that is made is kept in one folder: that of $MLPERF_TRITON_HOME, else the checkout's own, else, where that
-cannot be written, one of the user's (`run.sh` has the same rule for .venv).
+cannot be written or pip made it, one of the user's (`run.sh` has the same rule for .venv).
 """
 
 import logging
@@ -29,13 +29,19 @@ def home_of(checkout: Path, environment: Mapping[str, str]) -> Path:
     if given := environment.get(HOME_VARIABLE):
         # Not `absolute`, whose errors nobody would catch where this is asked first.
         return Path(os.path.expanduser(given)).absolute()  # noqa: PTH111 - leaves an unknown user's as it is
-    if all(_is_writable(checkout / name) for name in (_STATE, _RESULTS, _REPOSITORY)):
+    places = (checkout / name for name in (_STATE, _RESULTS, _REPOSITORY))
+    if not _is_installed(checkout) and all(map(_is_writable, places)):
         return checkout
     # XDG Base Directory Specification 0.8: what is not absolute counts for nothing.
     state = Path(environment.get("XDG_STATE_HOME") or "")
     if not state.is_absolute():
         state = Path(os.path.expanduser("~/.local/state"))  # noqa: PTH111 - where there is no home, too
     return state / "mlperf-triton-vision"
+
+
+def _is_installed(checkout: Path) -> bool:
+    """Whether this is no checkout but was installed as a package."""
+    return checkout.name in ("site-packages", "dist-packages")
 
 
 def _is_writable(folder: Path) -> bool:
@@ -62,7 +68,8 @@ def make_home() -> None:
     Raises:
         ConfigError: they cannot be written.
     """
-    if HOME_DIR != PROJECT_ROOT and not os.environ.get(HOME_VARIABLE):
+    is_expected = HOME_DIR == PROJECT_ROOT or _is_installed(PROJECT_ROOT)
+    if not is_expected and not os.environ.get(HOME_VARIABLE):
         logger.warning(
             "%s cannot be written: models, state and results are in %s ($%s names another folder)",
             *(PROJECT_ROOT, HOME_DIR, HOME_VARIABLE),

@@ -16,6 +16,11 @@ def test_it_is_the_checkout_where_that_can_be_written(tmp_path: Path) -> None:
     assert home_of(tmp_path, {"XDG_STATE_HOME": "/x"}) == tmp_path
 
 
+def test_an_installed_package_keeps_nothing_beside_itself(tmp_path: Path) -> None:
+    found = home_of(tmp_path / "lib" / "site-packages", {"XDG_STATE_HOME": "/x"})
+    assert found == Path("/x/mlperf-triton-vision")
+
+
 def test_a_folder_that_is_named_counts_first(tmp_path: Path) -> None:
     assert home_of(tmp_path, {"MLPERF_TRITON_HOME": "/srv/triton"}) == Path("/srv/triton")
     assert home_of(tmp_path, {"MLPERF_TRITON_HOME": "~/triton"}) == Path.home() / "triton"
