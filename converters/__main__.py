@@ -4,7 +4,7 @@ import sys
 
 from converters import command
 from harness.errors import EXIT_USAGE
-from harness.machine.environment import how_to_install
+from harness.machine.extras import how_to_install
 
 if __name__ == "__main__":
     # Before the libraries are imported, which takes long enough for a Ctrl-C.

@@ -19,7 +19,7 @@ from converters.conversion.weights import SourceFile
 from harness.data import synthetic
 from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
-from harness.machine.environment import how_to_install
+from harness.machine.extras import how_to_install
 from harness.machine.paths import absolute
 from harness.models import get_variant, manifest, own_recipes
 from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file

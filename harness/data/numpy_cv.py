@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, features
 
 from harness.errors import ConfigError
-from harness.machine.environment import how_to_install
+from harness.machine.extras import how_to_install
 
 INTER_LINEAR, INTER_AREA, IMREAD_COLOR, COLOR_BGR2RGB = 1, 3, 1, 4
 __version__ = "by numpy 1"

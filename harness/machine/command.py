@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError, nearest
-from harness.machine.environment import how_to_install
+from harness.machine.extras import how_to_install
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from harness.errors import EXIT_USAGE
-from harness.machine.environment import how_to_install
+from harness.machine.extras import how_to_install
 from harness.machine.kernel import PR_SET_PDEATHSIG, prctl
 from harness.machine.paths import HOME_DIR, HOME_VARIABLE, PROJECT_ROOT, weights_dir
 

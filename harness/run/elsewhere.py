@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.errors import ConversionError
 from harness.machine import paths
-from harness.machine.environment import how_to_install, lacking
+from harness.machine.extras import how_to_install, lacking
 from harness.models import get_variant, manifest
 from harness.models.manifest import AUTO, GOLDEN_NAME, MANIFEST_NAME
 from harness.models.spec import Variant

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ConfigError, ServerError
-from harness.machine.environment import cpu_count, how_to_install
+from harness.machine.environment import cpu_count
+from harness.machine.extras import how_to_install
 from harness.machine.kernel import SHM_DIR
 from harness.machine.paths import BACKENDS_DIR
 from harness.server.flags import EMBEDDED, flags

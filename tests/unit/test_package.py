@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import commands
-from harness.machine import environment
+from harness.machine import extras
 from harness.machine.paths import PROJECT_ROOT
 from harness.models.platforms import Platform
 from tests import small_client
@@ -36,7 +36,7 @@ def test_the_client_and_the_extras_are_all_that_the_project_needs_in_the_same_ve
 
 
 def test_there_is_an_extra_for_every_framework_and_platform() -> None:
-    assert set(environment._EXTRAS.values()) == set(EXTRAS)
+    assert set(extras._EXTRAS.values()) == set(EXTRAS)
     assert {platform.facts.triton_backend for platform in Platform} <= set(EXTRAS)
 
 

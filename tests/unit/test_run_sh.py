@@ -45,7 +45,10 @@ def make_project(folder: Path) -> Path:
     ):
         (folder / module).parent.mkdir(parents=True, exist_ok=True)
         (folder / module).write_text(RECORDER)
-    for module in ("harness/start.py", "harness/errors.py", "harness/machine/command.py"):
+    for module in (
+        *("harness/start.py", "harness/errors.py"),
+        *("harness/machine/command.py", "harness/machine/extras.py"),
+    ):
         (folder / module).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT_ROOT / module, folder / module)
     (folder / "requirements.lock").write_text("# nothing to install\n")
