@@ -145,7 +145,7 @@ def _batches(batches: Batches) -> list[Plot]:
             "Time of a batch over time",
             "Of the batches answered at each moment: what drifts, warms up or is slowed down shows here.",
             course.over_time(
-                "batches-over-time", "Time of a batch, over time", batches.ended_us / 1e6, took_ms
+                "batches-over-time", "Time of a batch, over time", batches.ended_us / 1e6, took_ms, per_span=2
             ),
         ),
     ]
