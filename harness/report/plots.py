@@ -49,19 +49,12 @@ def of_performance(run: RecordedRun) -> list[Plot]:
 
 def of_server(run: RecordedRun) -> list[Plot]:
     """What Triton counted meanwhile."""
-    test = run.result.test
-    answered = {book.url: book.answered_samples for book in test.books}
-    plots = []
-    if len(answered) > 1:
-        caption = "Samples that each server answered; who is faster is given more."
-        plots.append(Plot.of("Servers", caption, activity.servers(answered, _seconds(run))))
-    statistics = test.statistics
+    statistics = run.result.test.statistics
     if statistics is None or not statistics.requests or not statistics.executions_by_batch_size:
-        return plots
+        return []
     evidence = run.evidence
     over = ", over all rates of the search" if run.mode == Mode.FIND_PEAK else ""
     return [
-        *plots,
         Plot.of(
             "Executed batches",
             f"Share of {statistics.executions:,} batches by size; on average "
@@ -75,11 +68,6 @@ def of_server(run: RecordedRun) -> list[Plot]:
             activity.request_time(statistics, evidence.request_us if evidence else None),
         ),
     ]
-
-
-def _seconds(run: RecordedRun) -> float:
-    """Until the last answer."""
-    return float(run.recorded.completed_us.max()) / 1e6 if run.recorded else run.result.test.test_s
 
 
 def _search(run: RecordedRun) -> list[Plot]:
@@ -158,7 +146,7 @@ def _batches(batches: Batches) -> list[Plot]:
             "Time of a batch over time",
             "Of the batches answered at each moment: what drifts, warms up or is slowed down shows here.",
             course.over_time(
-                "batches-over-time", "Time of a batch, over time", batches.ended_us / 1e6, took_ms
+                "batches-over-time", "Time of a batch, over time", batches.ended_us / 1e6, took_ms, per_span=2
             ),
         ),
     ]

@@ -1,4 +1,4 @@
-"""What a run did: its batches, where a request's time went, who answered, and who held it back."""
+"""What a run did: its batches, where a request's time went, and who held it back."""
 
 from collections.abc import Mapping
 
@@ -10,28 +10,6 @@ from harness.triton.statistics import ServerStatistics
 
 _BARS_WITH_LABELS = 9
 _ROW = 34.0
-
-
-def servers(answered: Mapping[str, int], seconds: float) -> str:
-    """Draw how many samples each server answered: address, count."""
-    left, right = 0.5, RIGHT - 2
-    across = Scale(0.0, max(1, *answered.values()), left, right)
-    total = sum(answered.values()) or 1
-    parts = []
-    for at, (url, count) in enumerate(answered.items()):
-        y = 12 + at * _ROW
-        rate = f", {number(count / seconds)}/s" if seconds else ""
-        room = int((right - width_of(words := f"{_percent(100 * count / total)}{rate}")) / width_of("x")) - 1
-        name = url if len(url) <= room else f"{url[: room - 1]}\N{HORIZONTAL ELLIPSIS}"
-        parts += [
-            svg.text((left, y), name, "label"),
-            svg.text((right, y), words, "value", anchor="end"),
-            svg.rect(left, y + 5, right - left, 9, "track"),
-            svg.rect(left, y + 5, across(count) - left, 9, "bar"),
-        ]
-    described = ", ".join(f"{url} {count}" for url, count in answered.items())
-    height = 12 + len(answered) * _ROW
-    return svg.figure("servers", WIDTH, height, "Samples that each server answered", f"{described}.", parts)
 
 
 def batch_sizes(executions: Mapping[int, int]) -> str:

@@ -8,8 +8,6 @@ from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, 
 from harness.report.charts.scale import Scale, nice_end, number
 
 _MOST_SPANS = 60
-_PER_SPAN = 8
-"""Fewest of a span, on average; below, the median is a single one's."""
 _LONG_TAIL = 8.0
 """The slowest over the usual median from which on a linear axis would show little but the slowest."""
 _SECONDS_MS = 10_000.0
@@ -24,6 +22,8 @@ def over_time(
     at_s: npt.NDArray[np.float64],
     took_ms: npt.NDArray[np.float64],
     bound_ms: float | None = None,
+    *,
+    per_span: int = 8,
 ) -> str:
     """Draw the median and the slowest of each span.
 
@@ -33,10 +33,11 @@ def over_time(
         at_s: when; (n,), above 0 somewhere, or all is one span.
         took_ms: what is drawn, of each; (n,).
         bound_ms: a horizontal line, where it is not far beyond.
+        per_span: fewest in a span, on average.
     """
     unit = "s" if took_ms.max() >= _SECONDS_MS else "ms"
     per_ms = 1e-3 if unit == "s" else 1.0
-    middles_s, medians, slowest = _spans(at_s, took_ms * per_ms)
+    middles_s, medians, slowest = _spans(at_s, took_ms * per_ms, per_span)
     across = Scale(0.0, max(float(at_s.max()), 1e-6), LEFT, RIGHT)
     bound = bound_ms * per_ms if bound_ms else None
     up = _upwards(medians, slowest, bound)
@@ -64,10 +65,10 @@ def over_time(
 
 
 def _spans(
-    at_s: npt.NDArray[np.float64], took_ms: npt.NDArray[np.float64]
+    at_s: npt.NDArray[np.float64], took_ms: npt.NDArray[np.float64], per_span: int
 ) -> tuple[list[float], list[float], list[float]]:
     """The middle, the median and the maximum of each of equal spans in which anything was."""
-    count = int(min(_MOST_SPANS, max(1, len(at_s) // _PER_SPAN)))
+    count = int(min(_MOST_SPANS, max(1, len(at_s) // per_span)))
     end_s = max(float(at_s.max()), 1e-6)
     span = np.minimum((at_s / end_s * count).astype(np.int64), count - 1)
     found = [(number_, took_ms[span == number_]) for number_ in range(count)]

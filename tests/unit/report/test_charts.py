@@ -256,11 +256,3 @@ def test_the_rate_that_was_found_is_named_and_no_words_cover_a_test() -> None:
     assert "50.00/s" in words
     bound, covered = words["bound 100.0 ms"], parts(picture, "circle", "dot")[0]
     assert abs(float(bound.get("y")) - float(covered.get("cy"))) > 5 or bound.get("text-anchor") == "end"
-
-
-def test_each_server_has_a_bar_as_long_as_its_share() -> None:
-    picture = activity.servers({"a:8001": 300, "b" * 90: 100}, 10.0)
-    first, second = (float(e.get("width")) for e in parts(picture, "rect", "bar"))
-    assert second == pytest.approx(first / 3)
-    assert "75%, 30.00/s" in picture
-    assert "b" * 60 not in picture.partition("</desc>")[2]
