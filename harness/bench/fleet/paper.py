@@ -163,8 +163,8 @@ def _of_batches(costs: Costs) -> list[str]:
         f"us of client CPU (and of the server's) a sample, by samples in a request: {measured}; of the "
         f"client's, {request_us:.0f} are a request's and {sample_us:.0f} a sample's",
         f"collecting queries in the client for {_WINDOW_S * 1e6:.0f} us: a process carries "
-        f"{1e6 / one_us:,.0f} queries/s as they come, and {most_with_window(request_us, sample_us):,.0f} so; "
-        f"below the first it only makes answers later, by up to {_WINDOW_S * 1e3:g} ms",
+        f"{1e6 / one_us:,.0f} queries/s as they come, and {most_with_window(request_us, sample_us):,.0f} so, "
+        f"calculated; below the first it only makes answers later, by up to {_WINDOW_S * 1e3:g} ms",
     ]
 
 

@@ -149,7 +149,7 @@ def _cells(point: Point) -> list[str]:
         f"{cores.client / point.queries_per_s * 1e6:.0f}" if cores else "-",
         f"{cores.servers / point.queries_per_s * 1e6:.0f}" if cores else "-",
         *of_cores,
-        f"{least:.0%}-{most:.0%}",
+        f"{least:.0%}-{most:.0%}" if point.servers > 1 else "-",
     ]
 
 
