@@ -59,7 +59,7 @@ class Ran:
     def __str__(self) -> str:
         if self.error:
             # The file by its own name.
-            line = re.sub(r"\S*/(\S+)_of-test-\d+", r"\1", self.error.removeprefix("error: "))
+            line = re.sub(r"\S*/(\S+)-\d\d_of-test-\d+", r"\1", self.error.removeprefix("error: "))
             return f"exit {self.exit_code}, {line}"
         doubted = f", doubtful: {self.doubts}" if self.doubts else ""
         return f"{self.accuracy:.2%} {self.result['verdict']}{doubted}"
@@ -79,7 +79,7 @@ def bench(run_harness, repository_server, own_weights, tmp_path: Path) -> Bench:
         output = tmp_path / f"results-{len(list(tmp_path.iterdir()))}"
         images = tmp_path / data if (tmp_path / data).exists() else CASES / case / data
         ended: subprocess.CompletedProcess[str] = run_harness(
-            *("--model", model, "--platform", platform, "--weights", taken(CASES / case / file, tmp_path)),
+            *("--model", model, "--platform", platform, "--weights", taken(case, file, tmp_path)),
             *(("--dataset-path", images) if data else ("--dataset", "synthetic", "--count", 16)),
             *("--mode", "Accuracy", "--scenario", "Offline", "--url", repository_server.grpc_url),
             *("--cache", tmp_path / "cache", "--output", output, *options),
@@ -90,9 +90,10 @@ def bench(run_harness, repository_server, own_weights, tmp_path: Path) -> Bench:
     return run
 
 
-def taken(file: Path, folder: Path) -> Path:
-    """A copy of a model, in a folder of the same name, that goes by a name of this test's own."""
-    copy = folder / file.parent.name / file.with_stem(file.stem + MARK).name
+def taken(case: str, name: str, folder: Path) -> Path:
+    """A copy of a model, in a folder of the same name, that goes by a name of this case's own."""
+    file = CASES / case / name
+    copy = folder / file.parent.name / file.with_stem(f"{file.stem}-{case}{MARK}").name
     copy.parent.mkdir(exist_ok=True)
     if file.is_dir():
         shutil.copytree(file, copy, dirs_exist_ok=True)

@@ -90,6 +90,11 @@ def test_a_detector_of_sizes_in_pixels_and_places_from_0_scores_what_is_right_on
     )
     result = _result(tmp_path / "results---boxes-xywh,pixels---classes-0-79")
     assert (round(result["accuracy"]["value"], 9), result["doubts"]) == (1.0, [])
+    # The reference's keys, of an accuracy test alone too: two detections, both of a class that is there.
+    entry = result["TestScenario.Offline"]
+    assert (entry["good_items"], entry["total_items"], entry["accuracy"], entry["count"]) == (2, 2, 100.0, 1)
+    assert 0 < entry["mean"] == entry["percentiles"]["80.0"] <= entry["took"]
+    assert (entry["mAP"], entry["qps"]) == (pytest.approx(100.0), pytest.approx(1 / entry["took"]))
     detection = result["manifest"]["variant"]["detection"]
     assert (detection["box_order"], detection["are_pixels"]) == ("xywh", True)
     assert (detection["class_offset"], detection["is_contiguous"]) == (1, True)
