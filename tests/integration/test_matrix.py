@@ -1,9 +1,9 @@
 """Every model on every platform, and every model in every scenario: command line, LoadGen, Triton, decoder.
 
 Seeded weights and synthetic images; what must hold is that serving answers exactly as the source framework.
-How a platform answers does not depend on who asks when. So for every change all platforms are asked in one
-scenario, with the cheapest model, and one classifier and one detector in every scenario;
-`./run.sh test -m nightly` has all of it.
+How a platform answers does not depend on who asks when. So for every change the cheapest classifier is asked
+on all platforms in one scenario, and on one in the others; the cheapest detector in every scenario; another
+classifier once. `./run.sh test -m nightly` has all of it.
 """
 
 import json
@@ -27,9 +27,13 @@ SLOW = {"ssd-resnet34": (2, (Scenario.SINGLE_STREAM, Scenario.SERVER, Scenario.O
 
 FOR_EVERY_CHANGE: list[tuple[str, Sequence[Platform], Sequence[Scenario]]] = [
     ("mobilenet", list(MODELS["mobilenet"].variants), [Scenario.OFFLINE]),
-    ("resnet50", [Platform.ONNXRUNTIME], list(Scenario)),
+    (
+        "mobilenet",
+        [Platform.ONNXRUNTIME],
+        [scenario for scenario in Scenario if scenario != Scenario.OFFLINE],
+    ),
+    ("resnet50", [Platform.ONNXRUNTIME], [Scenario.OFFLINE]),
     ("ssd-mobilenet", [Platform.TFLITE], list(Scenario)),
-    ("ssd-resnet34", [Platform.ONNXRUNTIME], [Scenario.OFFLINE]),
 ]
 
 

@@ -54,6 +54,9 @@ predict = lambda x: session.run(None, {"input": x})[0]
 }
 
 
+nightly = functools.partial(pytest.param, marks=pytest.mark.nightly)
+
+
 def listed() -> list[tuple[Path, int]]:
     lines = (PHOTOGRAPHS / "val_map.txt").read_text().splitlines()
     return [(PHOTOGRAPHS / name, int(label)) for name, label in map(str.split, lines)]
@@ -95,10 +98,10 @@ def measured(run_harness, folder: Path, *arguments: object) -> dict[str, Any]:
     [
         ("mobilenet", FROZEN, "tensorflow", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
         ("mobilenet", FROZEN, "onnxruntime", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
-        ("mobilenet", FROZEN, "openvino", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
-        ("mobilenet", FROZEN, "pytorch", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
+        nightly("mobilenet", FROZEN, "openvino", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
+        nightly("mobilenet", FROZEN, "pytorch", "imagenet_mobilenet", IMAGENET_MOBILENET, 188),
         ("mobilenet", QUANT, "tflite", "imagenet_mobilenet", fit(IMAGENET_MOBILENET, dtype=DType.UINT8), 183),
-        (
+        nightly(
             "mobilenet",
             SMALL_QUANT,
             "tflite",
@@ -107,7 +110,7 @@ def measured(run_harness, folder: Path, *arguments: object) -> dict[str, Any]:
             170,
         ),
         ("resnet50", SQUEEZENET, "onnxruntime", "imagenet_pytorch", IMAGENET_PYTORCH, 132),
-        ("resnet50", SQUEEZENET, "openvino", "imagenet_pytorch", IMAGENET_PYTORCH, 132),
+        nightly("resnet50", SQUEEZENET, "openvino", "imagenet_pytorch", IMAGENET_PYTORCH, 132),
     ],
 )
 def test_real_weights_score_through_triton_what_they_score_directly(
