@@ -171,6 +171,14 @@ class Address:
     """Who carries the inferences; only host:port can be ours."""
     tls: Tls = Tls()
     headers: tuple[Header, ...] = ()
+    metrics: str = ""
+    """Where its metrics are, as http://host:port/metrics; empty: where Triton has them by default."""
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are: on the port after gRPC's, unless it is known better; empty for a socket."""
+        host, port = self.host_and_port
+        return self.metrics or (f"http://{host}:{int(port) + 1}/metrics" if port else "")
 
     @property
     def is_encrypted(self) -> bool:
