@@ -5,6 +5,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.compare import metrics
 from harness.compare.differences import Difference, differences
 from harness.compare.noise import PARTS, Deciding, conclusion, deciding, found_rate, may_be_ranked, speed
 from harness.errors import ConfigError
@@ -41,6 +42,8 @@ class Comparison:
     conclusions: tuple[str, ...]
     """What the figures mean, a sentence each."""
     differences: tuple[Difference, ...]
+    measured: tuple[Difference, ...]
+    """What the servers' metrics said during each; it always differs, and explains rather than tells apart."""
 
 
 def compare(runs: Sequence[RecordedRun]) -> Comparison:
@@ -65,7 +68,8 @@ def compare(runs: Sequence[RecordedRun]) -> Comparison:
         if not row.run.result.is_valid
     ]
     conclusions += [sentence for row in rows[1:] if (sentence := _sentence(rows[0], row))]
-    return Comparison(rows, tuple(conclusions), tuple(differences(runs)))
+    measured = tuple(metrics.measured(runs))
+    return Comparison(rows, tuple(conclusions), tuple(differences(runs)), measured)
 
 
 def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from typing import Any
 from harness.run.config.run_config import REFERENCE_ARGS
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.recorded_run import RecordedRun
+from harness.run.telemetry import record
 
 _NO_SETTING = frozenset(
     (
         *("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls"),
-        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "find_peak_performance"),
+        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "metrics_urls", "find_peak_performance"),
         *REFERENCE_ARGS,
     )
 )
@@ -77,6 +78,8 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
         },
         "machine": {
             **{key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
+            "GPUs": record.gpus(result.test.telemetry),
+            "GPU driver": sorted({one.driver for one in result.test.telemetry} - {""}),
             "server": f"not known, at {', '.join(server.urls)}" if is_elsewhere else "the client's",
         },
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Result, Setting
+from harness.run.telemetry.record import GpuUse, Telemetry
 from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
@@ -54,13 +55,16 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         ("Memory", f"{memory / 2**30:.1f} GiB" if memory else "-"),
         ("System", environment.os or "-"),
     ]
+    metrics = result.test.telemetry
     if server.is_on_this_machine is False:
+        are_told = any(one.readings for one in metrics)
         machine = [
-            ("CPU, memory and GPU", "not known"),
+            ("CPU of the server" if are_told else "CPU, memory and GPU", "not known"),
             *((f"{name} of the client", value) for name, value in machine),
         ]
     rows = [
         *machine,
+        *(row for one in metrics for row in _told(one, is_one=len(metrics) == 1)),
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
         ("Served as", server.entry or "-"),
         ("Settings of the model", server.whose_settings),
@@ -76,6 +80,33 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         ("Python", environment.python or "-"),
     ]
     return rows + [(name, version) for name, version in environment.packages.items() if version]
+
+
+def _told(server: Telemetry, *, is_one: bool) -> list[tuple[str, str]]:
+    """What a server's metrics say of its machine."""
+    at = "" if is_one else f" of {server.url}"
+    if server.missing:
+        return [(f"Server's metrics{at}", f"none: {server.missing}")]
+    rows = [(f"Server's metrics{at}", f"{server.source}, {server.readings} readings")]
+    if server.memory_total_bytes:
+        rows.append((f"Server's memory{at}", f"{server.memory_total_bytes / 2**30:.1f} GiB"))
+    rows += [(f"GPU {number}{at}", _gpu(gpu)) for number, gpu in enumerate(server.gpus)]
+    driver = server.driver or f"not known: {server.nvml}"
+    rows.append((f"GPU driver{at}", driver) if server.gpus else (f"GPU{at}", "none in its metrics"))
+    return rows
+
+
+def _gpu(gpu: GpuUse) -> str:
+    """A GPU, and how it was used on average."""
+    size = f", {gpu.memory_total_bytes / 2**30:.0f} GiB" if gpu.memory_total_bytes else ""
+    means = (
+        ("{:.0%} busy", gpu.utilisation, 1.0),
+        ("{:.1f} GiB used", gpu.memory_used_bytes, 2**-30),
+        ("{:.0f} W", gpu.power_w, 1.0),
+        ("{:.0f} MHz", gpu.clock_mhz, 1.0),
+    )
+    used = ", ".join(words.format(told.mean * times) for words, told, times in means if told)
+    return f"{gpu.name or gpu.uuid}{size}{': ' if used else ''}{used}"
 
 
 def _self_test(result: Result) -> str:

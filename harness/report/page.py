@@ -13,7 +13,7 @@ from harness.answers import boxes
 from harness.answers.accuracy import Accuracy
 from harness.models import MODELS
 from harness.report import facts, pictures
-from harness.report.charts import activity, latency, rates
+from harness.report.charts import activity, latency, rates, telemetry
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
@@ -111,7 +111,7 @@ def _content(run: RecordedRun) -> dict[str, Any]:
         "strip": _strip(run),
         "notes": _notes(run),
         "plots": _plots(run),
-        "plots_of_server": _plots_of_server(run),
+        "plots_of_server": [*_plots_of_server(run), *_plots_of_metrics(run)],
         "bottleneck": _bottleneck(run),
         "accuracy": _accuracy(run),
         "pictures": pictures.embedded(result.folder),
@@ -176,6 +176,9 @@ def _strip(run: RecordedRun) -> list[Cell]:
     count = result.figures.count if result.figures else None
     if count is not None:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
+    joules = result.test.energy_per_sample_j
+    if joules is not None:
+        cells.append(Cell("Energy of a sample", number(joules), "J, GPUs"))
     if result.test.test_s:
         name = "Whole search" if run.mode == Mode.FIND_PEAK else "Duration"
         cells.append(Cell(name, number(result.test.test_s), "s"))
@@ -271,6 +274,20 @@ def _plots_of_server(run: RecordedRun) -> list[Plot]:
             f"{over}.",
             Markup(activity.request_time(statistics, evidence.request_us if evidence else None)),
         ),
+    ]
+
+
+def _plots_of_metrics(run: RecordedRun) -> list[Plot]:
+    if not telemetry.has_course(run.courses):
+        return []
+    each = f", a line for each of {len(run.courses)} servers" if len(run.courses) > 1 else ""
+    return [
+        Plot(
+            "Server's own metrics",
+            "How busy its machine's CPUs and GPUs were, and below it the requests that waited in Triton's "
+            f"queue; read once a second{each}.",
+            Markup(telemetry.course(run.courses)),
+        )
     ]
 
 

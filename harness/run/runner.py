@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ from harness.run.results.result import (
 )
 from harness.run.server_rate import Searcher
 from harness.run.serving import ModelLoader, check_served, executed_precision
+from harness.run.telemetry.watch import Watch, watching
 from harness.run.truth import Truths
 from harness.run.worker import books
-from harness.run.worker.job import Job, Outcome, read_outcome, read_status
+from harness.run.worker.job import Job, Outcome, Status, Step, read_outcome, read_status
 from harness.server import lifecycle
 from harness.triton.address import Address, parse_headers
 from harness.triton.client import TritonClient, is_on_this_host
@@ -93,9 +95,10 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     files.check_writable(configs[0].output.output)
     with servers(configs[0]) as (addresses, _):
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
+        metrics = tuple(address.metrics for address in addresses if address.metrics)
         for config in configs:
             try:
-                server = dataclasses.replace(config.server, urls=urls, headers=headers)
+                server = dataclasses.replace(config.server, urls=urls, headers=headers, metrics_urls=metrics)
                 yield from run(dataclasses.replace(config, server=server))
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
@@ -135,6 +138,8 @@ def _address(config: RunConfig, url: str, own: lifecycle.ServerInfo | None) -> A
     address = config.server.address(url)
     if own is None or own.grpc_url != url:
         return address
+    # Its ports may be any.
+    address = dataclasses.replace(address, metrics=address.metrics or own.metrics_url)
     given = {header.name for header in address.headers}
     key = (header for header in parse_headers(own.headers) if header.name not in given)
     return dataclasses.replace(address, headers=(*address.headers, *key))
@@ -159,6 +164,8 @@ def _run_scenario(
 
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
+    for missing in {one.missing for outcome in outcomes.values() for one in outcome.telemetry} - {""}:
+        logger.log(logging.WARNING if config.server.metrics_urls else logging.INFO, "%s", missing)
     server = Server(
         version=versions[0],
         urls=tuple(client.url for client in clients),
@@ -190,7 +197,10 @@ def _run_tests(
 
     def run(job: Job) -> Outcome:
         Path(job.log_dir).mkdir(parents=True)
-        return run_test(job, clients)
+        with watching(job.servers, job.entry) as watch:
+            outcome = run_test(job, clients, functools.partial(_tell, watch))
+        found = watch.result(outcome.test_s, Path(job.log_dir))
+        return dataclasses.replace(outcome, telemetry=found)
 
     outcomes: dict[Mode, Outcome] = {}
     search: Search | None = None
@@ -209,6 +219,11 @@ def _run_tests(
             outcomes = {Mode.PERFORMANCE: searcher.confirm(confirming_rates(peak)), **outcomes}
             search = searcher.result()
     return outcomes, search
+
+
+def _tell(watch: Watch, status: Status) -> None:
+    if status.step == Step.TEST:
+        watch.test_began(status.elapsed_s)
 
 
 def _set_up(
@@ -250,7 +265,11 @@ def _set_up(
 def _not_applied(config: RunConfig, tuning: Tuning) -> tuple[str, ...]:
     """What was asked of a server that has other settings, as it was typed."""
     fields = config.fields()
-    return tuple(f"{OPTIONS[name].flags[0]} {fields[name]}" for name in settings.not_applied(config, tuning))
+    given = {name: fields[OPTIONS[name].field or name] for name in settings.not_applied(config, tuning)}
+    return tuple(
+        f"{OPTIONS[name].flags[0]} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in given.items()
+    )
 
 
 def _checked_unchanged(
@@ -330,18 +349,21 @@ def job_of(
     )
 
 
-def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+def run_test(
+    job: Job, clients: Sequence[TritonClient], told: Callable[[Status], None] = lambda _: None
+) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one, and check who answered.
 
     Args:
         job: the test.
         clients: of its servers: by them the model was loaded.
+        told: hears how far it is.
 
     Raises:
         ServerError: a server gives no statistics.
     """
     before = books.seen(clients, job.entry)
-    outcome = _run_worker(job, clients)
+    outcome = _run_worker(job, clients, told)
     failure = outcome.error or outcome.failures.first
     why = books.other_server(failure, job.segment)
     if not failure and outcome.books:
@@ -349,7 +371,7 @@ def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     return dataclasses.replace(outcome, error=why) if why else outcome
 
 
-def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+def _run_worker(job: Job, clients: Sequence[TritonClient], told: Callable[[Status], None]) -> Outcome:
     """Run the test, in a process that may die."""
     job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
@@ -367,7 +389,7 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
         )
     try:
         # They end with the worker.
-        progress.show(job.plan, map(read_status, statuses))
+        progress.show(job.plan, _told(map(read_status, statuses), told))
         worker.wait()
     finally:
         statuses.close()
@@ -382,6 +404,12 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
         return read_outcome(Path(job.outcome))
     except InferenceError as error:
         return Outcome(error=str(error))
+
+
+def _told(statuses: Iterable[Status], told: Callable[[Status], None]) -> Iterator[Status]:
+    for status in statuses:
+        told(status)
+        yield status
 
 
 def _new_folder(config: RunConfig, entry: str, scenario: Scenario) -> Path:

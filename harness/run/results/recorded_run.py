@@ -11,6 +11,8 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.results import bottleneck
 from harness.run.results.bottleneck import Evidence, Load
 from harness.run.results.result import RESULTS_NAME, Result, read_result, test_folder
+from harness.run.telemetry import record
+from harness.run.telemetry.record import Course
 from harness.run.worker import timeline
 from harness.run.worker.timeline import Recorded
 
@@ -55,6 +57,8 @@ class RecordedRun:
     """What shows who holds the run back; None where too little is known."""
     recorded: Recorded | None
     """Of the performance test; None where it left no timeline."""
+    courses: tuple[Course, ...] = ()
+    """Of the performance test, what the servers' metrics said over its time."""
 
     @property
     def name(self) -> str:
@@ -129,7 +133,9 @@ def read(path: Path) -> RecordedRun:
         raise ConfigError(
             f"{file} is not a result of this harness, or of another version: {error}"
         ) from error
-    return RecordedRun(result, rules, export, _evidence(result, tuning), _timeline(result))
+    return RecordedRun(
+        result, rules, export, _evidence(result, tuning), _timeline(result), _courses(result)
+    )
 
 
 def _samples_per_s(result: Result) -> float | None:
@@ -170,3 +176,13 @@ def _timeline(result: Result) -> Recorded | None:
     except InferenceError as error:
         raise ConfigError(str(error)) from error
     return recorded if len(recorded.issued_us) else None
+
+
+def _courses(result: Result) -> tuple[Course, ...]:
+    if result.mode is None:
+        return ()
+    folder = test_folder(result.folder, result.mode)
+    try:
+        return record.load(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{folder / record.FILE_NAME} is damaged: {error}") from error

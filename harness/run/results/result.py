@@ -333,6 +333,8 @@ def to_json(result: Result) -> dict[str, Any]:
     for mode, outcome in result.tests.items():
         if outcome.statistics:
             ours["tests"][mode]["statistics"]["mean_batch_size"] = outcome.statistics.mean_batch_size
+        if outcome.energy_per_sample_j is not None:
+            ours["tests"][mode]["energy_per_sample_j"] = outcome.energy_per_sample_j
     first = {key: ours.pop(key) for key in _COMMON}
     return {**first, _entry_key(result.scenario): reference_entry(result), **ours}
 

@@ -231,3 +231,27 @@ def test_another_export_of_the_same_weights_is_no_difference(write_run) -> None:
     assert [(one.group, one.name) for one in differences([first, different])] == [
         ("weights", "weights_sha256")
     ]
+
+
+def test_what_the_servers_metrics_said_is_shown_beside_each_other(write_run, tmp_path: Path, capsys) -> None:
+    def with_metrics(name: str, *servers: dict[str, object]) -> Path:
+        return write_run(name, tests={"PerformanceOnly": {"telemetry": list(servers)}})
+
+    def server(url: str, cpu: float, **gpu: object) -> dict[str, object]:
+        gpus = [{"uuid": "GPU-1", "memory_total_bytes": 80 * 2**30, **gpu}] if gpu else []
+        return {"url": url, "source": "", "readings": 9, "cpu": {"mean": cpu, "most": 1.0}, "gpus": gpus}
+
+    power = {"mean": 300.0, "most": 700.0}
+    both = server("a:1", 0.25, power_w=power, energy_j=1600.0), server("b:1", 0.75, name="H100", energy_j=0.0)
+    runs = [with_metrics("a", *both), with_metrics("b", server("a:1", 0.5)), write_run("c")]
+    found = compare([recorded_run.read(run) for run in runs])
+    assert {one.name: one.values for one in found.measured} == {
+        "CPUs busy, %": ("50.00", "50.00", "-"),
+        "power of a GPU, W": ("300.0", "-", "-"),
+        "energy of a sample, J": ("2.00", "-", "-"),
+    }
+    gpus = {one.name: one.values for one in found.differences}["GPUs"]
+    assert gpus == ("1 x GPU of 80 GiB, 1 x H100", "-", "-")
+    assert command.main([*map(str, runs), "--output", str(tmp_path / "page.html")]) == 0
+    assert "servers' metrics, power of a GPU, W: A 300.0, B -, C -" in capsys.readouterr().out
+    assert "The servers' own metrics</h2>" in (tmp_path / "page.html").read_text()

@@ -26,6 +26,7 @@ from harness.run.results.result import (
     write_all,
     write_result,
 )
+from harness.run.telemetry.record import GpuUse, Range, Telemetry
 from harness.run.worker.books import Book
 from harness.run.worker.job import Failures, Outcome, SelfTest
 from harness.triton.rpc import Rpc
@@ -71,6 +72,16 @@ def measured(folder: Path) -> Result:
                 test_s=20.25,
                 client_cpu_s=1.5,
                 peak_rss_bytes=1000,
+                telemetry=(
+                    Telemetry(
+                        "127.0.0.1:8001",
+                        "http://127.0.0.1:8002/metrics",
+                        readings=20,
+                        cpu=Range(0.5, 0.75),
+                        gpus=(GpuUse("GPU-1", "a GPU", power_w=Range(100.0, 120.0), energy_j=2000.0),),
+                        driver="550.54",
+                    ),
+                ),
             ),
             Mode.ACCURACY: Outcome(plan=dataclasses.replace(PLAN, mode=Mode.ACCURACY)),
         },
@@ -238,6 +249,33 @@ MEASURED: dict[str, Any] = {
             "client_cpu_s": 1.5,
             "peak_rss_bytes": 1000,
             "cut_p99_ns": 0,
+            "telemetry": [
+                {
+                    "url": "127.0.0.1:8001",
+                    "source": "http://127.0.0.1:8002/metrics",
+                    "missing": "",
+                    "readings": 20,
+                    "cpu": {"mean": 0.5, "most": 0.75},
+                    "memory_total_bytes": None,
+                    "memory_used_bytes": None,
+                    "pending": None,
+                    "gpus": [
+                        {
+                            "uuid": "GPU-1",
+                            "name": "a GPU",
+                            "memory_total_bytes": None,
+                            "memory_used_bytes": None,
+                            "utilisation": None,
+                            "power_w": {"mean": 100.0, "most": 120.0},
+                            "energy_j": 2000.0,
+                            "clock_mhz": None,
+                        }
+                    ],
+                    "driver": "550.54",
+                    "nvml": "",
+                }
+            ],
+            "energy_per_sample_j": 2.5,
         },
         "AccuracyOnly": {
             "error": "",
@@ -271,6 +309,7 @@ MEASURED: dict[str, Any] = {
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
             "cut_p99_ns": 0,
+            "telemetry": [],
         },
     },
     "server": {
@@ -352,6 +391,7 @@ FAILED: dict[str, Any] = {
             "client_cpu_s": 0.0,
             "peak_rss_bytes": 0,
             "cut_p99_ns": 0,
+            "telemetry": [],
         }
     },
 }
