@@ -49,8 +49,8 @@ def laid_over(live: Live, part: str) -> str:
     Messages are joined field by field, maps key by key; lists are replaced as a whole.
     """
     config = _message(live)
-    if list(config.dynamic_batching.preferred_batch_size) == [config.max_batch_size]:
-        # That is what Triton fills in, which is impossible with a smaller limit.
+    if not _preferred(config):
+        # What Triton fills in is impossible with a smaller limit.
         config.dynamic_batching.ClearField("preferred_batch_size")
     _clear_lists(config, text_format.Parse(part, ModelConfig()))
     # Its text, not the message made of it, in which a number that is set to 0 is as one that is not there.
@@ -112,9 +112,15 @@ def settings_of(live: Live, facts: Facts) -> ServerSettings:
         parameters=tuple(parameters.items()),
         precision=Precision.AUTO,
         gpus=tuple(sorted({gpu for group in groups for gpu in group.gpus})),
-        preferred_batch=tuple(batching.preferred_batch_size),
+        preferred_batch=_preferred(config),
         joins=config.HasField("dynamic_batching"),
     )
+
+
+def _preferred(config: ModelConfig) -> tuple[int, ...]:
+    """Sizes of batches that somebody prefers; where nobody does, Triton fills in the limit."""
+    sizes = tuple(config.dynamic_batching.preferred_batch_size)
+    return () if sizes == (config.max_batch_size,) else sizes
 
 
 def has_settings(live: Live, sent_json: str) -> bool:

@@ -88,7 +88,8 @@ def not_applied(config: RunConfig, served: Tuning) -> tuple[str, ...]:
         "device": asked.device not in (AUTO, own.device),
         "gpus": bool(asked.gpus) and asked.gpus != own.gpus,
         "instances": asked.instances not in (None, own.instances // max(1, len(own.gpus))),
-        "preferred_batch": bool(asked.preferred_batch) and asked.preferred_batch != own.preferred_batch,
+        # The limit alone is what Triton prefers anyhow.
+        "preferred_batch": asked.preferred_batch not in ((), own.preferred_batch, (own.max_batch_size,)),
         "queue_delay": asked.queue_delay_us not in (None, own.max_queue_delay_us),
         "server_config": asked.server_config not in (None, KEEP, served.server_origin),
     }

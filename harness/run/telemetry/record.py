@@ -6,6 +6,7 @@ whole machine, and of all that a GPU does, whoever for.
 
 import dataclasses
 import json
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +206,7 @@ def _energy_j(uuid: str, readings: Sequence[Reading], test_s: float) -> float | 
 
 def _range(values: Iterable[float | None]) -> Range | None:
     told = [value for value in values if value is not None]
-    return Range(sum(told) / len(told), max(told)) if told else None
+    return Range(statistics.fmean(told), max(told)) if told else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

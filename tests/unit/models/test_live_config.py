@@ -38,8 +38,9 @@ def test_what_a_run_can_choose_is_read_from_what_is_live() -> None:
         device="gpu",
         parameters=(("arena", "1"),),
         gpus=(0, 1),
-        preferred_batch=(16,),
     )
+    preferring = {**LIVE, "dynamic_batching": {"preferred_batch_size": [8, 16]}}
+    assert settings_of(preferring, ONNX).preferred_batch == (8, 16)
     assert not settings_of({**LIVE, "dynamic_batching": None}, ONNX).joins
 
 
