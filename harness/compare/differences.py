@@ -78,8 +78,8 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
         },
         "machine": {
             **{key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os")},
-            "GPUs": record.gpus(result.test.telemetry),
-            "GPU driver": sorted({one.driver for one in result.test.telemetry} - {""}),
+            "server's GPUs": record.gpus(result.test.telemetry),
+            "server's GPU driver": sorted({one.driver for one in result.test.telemetry} - {""}),
             "server": f"not known, at {', '.join(server.urls)}" if is_elsewhere else "the client's",
         },
     }

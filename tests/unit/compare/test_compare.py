@@ -250,7 +250,7 @@ def test_what_the_servers_metrics_said_is_shown_beside_each_other(write_run, tmp
         "power of a GPU, W": ("300.0", "-", "-"),
         "energy of a sample, J": ("2.00", "-", "-"),
     }
-    gpus = {one.name: one.values for one in found.differences}["GPUs"]
+    gpus = {one.name: one.values for one in found.differences}["server's GPUs"]
     assert gpus == ("1 x GPU of 80 GiB, 1 x H100", "-", "-")
     assert command.main([*map(str, runs), "--output", str(tmp_path / "page.html")]) == 0
     assert "servers' metrics, power of a GPU, W: A 300.0, B -, C -" in capsys.readouterr().out
