@@ -6,6 +6,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.models import MODELS
+from harness.models.live_config import settings_of
 from harness.models.model_config import RUN_BATCH, ServerSettings
 from harness.models.platforms import Platform
 from harness.models.spec import Variant
@@ -317,3 +318,24 @@ def test_a_servers_own_settings_decide_on_the_clients(
     assert found.in_flight == (12 if scenario == Scenario.OFFLINE else in_flight)
     asked = as_served(wish, live, scenario, samples_per_query=8, server_origin="", in_flight=3)
     assert (asked.in_flight, asked.server_origin) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("groups", "in_flight"),
+    [
+        # Two instances on each of eight GPUs, and two batches of 64 for each.
+        ([{"kind": "KIND_GPU", "count": 2, "gpus": list(range(8))}], 32),
+        ([{"kind": "KIND_GPU", "count": 1, "gpus": [0]}, {"kind": "KIND_GPU", "count": 2, "gpus": [1]}], 6),
+        ([{"kind": "KIND_CPU", "count": 1}], 4),
+        # Those that only answer as a part of another model's are none to fill.
+        ([{"kind": "KIND_GPU", "count": 4, "gpus": [0]}, {"count": 9, "gpus": [1], "passive": True}], 8),
+    ],
+)
+def test_requests_in_flight_follow_the_instances_and_devices_that_are_live(
+    groups: list[dict[str, object]], in_flight: int
+) -> None:
+    live = {"name": "m", "max_batch_size": 64, "dynamic_batching": {}, "instance_group": groups}
+    served = [settings_of(live, Platform.ONNXRUNTIME.facts)]
+    wish = tuned(Scenario.OFFLINE, GPUS)
+    found = as_served(wish, served, Scenario.OFFLINE, samples_per_query=1, server_origin="")
+    assert (found.client_batch, found.in_flight) == (64, in_flight)
