@@ -43,7 +43,7 @@ from harness.run.results.result import (
 )
 from harness.run.server_rate import Searcher
 from harness.run.serving import ModelLoader, check_served, executed_precision
-from harness.run.telemetry.watch import Watch, watching
+from harness.run.telemetry import watch as telemetry
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, Status, Step, read_outcome, read_status
@@ -197,7 +197,7 @@ def _run_tests(
 
     def run(job: Job) -> Outcome:
         Path(job.log_dir).mkdir(parents=True)
-        with watching(job.servers, job.entry) as watch:
+        with telemetry.watching(job.servers, job.entry) as watch:
             outcome = run_test(job, clients, functools.partial(_tell, watch))
         found = watch.result(outcome.test_s, Path(job.log_dir))
         return dataclasses.replace(outcome, telemetry=found)
@@ -221,7 +221,7 @@ def _run_tests(
     return outcomes, search
 
 
-def _tell(watch: Watch, status: Status) -> None:
+def _tell(watch: telemetry.Watch, status: Status) -> None:
     if status.step == Step.TEST:
         watch.test_began(status.elapsed_s)
 
