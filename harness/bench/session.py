@@ -76,7 +76,7 @@ def own_server() -> Iterator[ServerInfo]:
 
 def address(server: ServerInfo) -> Address:
     """How a server of ours is reached, with its key."""
-    return Address(server.grpc_url, headers=parse_headers(server.headers))
+    return Address(server.grpc_url, headers=parse_headers(server.headers), metrics=server.metrics_url)
 
 
 class Session:

@@ -9,13 +9,12 @@ from harness.data import sample_cache
 from harness.data.coco import open_coco, open_synthetic_coco
 from harness.data.dataset import Dataset
 from harness.data.imagenet import open_imagenet, open_synthetic
-from harness.errors import ConfigError
 from harness.machine import paths
-from harness.models import manifest
+from harness.models import get_variant, manifest
 from harness.models.manifest import Manifest
 from harness.models.spec import Task
 from harness.run.config import settings
-from harness.run.config.checks import check_tensors
+from harness.run.config.checks import check_placement, check_tensors
 from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig
 from harness.run.converter import run_converter
 
@@ -45,15 +44,13 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         HarnessError: weights, images or labels are missing or damaged, or an option does not fit the model.
     """
+    if not config.choice.is_user_file:
+        check_placement(config, get_variant(config.spec, config.platform))
     # First, since an export may take minutes, and a mistyped folder is found in none.
     dataset = _open_dataset(config)
     entry_dir = _convert(config)
     facts = manifest.load(entry_dir)
-    if config.server.max_batchsize and config.server.max_batchsize > facts.variant.batch_limit:
-        raise ConfigError(
-            f"--max-batchsize {config.server.max_batchsize} is impossible: {facts.entry} takes at most "
-            f"{facts.variant.batch_limit} samples at once"
-        )
+    check_placement(config, facts.variant)
     check_tensors(config, facts.variant)
     for setting in settings.assumed(config, facts.variant):
         logger.info("%s: %s (%s)", setting.name, setting.value, setting.origin)

@@ -45,6 +45,7 @@ from harness.run.results.result import (
 )
 from harness.run.server_rate import Searcher
 from harness.run.serving import ModelLoader, check_served, executed_precision, processes_of
+from harness.run.telemetry import watch as telemetry
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -102,9 +103,10 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     invocation = new_invocation()
     with servers(configs[0]) as (addresses, _):
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
+        metrics = tuple(address.metrics for address in addresses if address.metrics)
         for config in configs:
             try:
-                server = dataclasses.replace(config.server, urls=urls, headers=headers)
+                server = dataclasses.replace(config.server, urls=urls, headers=headers, metrics_urls=metrics)
                 yield from run(dataclasses.replace(config, server=server), invocation)
             except HarnessError as error:
                 logger.error("%s on %s: %s", config.model, config.platform, error)
@@ -142,6 +144,8 @@ def _address(config: RunConfig, url: str, own: lifecycle.ServerInfo | None) -> A
     address = config.server.address(url)
     if own is None or own.grpc_url != url:
         return address
+    # Its ports may be any.
+    address = dataclasses.replace(address, metrics=address.metrics or own.metrics_url)
     given = {header.name for header in address.headers}
     key = (header for header in parse_headers(own.headers) if header.name not in given)
     return dataclasses.replace(address, headers=(*address.headers, *key))
@@ -172,6 +176,8 @@ def _run_scenario(
     before.tell()
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
+    for missing in {one.missing for outcome in outcomes.values() for one in outcome.telemetry} - {""}:
+        logger.log(logging.WARNING if config.server.metrics_urls else logging.INFO, "%s", missing)
     server = Server(
         version=versions[0],
         urls=tuple(client.url for client in clients),
@@ -205,9 +211,11 @@ def _run_tests(
 
     def run(job: Job) -> Outcome:
         Path(job.log_dir).mkdir(parents=True)
-        outcome = run_test(job, clients)
+        with telemetry.watching(job.servers, job.entry) as watch:
+            outcome = run_test(job, clients, watch.test_began)
         loads.append(outcome.load)
-        return outcome
+        found = watch.result(outcome.test_s, Path(job.log_dir))
+        return dataclasses.replace(outcome, telemetry=found)
 
     def searched(outcome: Outcome) -> Outcome:
         return dataclasses.replace(outcome, load=load.after(outcome.load, loads[:-1]))
@@ -272,7 +280,11 @@ def _set_up(
 def _not_applied(config: RunConfig, tuning: Tuning) -> tuple[str, ...]:
     """What was asked of a server that has other settings, as it was typed."""
     fields = config.fields()
-    return tuple(f"{OPTIONS[name].flags[0]} {fields[name]}" for name in settings.not_applied(config, tuning))
+    given = {name: fields[OPTIONS[name].field or name] for name in settings.not_applied(config, tuning)}
+    return tuple(
+        f"{OPTIONS[name].flags[0]} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in given.items()
+    )
 
 
 def _checked_unchanged(
@@ -353,18 +365,21 @@ def job_of(
     )
 
 
-def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+def run_test(
+    job: Job, clients: Sequence[TritonClient], began: Callable[[float], None] = lambda _: None
+) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one, and check who answered.
 
     Args:
         job: the test.
         clients: of its servers: by them the model was loaded.
+        began: called once LoadGen has begun, with how long ago that is, in seconds.
 
     Raises:
         ServerError: a server gives no statistics.
     """
     before = books.seen(clients, job.entry)
-    outcome = _run_worker(job, clients)
+    outcome = _run_worker(job, clients, began)
     failure = outcome.error or outcome.failures.first
     why = books.other_server(failure, job.segment, clients, job.entry)
     if not failure and outcome.books:
@@ -372,10 +387,15 @@ def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     return dataclasses.replace(outcome, error=why) if why else outcome
 
 
-def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+def _run_worker(job: Job, clients: Sequence[TritonClient], began: Callable[[float], None]) -> Outcome:
     """Run the test, in a process that may die."""
     served_by, why_unknown = processes_of(job.servers)
     watch = Watch({os.getpid(), *served_by}, why_unknown)
+
+    def begins(ago_s: float) -> None:
+        began(ago_s)
+        watch.restart()
+
     job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
@@ -393,7 +413,7 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     try:
         with watch:
             # They end with the worker.
-            progress.show(job.plan, progress.with_start(map(read_status, statuses), watch.restart))
+            progress.show(job.plan, progress.with_start(map(read_status, statuses), begins))
             worker.wait()
     finally:
         statuses.close()

@@ -177,6 +177,15 @@ class Address:
     headers: tuple[Header, ...] = ()
     found: str = ""
     """Host and port in numbers, once `located`: where both control and inferences connect to."""
+    metrics: str = ""
+    """Where its metrics are, as http://host:port/metrics; empty: where Triton has them by default."""
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are: on the port after gRPC's, unless it is known better; empty for a socket."""
+        # A name may be several machines': these are the metrics of the one that is measured.
+        host, _, port = (self.found or ":".join(self.host_and_port)).rpartition(":")
+        return self.metrics or (f"http://{host}:{int(port) + 1}/metrics" if port else "")
 
     @property
     def is_encrypted(self) -> bool:

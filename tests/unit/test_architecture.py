@@ -36,8 +36,9 @@ HARNESS: Arrows = {
 RUN: Arrows = {
     "mlperf": set(),
     "config": {"mlperf"},
-    "worker": {"mlperf"},
-    "results": {"mlperf", "worker"},
+    "telemetry": set(),
+    "worker": {"mlperf", "telemetry"},
+    "results": {"mlperf", "worker", "telemetry"},
     "server_rate": {"mlperf", "worker"},
     "borrowing": set(),
     "serving": {"config", "borrowing"},
@@ -48,7 +49,7 @@ RUN: Arrows = {
     "judgement": {"mlperf", "config", "worker", "results", "preparation", "truth"},
     "runner": {
         *("mlperf", "config", "worker", "results", "borrowing", "serving", "server_rate", "progress"),
-        *("preparation", "truth", "judgement"),
+        *("preparation", "truth", "judgement", "telemetry"),
     },
 }
 OUTSIDE_RUN: Arrows = {
@@ -90,6 +91,7 @@ DOORS = {
         "harness.report.pictures",
     },
     "jinja2": {"harness.report.page"},
+    "pynvml": {"harness.run.telemetry.nvml"},
     "requests": {"converters.fetch.download"},
     "tensorflow": {"converters.formats.tensorflow", "harness.bench.limit.frameworks"},
     "tf2onnx": {"converters.formats.onnx"},

@@ -276,6 +276,7 @@ class Result:
         """Whether its Server test was ended early: its figures are of what was answered until then."""
         return self.test.cut_p99_ns > 0
 
+    @property
     def disturbances(self) -> tuple[str, ...]:
         """Why the performance test's figures may not be what the machine does by itself."""
         return self.test.load.disturbances if self.test.load else ()
@@ -388,6 +389,8 @@ def to_json(result: Result) -> dict[str, Any]:
     for mode, outcome in result.tests.items():
         if outcome.statistics:
             ours["tests"][mode]["statistics"]["mean_batch_size"] = outcome.statistics.mean_batch_size
+        if outcome.energy_per_sample_j is not None:
+            ours["tests"][mode]["energy_per_sample_j"] = outcome.energy_per_sample_j
     first = {key: ours.pop(key) for key in _COMMON}
     return {**first, _entry_key(result.scenario): reference_entry(result), **ours}
 

@@ -121,6 +121,12 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         for result in collected
         if result.disturbances and not result.is_quick
     ]
+    notes += [
+        (f"{result.model} on {result.platform}, " if is_sweep else "")
+        + f"{result.label}: {joules:.3g} J a sample, of the servers' GPUs."
+        for result in collected
+        if (joules := result.test.energy_per_sample_j) is not None
+    ]
     notes += dict.fromkeys(
         (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
         for result in collected
