@@ -89,7 +89,7 @@ def own_servers(count: int) -> Iterator[list[ServerInfo]]:
 
 def address(server: ServerInfo) -> Address:
     """How a server of ours is reached, with its key."""
-    return Address(server.grpc_url, headers=parse_headers(server.headers))
+    return Address(server.grpc_url, headers=parse_headers(server.headers), metrics=server.metrics_url)
 
 
 def began_s(run: Ours) -> float:

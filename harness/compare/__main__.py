@@ -11,6 +11,7 @@ from rich.table import Table
 
 from harness.compare import page
 from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
+from harness.compare.differences import Difference
 from harness.machine import command, files
 from harness.machine.command import OneLineParser
 from harness.run.results import recorded_run
@@ -69,15 +70,18 @@ def _show(comparison: Comparison) -> None:
     console.print("Speed: by MLPerf's metric, against A; above 1 is faster.")
     for sentence in (*comparison.conclusions, RULE):
         console.print(sentence, markup=False)
+    for one in comparison.measured:
+        console.print(f"{one.group}, {one.name}: {_values(comparison, one)}", markup=False)
     if not comparison.differences:
         console.print("Model, weights, data, settings, server, versions and machine are the same.")
         return
     console.print("\nNot the same:")
     for one in comparison.differences:
-        values = ", ".join(
-            f"{row.label} {value}" for row, value in zip(comparison.rows, one.values, strict=True)
-        )
-        console.print(f"  {one.group}, {one.name}: {values}", markup=False)
+        console.print(f"  {one.group}, {one.name}: {_values(comparison, one)}", markup=False)
+
+
+def _values(comparison: Comparison, one: Difference) -> str:
+    return ", ".join(f"{row.label} {value}" for row, value in zip(comparison.rows, one.values, strict=True))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.compare import metrics
 from harness.compare.differences import Difference, differences
 from harness.compare.noise import conclusion, may_be_ranked, speed
 from harness.errors import ConfigError
@@ -45,6 +46,8 @@ class Comparison:
     conclusions: tuple[str, ...]
     """What the figures mean, a sentence each."""
     differences: tuple[Difference, ...]
+    measured: tuple[Difference, ...]
+    """What the servers' metrics said during each; it always differs, and explains rather than tells apart."""
 
 
 def compare(runs: Sequence[RecordedRun]) -> Comparison:
@@ -74,7 +77,8 @@ def compare(runs: Sequence[RecordedRun]) -> Comparison:
         if row.run.result.disturbances
     ]
     conclusions += [sentence for row in rows[1:] if (sentence := _sentence(rows[0], row))]
-    return Comparison(rows, tuple(conclusions), tuple(differences(runs)))
+    measured = tuple(metrics.measured(runs))
+    return Comparison(rows, tuple(conclusions), tuple(differences(runs)), measured)
 
 
 def _cells(first: RecordedRun, run: RecordedRun) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ from typing import Any
 from harness.run.config.run_config import REFERENCE_ARGS
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.recorded_run import RecordedRun
+from harness.run.results.result import Result
+from harness.run.telemetry import record
 
 _NO_SETTING = frozenset(
     (
         *("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls"),
         *("label", "is_anonymous"),
-        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "find_peak_performance"),
+        *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "metrics_urls", "find_peak_performance"),
         *REFERENCE_ARGS,
     )
 )
@@ -83,10 +85,18 @@ def _described(run: RecordedRun) -> dict[tuple[str, str], Any]:
             **{key: machine[key] for key in ("cpu", "cpus_usable", "memory_bytes", "os", "host")},
             **{name: value for name, value in machine["processor"].items() if name != "mhz"},
             "gpus": [f"{gpu['name']}, driver {gpu['driver']}" for gpu in machine["gpus"]],
+            "server's GPUs": _gpus_elsewhere(result),
             "server": f"not known, at {', '.join(server.urls)}" if is_elsewhere else "the client's",
         },
     }
     return {(group, name): value for group, values in groups.items() for name, value in _flat(values)}
+
+
+def _gpus_elsewhere(result: Result) -> str:
+    """Those that the servers' metrics tell of, unless they are the client's machine's."""
+    names = {gpu.uuid: gpu.name for gpu in result.environment.gpus}
+    told = {gpu.uuid for server in result.test.telemetry for gpu in server.gpus}
+    return "" if told == set(names) else record.gpus(result.test.telemetry, names)
 
 
 def _plan(run: RecordedRun) -> dict[str, Any]:

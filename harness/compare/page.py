@@ -33,6 +33,7 @@ def render(comparison: Comparison) -> str:
         conclusions=comparison.conclusions,
         rule=RULE,
         differences=comparison.differences,
+        measured=comparison.measured,
         labels=[row.label for row in rows],
         plots=_plots(comparison),
     )

@@ -49,8 +49,8 @@ def laid_over(live: Live, part: str) -> str:
     Messages are joined field by field, maps key by key; lists are replaced as a whole.
     """
     config = _message(live)
-    if list(config.dynamic_batching.preferred_batch_size) == [config.max_batch_size]:
-        # That is what Triton fills in, which is impossible with a smaller limit.
+    if not _preferred(config):
+        # What Triton fills in is impossible with a smaller limit.
         config.dynamic_batching.ClearField("preferred_batch_size")
     _clear_lists(config, text_format.Parse(part, ModelConfig()))
     # Its text, not the message made of it, in which a number that is set to 0 is as one that is not there.
@@ -58,7 +58,7 @@ def laid_over(live: Live, part: str) -> str:
     return to_json(config)
 
 
-def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool) -> str:
+def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool, is_batch_asked: bool = False) -> str:
     """A live configuration with the settings of ours instead of its own, as JSON for a load.
 
     Tensors, versions and files stay its own, and so do parameters of another backend.
@@ -67,9 +67,11 @@ def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool) -> str:
         live: of a model that fits ours, though another file or backend may be behind it.
         ours: what `model_config` makes.
         is_any_device: its instances stay on the devices that they are on.
+        is_batch_asked: the batch limit of ours was asked for, and the live one does not bound it.
     """
     config = _message(live)
-    config.max_batch_size = min(ours.max_batch_size, config.max_batch_size)
+    limit = ours.max_batch_size if is_batch_asked and config.max_batch_size else config.max_batch_size
+    config.max_batch_size = min(ours.max_batch_size, limit)
     (group,) = ours.instance_group
     if is_any_device and config.instance_group:
         group = ModelConfig(instance_group=config.instance_group[:1]).instance_group[0]
@@ -99,16 +101,26 @@ def settings_of(live: Live, facts: Facts) -> ServerSettings:
     }
     parameters = {name: value.string_value for name, value in sorted(config.parameters.items())}
     threads = parameters.pop(facts.thread_parameter, "")
+    batching = config.dynamic_batching
     return ServerSettings(
         # Of a group of several GPUs, on each.
         instances=sum(group.count * max(1, len(group.gpus)) for group in groups),
         threads=int(threads) if threads.isdecimal() else 0,
         max_batch_size=config.max_batch_size,
-        max_queue_delay_us=config.dynamic_batching.max_queue_delay_microseconds,
+        max_queue_delay_us=batching.max_queue_delay_microseconds,
         device=kinds.pop() if len(kinds) == 1 else "auto",
         parameters=tuple(parameters.items()),
         precision=Precision.AUTO,
+        gpus=tuple(sorted({gpu for group in groups for gpu in group.gpus})),
+        preferred_batch=_preferred(config),
+        joins=config.HasField("dynamic_batching"),
     )
+
+
+def _preferred(config: ModelConfig) -> tuple[int, ...]:
+    """Sizes of batches that somebody prefers; where nobody does, Triton fills in the limit."""
+    sizes = tuple(config.dynamic_batching.preferred_batch_size)
+    return () if sizes == (config.max_batch_size,) else sizes
 
 
 def has_settings(live: Live, sent_json: str) -> bool:

@@ -19,6 +19,7 @@ class ServerSettings:
     """What Triton is told about serving one model. 0 leaves a figure to the server or framework."""
 
     instances: int = 1
+    """On each device; of a live configuration, on all of them together."""
     threads: int = 0
     """Threads of one instance inside the framework."""
     max_batch_size: int = 0
@@ -29,6 +30,12 @@ class ServerSettings:
     parameters: tuple[tuple[str, str], ...] = ()
     """More of the backend's parameters, by name."""
     precision: Precision = Precision.AUTO
+    gpus: tuple[int, ...] = ()
+    """Which GPUs have instances, by Triton's numbers; empty: all of them, or none."""
+    preferred_batch: tuple[int, ...] = ()
+    """Sizes that the dynamic batcher aims at; empty: whatever waits."""
+    joins: bool = True
+    """Whether requests that wait are run together, as far as the largest batch goes: the dynamic batcher."""
 
 
 def model_config(
@@ -41,8 +48,9 @@ def model_config(
         platform=facts.triton_platform,
         backend=facts.triton_backend,
         default_model_filename=variant.model_filename,
-        max_batch_size=min(settings.max_batch_size or variant.max_batch_size, variant.max_batch_size),
     )
+    if variant.max_batch_size:
+        config.max_batch_size = min(settings.max_batch_size or variant.max_batch_size, variant.largest_batch)
     has_batch_axis = variant.max_batch_size > 0
     _declare(config.input.add(), variant.input, has_batch_axis)
     for output in variant.outputs:
@@ -52,10 +60,13 @@ def model_config(
         # Triton would turn "auto" into a GPU where it sees one.
         kind = "KIND_CPU"
     config.instance_group.add(
-        count=settings.instances, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(kind)
+        count=settings.instances,
+        kind=model_config_pb2.ModelInstanceGroup.Kind.Value(kind),
+        gpus=settings.gpus,
     )
     if config.max_batch_size > 1:
         config.dynamic_batching.max_queue_delay_microseconds = settings.max_queue_delay_us
+        config.dynamic_batching.preferred_batch_size.extend(settings.preferred_batch)
     if settings.threads:
         config.parameters[facts.thread_parameter].string_value = str(settings.threads)
     for name, value in settings.parameters:

@@ -283,6 +283,8 @@ class Detection:
         return replace(self, box_order=order, are_pixels=form.endswith(PIXELS))
 
 
+LARGEST_BATCH = 65536
+"""Samples in one batch that may be asked for: beyond any that a device was seen to take."""
 SAME_GRAPH = 1e-5
 """Tolerance where one framework runs the same graph twice: on some processors the order of its sums, and so
 the last bits, depends on the size of the batch. Seen: 3.2e-6, seeded ssd-mobilenet in TensorFlow 2.21 on an
@@ -329,8 +331,13 @@ class Variant:
 
     @property
     def batch_limit(self) -> int:
-        """Most samples in one request."""
+        """Most samples in one request, unless more are asked for."""
         return max(1, self.max_batch_size)
+
+    @property
+    def largest_batch(self) -> int:
+        """Most samples that may be asked for: with a free batch axis as many as memory holds."""
+        return LARGEST_BATCH if self.max_batch_size > 1 else self.batch_limit
 
     @property
     def model_filename(self) -> str:

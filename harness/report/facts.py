@@ -12,6 +12,7 @@ from harness.machine.host.load import Load, used_of
 from harness.machine.host.parts import Processor
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Result, Setting
+from harness.run.telemetry.record import GpuUse, Telemetry
 from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
@@ -70,15 +71,17 @@ def served_config(run: RecordedRun) -> str:
 def machine(run: RecordedRun) -> list[tuple[str, str]]:
     """What the run ran on and with."""
     result, environment = run.result, run.result.environment
-    server, dataset = result.server, result.dataset
+    server, dataset, metrics = result.server, result.dataset, result.test.telemetry
     machine = list(_parts(environment))
     if server.is_on_this_machine is False:
+        are_told = any(one.readings for one in metrics)
         machine = [
-            ("CPU, memory and GPU", "not known"),
+            ("CPU of the server" if are_told else "CPU, memory and GPU", "not known"),
             *((f"{name} of the client", value) for name, value in machine),
         ]
     return [
         *machine,
+        *(row for one in metrics for row in _told(one, run, is_one=len(metrics) == 1)),
         ("Triton", f"{server.version or '-'} at {', '.join(server.urls)}"),
         ("Served as", server.entry or "-"),
         ("Settings of the model", server.whose_settings),
@@ -132,8 +135,8 @@ def _parts(environment: Environment) -> list[tuple[str, str]]:
         "Microcode": found.microcode,
         "Memory": f"{memory / 2**30:.1f} GiB" if memory else "-",
         "GPU": ", ".join(
-            f"{len(list(alike))} x {gpu.name}, driver {gpu.driver or 'not told'}"
-            for gpu, alike in groupby(environment.gpus)
+            f"{len(list(alike))} x {name}, driver {driver or 'not told'}"
+            for (name, driver), alike in groupby((gpu.name, gpu.driver) for gpu in environment.gpus)
         ),
         "System": environment.os or "-",
         "Kernel": environment.kernel,
@@ -167,6 +170,39 @@ def _version(tool: Tool) -> str:
     commit = f", commit {tool.commit[:12]}" if tool.commit else ""
     changes = ", with changes that are not in it" if tool.is_dirty else ""
     return f"{tool.version or 'not known'}{commit}{changes}"
+
+
+def _told(server: Telemetry, run: RecordedRun, *, is_one: bool) -> list[tuple[str, str]]:
+    """What a server's metrics say of its machine, beyond what is known of it where it is the client's."""
+    at = "" if is_one else f" of {server.url}"
+    if server.missing:
+        return [(f"Server's metrics{at}", f"none: {server.missing}")]
+    rows = [(f"Server's metrics{at}", f"{server.source}, {server.readings} readings")]
+    if server.memory_total_bytes and run.result.server.is_on_this_machine is False:
+        rows.append((f"Server's memory{at}", f"{server.memory_total_bytes / 2**30:.1f} GiB"))
+    ours = {gpu.uuid for gpu in run.result.environment.gpus}
+    for number, gpu in enumerate(server.gpus):
+        is_named = gpu.uuid in ours
+        rows.append((f"{'Use of ' if is_named else ''}GPU {number}{at}", _gpu(gpu, is_named=is_named)))
+    if not server.gpus:
+        rows.append((f"GPU{at}", "none in its metrics"))
+    elif server.nvml:
+        rows.append((f"Clocks of GPUs{at}", f"not known: {server.nvml}"))
+    return rows
+
+
+def _gpu(gpu: GpuUse, *, is_named: bool) -> str:
+    """How a GPU was used on average; what it is, unless the machine's parts have its name."""
+    size = f"{gpu.memory_total_bytes / 2**30:.0f} GiB" if gpu.memory_total_bytes else ""
+    what = ", ".join(filter(None, ("" if is_named else gpu.uuid, size)))
+    means = (
+        ("{:.0%} busy", gpu.utilisation, 1.0),
+        ("{:.1f} GiB used", gpu.memory_used_bytes, 2**-30),
+        ("{:.0f} W", gpu.power_w, 1.0),
+        ("{:.0f} MHz", gpu.clock_mhz, 1.0),
+    )
+    used = ", ".join(words.format(told.mean * times) for words, told, times in means if told)
+    return ": ".join(filter(None, (what, used)))
 
 
 def _self_test(result: Result) -> str:

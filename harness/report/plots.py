@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from harness.report.charts import activity, course, latency, rates, throughput
+from harness.report.charts import activity, course, latency, rates, telemetry, throughput
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
 from harness.run.mlperf.plan import Mode
@@ -48,7 +48,11 @@ def of_performance(run: RecordedRun) -> list[Plot]:
 
 
 def of_server(run: RecordedRun) -> list[Plot]:
-    """What Triton counted meanwhile."""
+    """What Triton counted and told meanwhile."""
+    return [*_of_statistics(run), *_of_metrics(run)]
+
+
+def _of_statistics(run: RecordedRun) -> list[Plot]:
     statistics = run.result.test.statistics
     if statistics is None or not statistics.requests or not statistics.executions_by_batch_size:
         return []
@@ -68,6 +72,21 @@ def of_server(run: RecordedRun) -> list[Plot]:
             activity.request_time(statistics, evidence.request_us if evidence else None),
         ),
     ]
+
+
+def _of_metrics(run: RecordedRun) -> list[Plot]:
+    courses = run.courses
+    if not telemetry.has_course(courses):
+        return []
+    each = f", a line for each of {len(courses)} servers" if len(courses) > 1 else ""
+    told = {
+        "CPUs": any(value is not None for one in courses for value in one.cpu),
+        "GPUs": any(value is not None for one in courses for value in one.gpu),
+    }
+    busy = " and ".join(name for name, is_told in told.items() if is_told)
+    waiting = "the requests that waited in Triton's queue"
+    words = f"How busy its machine's {busy} were, and below it {waiting}" if busy else f"T{waiting[1:]}"
+    return [Plot.of("Server's own metrics", f"{words}; read once a second{each}.", telemetry.course(courses))]
 
 
 def _search(run: RecordedRun) -> list[Plot]:

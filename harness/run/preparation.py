@@ -7,17 +7,17 @@ from pathlib import Path
 
 from harness.data import coco, imagenet, sample_cache
 from harness.data.dataset import Dataset
-from harness.errors import ConfigError, ConversionError, DatasetError
+from harness.errors import ConversionError, DatasetError
 from harness.machine import paths
-from harness.models import manifest
+from harness.models import get_variant, manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, WeightsWord, is_user_file
 from harness.models.spec import Task
 from harness.run.config import settings
-from harness.run.config.checks import check_tensors
+from harness.run.config.checks import check_placement, check_tensors
 from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig, RunMode
 from harness.run.config.scenario import scenarios_of
-from harness.run.converter import run_converter
-from harness.run.elsewhere import lacks_frameworks, made_elsewhere
+from harness.run.entries.converter import run_converter
+from harness.run.entries.elsewhere import lacks_frameworks, made_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -113,15 +113,13 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         HarnessError: weights, images or labels are missing or damaged, or an option does not fit the model.
     """
+    if not config.choice.is_user_file:
+        check_placement(config, get_variant(config.spec, config.platform))
     # First, since an export may take minutes, and a mistyped folder is found in none.
     dataset = _open_dataset(config)
     entry_dir = _convert(config)
     facts = manifest.load(entry_dir)
-    if config.server.max_batchsize and config.server.max_batchsize > facts.variant.batch_limit:
-        raise ConfigError(
-            f"--max-batchsize {config.server.max_batchsize} is impossible: {facts.entry} takes at most "
-            f"{facts.variant.batch_limit} samples at once"
-        )
+    check_placement(config, facts.variant)
     check_tensors(config, facts.variant)
     for setting in settings.assumed(config, facts.variant):
         logger.info("%s: %s (%s)", setting.name, setting.value, setting.origin)

@@ -51,13 +51,13 @@ def show(
                 show_line(*_step(plan, status))
 
 
-def with_start(statuses: Iterable[Status], begins: Callable[[], None]) -> Iterator[Status]:
-    """The same statuses; `begins` is called when the test does, for the first time."""
+def with_start(statuses: Iterable[Status], begins: Callable[[float], None]) -> Iterator[Status]:
+    """The same statuses; `begins` is called at the first one of the test, with how long that takes, in s."""
     has_begun = False
     for status in statuses:
         if status.step == Step.TEST and not has_begun:
             has_begun = True
-            begins()
+            begins(status.elapsed_s)
         yield status
 
 

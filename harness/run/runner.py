@@ -28,7 +28,7 @@ from harness.run.config.options import OPTIONS
 from harness.run.config.run_config import RunConfig, RunMode
 from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
-from harness.run.elsewhere import lacks_frameworks
+from harness.run.entries.elsewhere import lacks_frameworks
 from harness.run.judgement import Ended, Occasion, judge, new_invocation
 from harness.run.mlperf import logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
@@ -53,6 +53,7 @@ from harness.run.serving import (
     processes_of,
     triton_version,
 )
+from harness.run.telemetry import watch as telemetry
 from harness.run.truth import Truths
 from harness.run.worker import books
 from harness.run.worker.job import Job, Outcome, read_outcome, read_status
@@ -118,10 +119,13 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     invocation = new_invocation()
     with servers(configs[0]) as (addresses, _):
         urls, headers = tuple(address.url for address in addresses), addresses[0].headers
+        metrics = tuple(address.metrics for address in addresses if address.metrics)
         for config in sweep.announced(configs, logger.info):
             try:
                 if not config.server.urls:
-                    server = dataclasses.replace(config.server, urls=urls, headers=headers)
+                    server = dataclasses.replace(
+                        config.server, urls=urls, headers=headers, metrics_urls=metrics
+                    )
                     config = dataclasses.replace(config, server=server)
                 yield from run(config, invocation)
             except HarnessError as error:
@@ -154,6 +158,8 @@ def _run_scenario(
     before.tell()
     outcomes, search = _run_tests(test, job, clients, folder)
     outcomes = _checked_unchanged(clients, prepared.served, live, outcomes)
+    for missing in {one.missing for outcome in outcomes.values() for one in outcome.telemetry} - {""}:
+        logger.log(logging.WARNING if config.server.metrics_urls else logging.INFO, "%s", missing)
     server = Server(
         version=version,
         urls=tuple(client.url for client in clients),
@@ -192,9 +198,11 @@ def _run_tests(
 
     def run(job: Job) -> Outcome:
         Path(job.log_dir).mkdir(parents=True)
-        outcome = run_test(job, clients)
+        with telemetry.watching(job.servers, job.entry) as watch:
+            outcome = run_test(job, clients, watch.test_began)
         loads.append(outcome.load)
-        return outcome
+        found = watch.result(outcome.test_s, Path(job.log_dir))
+        return dataclasses.replace(outcome, telemetry=found)
 
     def searched(outcome: Outcome) -> Outcome:
         return dataclasses.replace(outcome, load=load.after(outcome.load, loads[:-1]))
@@ -258,7 +266,11 @@ def _set_up(
 def _not_applied(config: RunConfig, tuning: Tuning) -> tuple[str, ...]:
     """What was asked of a server that has other settings, as it was typed."""
     fields = config.fields()
-    return tuple(f"{OPTIONS[name].flags[0]} {fields[name]}" for name in settings.not_applied(config, tuning))
+    given = {name: fields[OPTIONS[name].field or name] for name in settings.not_applied(config, tuning)}
+    return tuple(
+        f"{OPTIONS[name].flags[0]} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in given.items()
+    )
 
 
 def _checked_unchanged(
@@ -342,18 +354,21 @@ def job_of(
     )
 
 
-def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+def run_test(
+    job: Job, clients: Sequence[TritonClient], began: Callable[[float], None] = lambda _: None
+) -> Outcome:
     """Run LoadGen in a process of its own, which ends with this one, and check who answered.
 
     Args:
         job: the test.
         clients: of its servers: by them the model was loaded.
+        began: called once LoadGen has begun, with how long ago that is, in seconds.
 
     Raises:
         ServerError: a server gives no statistics.
     """
     before = books.seen(clients, job.entry)
-    outcome = _run_worker(job, clients)
+    outcome = _run_worker(job, clients, began)
     failure = outcome.error or outcome.failures.first
     why = books.other_server(failure, job.segment, clients, job.entry)
     if not failure and outcome.books:
@@ -361,10 +376,15 @@ def run_test(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     return dataclasses.replace(outcome, error=why) if why else outcome
 
 
-def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
+def _run_worker(job: Job, clients: Sequence[TritonClient], began: Callable[[float], None]) -> Outcome:
     """Run the test, in a process that may die."""
     served_by, why_unknown = processes_of(job.servers)
     watch = Watch({os.getpid(), *served_by}, why_unknown)
+
+    def begins(ago_s: float) -> None:
+        began(ago_s)
+        watch.restart()
+
     job_file = Path(job.log_dir) / "job.json"
     files.write(job_file, json.dumps(dataclasses.asdict(job), indent=2))
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
@@ -382,7 +402,7 @@ def _run_worker(job: Job, clients: Sequence[TritonClient]) -> Outcome:
     try:
         with watch:
             # They end with the worker.
-            started = progress.with_start(map(read_status, statuses), watch.restart)
+            started = progress.with_start(map(read_status, statuses), begins)
             progress.show(job.plan, started, lambda: logs.peak_search(Path(job.log_dir)))
             worker.wait()
     finally:

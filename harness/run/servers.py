@@ -94,6 +94,8 @@ def _with_key(server: Address, own: lifecycle.ServerInfo | None) -> Address:
     """The same server; with the key of its control, where it is one of ours."""
     if own is None or own.grpc_url != server.url:
         return server
+    # Its ports may be any.
+    server = dataclasses.replace(server, metrics=server.metrics or own.metrics_url)
     given = {header.name for header in server.headers}
     key = (header for header in parse_headers(own.headers) if header.name not in given)
     return dataclasses.replace(server, headers=(*server.headers, *key))

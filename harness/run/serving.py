@@ -58,18 +58,27 @@ class ModelLoader:
             ConfigError: the file that is wanted is no config.pbtxt.
         """
         wanted = wanted or (KEEP if self._is_found else OURS)
-        name, _ = name_and_version(self._entry)
-        ours = model_config(name, variant, settings)
-        if wanted == OURS and is_own and not self._is_found:
-            return "" if self.load(to_json(ours)) else SERVERS_OWN
-        found = self._as_found()
         if wanted == KEEP:
+            self._as_found()
             return SERVERS_OWN
         if wanted == OURS:
-            config = live_config.with_settings(found, ours, is_any_device=settings.device == "auto")
-            return "" if self.load(config) else SERVERS_OWN
-        config = live_config.laid_over(found, live_config.read(Path(wanted)))
+            return "" if self.load(self._ours(variant, settings, is_own)) else SERVERS_OWN
+        under = self._as_found() if self._is_found else json.loads(self._ours(variant, settings, is_own))
+        config = live_config.laid_over(under, live_config.read(Path(wanted)))
         return wanted if self.load(config) else SERVERS_OWN
+
+    def _ours(self, variant: Variant, settings: ServerSettings, is_own: bool) -> str:
+        """The configuration with this run's settings: of an entry of ours, or of what else the server has."""
+        name, _ = name_and_version(self._entry)
+        ours = model_config(name, variant, settings)
+        if is_own and not self._is_found:
+            return to_json(ours)
+        return live_config.with_settings(
+            self._as_found(),
+            ours,
+            is_any_device=settings.device == "auto",
+            is_batch_asked=ours.max_batch_size > variant.max_batch_size,
+        )
 
     def _as_found(self) -> live_config.Live:
         """The configuration that is the server's own."""

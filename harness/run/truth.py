@@ -14,7 +14,7 @@ from harness.data.annotations import Annotations, write_annotations
 from harness.models import manifest
 from harness.models.manifest import SEEDED
 from harness.models.spec import Nms
-from harness.run.converter import run_converter
+from harness.run.entries.converter import run_converter
 from harness.run.preparation import Prepared
 
 logger = logging.getLogger(__name__)

@@ -33,6 +33,8 @@ _REQUEST_POOL = 64
 # On SIGTERM; unloading a model properly takes 2 to 3 s, and nobody is served by it.
 _EXIT_TIMEOUT_S = 1
 
+_METRICS_INTERVAL_MS = 1000
+
 # An older server takes an unknown flag for an error, and does not start.
 _HAS_INFER_THREADS: Version = (2, 57)  # 25.04
 _SHM_IS_OFF_BY_DEFAULT: Version = (2, 68)  # 26.04
@@ -74,6 +76,8 @@ def flags(version: Version, cpus: int, *, auto_complete: bool = False) -> list[s
         *([] if auto_complete else ["--disable-auto-complete-config"]),
         f"--grpc-infer-allocation-pool-size={_REQUEST_POOL}",
         f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+        # A run reads metrics once a second; by default those of CPUs and GPUs are taken every other second.
+        f"--metrics-interval-ms={_METRICS_INTERVAL_MS}",
         # Settings of the Python backend hold for the backends that are built on it, ours.
         *(f"--backend-config=python,{key}={value}" for key, value in python.items()),
     ]

@@ -179,6 +179,15 @@ class Address:
     """Host and port in numbers, once `located`: where both control and inferences connect to."""
     name: str = ""
     """That its certificate must have, where it was found by one; else that is the host's."""
+    metrics: str = ""
+    """Where its metrics are, as http://host:port/metrics; empty: where Triton has them by default."""
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are: on the port after gRPC's, unless it is known better; empty for a socket."""
+        # A name may be several machines': these are the metrics of the one that is measured.
+        host, _, port = (self.found or ":".join(self.host_and_port)).rpartition(":")
+        return self.metrics or (f"http://{host}:{int(port) + 1}/metrics" if port else "")
 
     @property
     def is_encrypted(self) -> bool:
@@ -195,7 +204,7 @@ class Address:
         name, port = self.host_and_port
         place = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
         url = f"{_ENCRYPTED}{place}" if self.is_encrypted else place
-        return replace(self, url=url, name=name)
+        return replace(self, url=url, name=name, metrics="")
 
     @property
     def target(self) -> str:

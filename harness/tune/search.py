@@ -52,9 +52,11 @@ _RUN_BATCHES = (2, 4)
 """Offline: parts that a full batch is calculated in, which a core's caches hold."""
 
 
-def candidates(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> list[Choice]:
+def candidates(
+    variant: Variant, scenario: Scenario, threads: int, samples_per_query: int, *, on_gpus: bool = False
+) -> list[Choice]:
     """Settings worth trying; the rule's choice is the first."""
-    by_rule = tuning.rule(variant, scenario, threads, samples_per_query)
+    by_rule = tuning.rule(variant, scenario, threads, samples_per_query, on_gpus=on_gpus)
     batches = {by_rule.client_batch}
     several = {1, threads} if threads else set(_UNCOUNTED)
     splits = {1} if scenario == Scenario.SINGLE_STREAM else several
@@ -65,17 +67,19 @@ def candidates(variant: Variant, scenario: Scenario, threads: int, samples_per_q
         batches |= {-(-samples_per_query // instances) for instances in splits if not threads}
     spinning = "" if scenario == Scenario.OFFLINE else variant.platform.facts.spin_parameter
     parameters: Sequence[Mapping[str, str]] = ({}, {spinning: "1"}) if spinning else ({},)
-    joined = {0, 1, 2} if scenario == Scenario.SERVER and variant.max_batch_size > 1 else {0}
+    is_joined = scenario == Scenario.SERVER and variant.max_batch_size > 1 and not on_gpus
+    joined = {0, 1, 2} if is_joined else {0}
     found = [by_rule] + [
-        Choice(instances, batch, max_batch=most, parameters=extra)
+        Choice(instances, batch, max_queue_delay_us=delay_us, max_batch=most, parameters=extra)
         for instances in sorted(splits)
         for batch in sorted(batches)
+        for delay_us in sorted({0, by_rule.max_queue_delay_us})
         for most in sorted(joined)
         for extra in parameters
         # An instance with one thread has no other to wait for.
         if not extra or instances < threads
     ]
-    if scenario == Scenario.OFFLINE:
+    if scenario == Scenario.OFFLINE and not on_gpus:
         found += [
             dataclasses.replace(by_rule, instances=instances, parameters={RUN_BATCH: str(size)})
             for instances in sorted(splits)
@@ -154,7 +158,8 @@ def find_best(
     loader = ModelLoader(client, prepared.manifest.entry, loan)
     test = ScenarioPlan(config, scenario)
     server = test.server(variant, [client.server])
-    choices = candidates(variant, scenario, server.cores, test.rule.samples_per_query)
+    per_query, on_gpus = test.rule.samples_per_query, bool(server.gpus)
+    choices = candidates(variant, scenario, server.cores, per_query, on_gpus=on_gpus)
     rate = _server_rate(prepared, loader, server) if scenario == Scenario.SERVER else 1.0
     found = search(
         choices,
@@ -188,7 +193,8 @@ def described(found: Found, scenario: Scenario, at: str = "") -> str:
 
 def _server_rate(prepared: Prepared, loader: ModelLoader, server: Fingerprint) -> float:
     """Queries per second that load the server well, but do not flood it."""
-    many = tuning.rule(prepared.manifest.variant, Scenario.OFFLINE, server.cores, 1)
+    on_gpus = bool(server.gpus)
+    many = tuning.rule(prepared.manifest.variant, Scenario.OFFLINE, server.cores, 1, on_gpus=on_gpus)
     one_each = dataclasses.replace(many, client_batch=1)
     return _SERVER_LOAD / _measure(prepared, loader, Scenario.OFFLINE, one_each, server, 1.0)
 
@@ -209,8 +215,7 @@ def _measure(
         scenario,
         server=server,
         samples_per_query=test.rule.samples_per_query,
-        max_batchsize=None,
-        device=config.server.device,
+        wishes=tuning.Wishes(device=config.server.device),
         choice=choice,
     )
     if not loader.load(to_json(model_config(facts.entry, facts.variant, trial.server))):
@@ -236,7 +241,8 @@ def short(choice: Choice) -> str:
     """A choice in a few words."""
     extra = "".join(f" {name.rpartition('.')[2]}={value}" for name, value in choice.parameters.items())
     joined = f", {choice.max_batch} at once" if choice.max_batch else ""
-    return f"{choice.instances} instances, batch {choice.client_batch}{joined}{extra}:"
+    delay = f", held up to {choice.max_queue_delay_us} us" if choice.max_queue_delay_us else ""
+    return f"{choice.instances} instances, batch {choice.client_batch}{joined}{delay}{extra}:"
 
 
 def _shown(scenario: Scenario, figure: float) -> str:

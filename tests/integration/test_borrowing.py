@@ -121,14 +121,14 @@ def test_a_loaded_model_is_measured_as_it_is_and_results_say_so(
     run_harness: Callable, theirs: TritonClient, tmp_path: Path
 ) -> None:
     before = theirs.model_config(ENTRY)
-    result = measured(run_harness, theirs, tmp_path, "--threads", 2)
+    result = measured(run_harness, theirs, tmp_path, "--threads", 2, "--preferred-batch", "2,4")
     assert theirs.model_config(ENTRY) == before == result["server"]["config"]
     assert settings_of(result) == (2, 1, 16, 3000)
     # A plan has batches of 32.
     assert result["server"]["tuning"]["client_batch"] == 16
     assert max(map(int, result["tests"]["PerformanceOnly"]["statistics"]["executions_by_batch_size"])) <= 16
     assert not result["server"]["is_config_ours"]
-    assert result["server"]["not_applied"] == ["--threads 2"]
+    assert result["server"]["not_applied"] == ["--threads 2", "--preferred-batch 2,4"]
     assert "not applied by the server's configuration: --threads 2" in result["stderr"]
     origins = {setting["name"]: setting["origin"] for setting in result["settings"]}
     assert origins["threads"] == "command line: not applied"

@@ -2,7 +2,8 @@
 line what broke, keeps LoadGen's logs, gives no good number and leaves nothing behind; and the next run works.
 
 Every case is the command line on a real server whose model computes nothing. `-m nightly` has each fault in
-every scenario; the ordinary suite has those once that end in seconds. What came of each case is printed at the end.
+every scenario; the ordinary suite has once those that end in seconds. What came of each case is
+printed at the end.
 """
 
 import contextlib

@@ -36,6 +36,7 @@ CHARTS_OF = {
     "mobilenet": {**CHARTS, "latency-histogram": 1, "latency-percentiles": 1, "latency-over-time": 2},
     "ssd-mobilenet": {**CHARTS, "throughput": 2, "batch-times": 1, "batches-over-time": 2},
 }
+NO_METRICS = "http://127.0.0.1:9/metrics"
 DRAWN = """
 Object.fromEntries([...document.querySelectorAll("svg")].map(svg => [svg.id,
     [...svg.querySelectorAll("path, rect.bar, circle")].map(e => e.getBoundingClientRect())
@@ -46,18 +47,22 @@ Object.fromEntries([...document.querySelectorAll("svg")].map(svg => [svg.id,
 
 @pytest.fixture(scope="module")
 def runs(repository_server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders of short runs, by model: a classifier in SingleStream, a detector in Offline."""
+    """Folders of short runs, by model: a classifier in SingleStream, a detector in Offline.
+
+    The server's metrics are read in the first, and nowhere to be found in the second.
+    """
     output = tmp_path_factory.mktemp("reported")
-    for model, scenario, length in (
-        ("mobilenet", "SingleStream", ("--count", "32", "--time", "1")),
-        ("ssd-mobilenet", "Offline", ("--count", "8", "--time", "2")),
+    for model, scenario, length, metrics in (
+        ("mobilenet", "SingleStream", ("--count", "32", "--time", "4"), repository_server.metrics_url),
+        ("ssd-mobilenet", "Offline", ("--count", "8", "--time", "2"), NO_METRICS),
     ):
         ended = module(
             *("harness", "--model", model, "--platform", "onnxruntime", "--weights", "seeded"),
             *("--dataset", "synthetic", "--scenario", scenario, "--accuracy", *length),
-            *("--url", repository_server.grpc_url, "--output", output),
+            *("--url", repository_server.grpc_url, "--metrics-url", metrics, "--output", output),
         )
         assert ended.returncode in (0, 1), ended.stderr
+        assert (f"no metrics at {metrics}" in ended.stderr) == (metrics == NO_METRICS)
         assert "no report.html" not in ended.stderr
     return {model: next(output.glob(f"*_{model}_onnxruntime_*")) for model in ("mobilenet", "ssd-mobilenet")}
 
@@ -141,6 +146,8 @@ def test_a_page_fits_and_each_chart_shows_something(
     assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
     assert wider_than_the_page(tab) == []
     drawn = tab.evaluate(DRAWN)
+    # Its lines may be level.
+    assert (drawn.pop("telemetry", None) is None) == (model == "ssd-mobilenet")
     assert set(drawn) == set(CHARTS_OF[model])
     assert {name: count for name, count in drawn.items() if count < CHARTS_OF[model][name]} == {}
     letters = tab.evaluate(

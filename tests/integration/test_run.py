@@ -29,6 +29,7 @@ from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.platforms import Platform
 from harness.run.mlperf.rounds import Scenario
 from harness.run.serving import check_served
+from harness.run.telemetry import record
 from harness.server import lifecycle
 from harness.triton.client import TritonClient
 
@@ -60,7 +61,7 @@ def images(tmp_path: Path) -> Path:
         (("--model", "resnet51", "--platform", "onnxruntime"), "unknown model 'resnet51'"),
         (("--model", "mobilenet", "--platform", "caffe"), "unknown platform 'caffe'"),
         ((*QUICK, "--qps", "0"), "--qps 0 is impossible"),
-        ((*QUICK, "--max-batchsize", "1000"), "takes at most 64 samples at once"),
+        ((*QUICK, "--max-batchsize", "100000"), "takes at most 65536 samples at once"),
         ((*QUICK, "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
         ((*QUICK, "--cache", "/dev/full"), "cannot write samples to /dev/full: it is no folder; see --cache"),
         ((*MINIMAL, "--dataset-path", "/no/such/folder"), "/no/such/folder"),
@@ -196,14 +197,14 @@ def test_a_model_that_cannot_be_run_is_in_the_table_of_the_sweep(
     run_harness, repository_server, tmp_path: Path
 ) -> None:
     ended = run_harness(
-        *("--all", *QUICK, "--max-batchsize", "1000"),
+        *("--all", *QUICK, "--max-batchsize", "100000"),
         *("--url", repository_server.grpc_url, "--output", tmp_path),
     )
     assert ended.returncode == 2
     assert ["mobilenet", "onnxruntime", "-", "-", "-", "-", "ERROR"] in map(
         str.split, ended.stdout.splitlines()
     )
-    assert "mobilenet on onnxruntime ERROR: --max-batchsize 1000 is impossible" in ended.stdout
+    assert "mobilenet on onnxruntime ERROR: --max-batchsize 100000 is impossible" in ended.stdout
 
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
@@ -395,8 +396,8 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
     ended = run_harness(
         *(*MINIMAL, "--dataset", "synthetic", "--count", "32", "--time", "2", "--accuracy"),
         *("--scenario", "Offline,SingleStream", "--transport", "grpc"),
-        *("--url", repository_server.grpc_url, "--output", tmp_path),
-        *("--label", "one of two", "--anonymous"),
+        *("--url", repository_server.grpc_url, "--metrics-url", repository_server.metrics_url),
+        *("--output", tmp_path, "--label", "one of two", "--anonymous"),
     )
     assert ended.returncode in (0, 1), ended.stderr
     assert f"All of them on one page: {tmp_path / 'index.html'}\n" in ended.stdout
@@ -431,6 +432,15 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
         (book,) = test["books"]
         assert book["answered_samples"] == book["counted_samples"] == test["statistics"]["samples"]
         assert result["server"]["is_on_this_machine"] is True
+        (telemetry,) = test["telemetry"]
+        assert (telemetry["source"], telemetry["missing"]) == (repository_server.metrics_url, "")
+        assert telemetry["readings"] >= 1
+        assert 0 < telemetry["cpu"]["mean"] <= telemetry["cpu"]["most"] <= 1
+        assert 0 < telemetry["memory_used_bytes"]["most"] <= telemetry["memory_total_bytes"]
+        assert telemetry["pending"]["most"] >= 0
+        assert telemetry["gpus"] == []
+        (course,) = record.load(folder / "performance" / "run_1")
+        assert len(course.at_s) == telemetry["readings"]
         for name in ("summary.txt", "detail.txt", "accuracy.json"):
             assert (folder / "accuracy" / f"mlperf_log_{name}").stat().st_size > 0
             assert (folder / "performance" / "run_1" / f"mlperf_log_{name}").exists()
@@ -465,11 +475,13 @@ def test_results_have_the_references_keys_and_ours(run_harness, repository_serve
 def test_each_bound_of_server_is_tried_and_one_that_is_not_kept_is_exit_code_1(
     run_harness, repository_server, tmp_path: Path
 ) -> None:
-    file = tmp_path / "results.json"
+    file, part = tmp_path / "results.json", tmp_path / "part.pbtxt"
+    part.write_text("optimization { cuda { graphs: true } } dynamic_batching { preserve_ordering: true }")
     ended = run_harness(
         *(*QUICK, "--scenario", "Server", "--qps", "1000", "--max-latency", "0.0001,0.0002", "--time", "20"),
         # What is under way is waited for.
         *("--in-flight", "8"),
+        *("--server-config", part, "--instances", 3, "--queue-delay", 200, "--preferred-batch", "2,4"),
         *("--url", repository_server.grpc_url, "--output", file, "--quiet"),
     )
     assert ended.returncode == 1, ended.stderr
@@ -486,4 +498,12 @@ def test_each_bound_of_server_is_tried_and_one_that_is_not_kept_is_exit_code_1(
         result = json.loads((Path(entry["folder"]) / "results.json").read_text())
         assert (result["metric"], result["tests"]["PerformanceOnly"]["cut_p99_ns"] > 0) == (None, True)
         assert "ended early" in (Path(entry["folder"]) / "report.html").read_text()
+        config = result["server"]["config"]
+        assert config["optimization"]["cuda"] == {"graphs": True}
+        assert config["instance_group"][0]["count"] == 3
+        assert config["dynamic_batching"] == {
+            "preserve_ordering": True,
+            "max_queue_delay_microseconds": "200",
+            "preferred_batch_size": [2, 4],
+        }
         shutil.rmtree(entry["folder"])

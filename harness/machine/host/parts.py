@@ -35,6 +35,7 @@ class Gpu:
 
     name: str
     driver: str | None = None
+    uuid: str | None = None
 
 
 def processor(proc: Path = PROC, sys: Path = SYS) -> Processor:
@@ -76,8 +77,8 @@ def gpus(proc: Path = PROC) -> tuple[Gpu, ...]:
     found = _DRIVER.search(text(proc / "driver/nvidia/version"))
     driver = found[1] if found else None
     told = sorted((proc / "driver/nvidia/gpus").glob("*/information"))
-    lines = [line for file in told for line in text(file).splitlines() if line.startswith("Model")]
-    return tuple(Gpu(_pair(line)[1], driver) for line in lines)
+    described = [dict(map(_pair, text(file).splitlines())) for file in told]
+    return tuple(Gpu(one["Model"], driver, one.get("GPU UUID")) for one in described if "Model" in one)
 
 
 def text(file: Path) -> str:

@@ -38,6 +38,7 @@ def check(config: RunConfig) -> None:
     if not any(address.is_name for address in server.servers):
         check_shares(server.client_processes, max(1, len(server.urls)))
     _check_server_config(config)
+    _check_batches_and_gpus(server)
     _check_model_options(config)
 
 
@@ -81,6 +82,33 @@ def _check_server_config(config: RunConfig) -> None:
             f"--server-config {chosen} is of {named}, and the model is called {name} on the server: take the "
             "name out, or give --served-name"
         )
+
+
+def _check_batches_and_gpus(server: ServerChoice) -> None:
+    if server.gpus and server.device != "gpu":
+        raise ConfigError(f"--gpus is for GPUs, and --device {server.device} is not: leave one out")
+    if server.max_batchsize and server.preferred_batch and server.preferred_batch[-1] > server.max_batchsize:
+        raise ConfigError(
+            f"--preferred-batch {server.preferred_batch[-1]} is more than --max-batchsize "
+            f"{server.max_batchsize}: raise that, or prefer less"
+        )
+
+
+def check_placement(config: RunConfig, variant: Variant) -> None:
+    """See that a model can be where it is asked to be, in batches as large as are asked for.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    asked, most, what = config.server, variant.largest_batch, f"{config.model} on {config.platform}"
+    if asked.gpus and variant.platform.facts.is_cpu_only:
+        raise ConfigError(f"--gpus is impossible: {what} calculates on the CPU")
+    preferred = max(asked.preferred_batch, default=None)
+    for option, size in {"--max-batchsize": asked.max_batchsize, "--preferred-batch": preferred}.items():
+        if size and size > most:
+            raise ConfigError(
+                f"{option} {size} is impossible: {what} takes at most {most} sample{'s' * (most > 1)} at once"
+            )
 
 
 def _check_quick(config: RunConfig) -> None:

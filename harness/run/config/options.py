@@ -285,7 +285,27 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 f"who speaks gRPC: {_words((AUTO, *Rpc))} (auto: own, or grpcio where the address needs it)",
                 metavar="WORD",
             ),
-            Option("device", f"{_words(DEVICES)} (auto: the GPU if the server has one)", metavar="WORD"),
+            Option(
+                "metrics_url",
+                "where each server of --url has its metrics, as http://HOST:8002/metrics (default: on the "
+                "port after gRPC's)",
+                Kind.LIST,
+                "LIST",
+                field="metrics_urls",
+            ),
+            Option("device", f"{_words(DEVICES)} (auto: the GPUs if the server has any)", metavar="WORD"),
+            Option(
+                "gpus",
+                "which of the server's GPUs have instances, as 0,1 (default: all)",
+                Kind.LIST,
+                "LIST",
+            ),
+            Option(
+                "instances",
+                "instances of the model on each device (default: by scenario)",
+                Kind.NUMBER,
+                "N",
+            ),
             Option(
                 "threads",
                 "CPU threads that the server may use for the model (default: all); the client needs none, "
@@ -293,7 +313,27 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 Kind.NUMBER,
                 "N",
             ),
-            Option("max_batchsize", "most samples in one batch, here and on the server", Kind.NUMBER, "N"),
+            Option(
+                "max_batchsize",
+                "most samples in one batch, here and on the server; with a free batch axis also more than "
+                "the model declares",
+                Kind.NUMBER,
+                "N",
+            ),
+            Option(
+                "preferred_batch",
+                "sizes of batches that Triton aims at (default: whatever waits)",
+                Kind.LIST,
+                "LIST",
+            ),
+            Option(
+                "queue_delay",
+                "how long Triton may hold a request back to fill a batch, in microseconds (default: by "
+                "scenario)",
+                Kind.NUMBER,
+                "US",
+                field="queue_delay_us",
+            ),
             Option(
                 "transport",
                 f"how samples travel: {_words(TRANSPORTS)} (auto: shared memory if possible)",
@@ -314,8 +354,8 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "server_config",
                 f"{KEEP}: measure the model as the server has it set up; {OURS}: with this run's settings; "
-                "or with those of a config.pbtxt, which may be a part of one (default: keep what others have "
-                "loaded, else ours). What is changed is put back",
+                "or with a config.pbtxt, or a part of one, laid over whichever it would be without it "
+                "(default: keep what others have loaded, else ours). What is changed is put back",
                 Kind.FILE_OR_WORD,
                 "WORD|FILE",
             ),

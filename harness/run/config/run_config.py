@@ -41,6 +41,9 @@ _MOST_PROCESSES = 64
 _MOST_IN_FLIGHT = 65536
 _LONGEST_LABEL = 60
 """So that tables that have it stay readable."""
+_MOST_INSTANCES = 1024
+_BY_SCENARIO = "measured, or by rule"
+"""An origin."""
 
 
 class RunMode(StrEnum):
@@ -278,9 +281,17 @@ class ServerChoice:
 
     urls: tuple[str, ...]
     """gRPC addresses of servers; empty for the running one, or one of our own."""
+    metrics_urls: tuple[str, ...]
+    """Where the servers' metrics are, in the order of `urls`; empty: where Triton has them by default."""
     device: str
+    gpus: tuple[int, ...]
+    """Which of the server's GPUs have instances; empty for all."""
+    instances: int | None
+    """Of the model, on each device."""
     threads: int | None
     max_batchsize: int | None
+    preferred_batch: tuple[int, ...]
+    queue_delay_us: int | None
     transport: str
     in_flight: int | None
     """Most requests under way at each server."""
@@ -312,7 +323,8 @@ class ServerChoice:
 
     def address(self, url: str) -> Address:
         """How a server is reached that is at this address, which may be none of `urls`."""
-        address = Address(url, tls=self.tls, headers=self.headers)
+        metrics = dict(zip(self.urls, self.metrics_urls, strict=False)).get(url, "")
+        address = Address(url, tls=self.tls, headers=self.headers, metrics=metrics)
         # All alike, so that the servers of a run can be compared.
         needs_library = address.needs_library or any(Address(other).needs_library for other in self.urls)
         automatic = Rpc.GRPC if needs_library else Rpc.OWN
@@ -326,15 +338,28 @@ class ServerChoice:
             ConfigError: an unknown word, an impossible number, or what is no address.
         """
         urls, origin = paths.server_urls(), "TRITON_URL"
-        in_flight = layers.take("in_flight", None, "measured, or by rule")
+        in_flight = layers.take("in_flight", None, _BY_SCENARIO)
         processes = layers.take("client_processes", 1)
-        device = one_of("device", layers.take("device", AUTO), DEVICES)
+        gpus = values.numbers("gpus", layers.take("gpus", None, "all of them"), 0)
+        device = layers.take("device", "gpu" if gpus else AUTO, "--gpus" if gpus else "default")
+        device = one_of("device", device, DEVICES)
         threads = layers.take("threads", None, "the framework's" if device == "gpu" else "number of CPUs")
+        addresses = values.urls(layers.take("url", urls, origin if urls else "default"))
+        metrics = layers.take("metrics_url", None, "the port after gRPC's")
         return cls(
-            urls=values.urls(layers.take("url", urls, origin if urls else "default")),
+            urls=addresses,
+            metrics_urls=values.metrics_urls(metrics, addresses),
             device=device,
+            gpus=gpus,
+            instances=positive(
+                "instances", layers.take("instances", None, _BY_SCENARIO), int, _MOST_INSTANCES
+            ),
             threads=positive("threads", threads, int),
             max_batchsize=positive("max-batchsize", layers.take("max_batchsize", None, "model"), int),
+            preferred_batch=values.numbers(
+                "preferred-batch", layers.take("preferred_batch", None, "whatever waits"), 1
+            ),
+            queue_delay_us=values.from_zero("queue-delay", layers.take("queue_delay", None, _BY_SCENARIO)),
             transport=one_of("transport", layers.take("transport", AUTO), TRANSPORTS),
             in_flight=positive("in-flight", in_flight, int, _MOST_IN_FLIGHT),
             client_processes=number("client-processes", processes, int, _MOST_PROCESSES),
@@ -425,8 +450,9 @@ _ARGS = (
     *("model", "platform", "profile", "scenarios", "mode", "accuracy", "dataset", "dataset_path"),
     *("dataset_list", "inputs", "outputs", "data_format", "count", "time_s", "qps", "max_latency_s"),
     *("queries_single", "queries_multi", "queries_offline", "samples_per_query"),
-    *("performance_sample_count", "no_early_end", "user_conf", "max_batchsize", "threads", "device"),
-    *("transport", "urls"),
+    *("performance_sample_count", "no_early_end", "user_conf", "max_batchsize"),
+    *("preferred_batch", "queue_delay_us"),
+    *("instances", "threads", "device", "gpus", "transport", "urls", "metrics_urls"),
     *("rpc", "tls_ca", "tls_cert", "tls_key", "headers"),
     *("client_processes", "in_flight", "server_config", "served_name", "served_version"),
     *("weights", "nms", "precision", "tolerance", "preprocess", "label_offset", "classes", "boxes"),

@@ -8,7 +8,7 @@ from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.run.config.measured.fingerprint import Fingerprint, fingerprint
 from harness.run.config.run_config import RunConfig, RunMode
-from harness.run.config.tuning import Tuning, tune
+from harness.run.config.tuning import Tuning, Wishes, tune
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import (
     EARLY_STOPPING_MIN_QUERIES,
@@ -174,11 +174,26 @@ class ScenarioPlan:
         are_local = local == len(servers) and asked.device != "gpu"
         # Servers on this machine share its cores.
         own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
-        return fingerprint(
+        found = fingerprint(
             servers[0] if servers else None,
             asked.device,
             asked.threads or own_cpus,
             is_cpu_only=variant.platform.facts.is_cpu_only,
+        )
+        # Where it has GPUs, it is they that its instances are for, not the cores.
+        return dataclasses.replace(found, cores=asked.threads or 0) if found.gpus else found
+
+    @property
+    def wishes(self) -> Wishes:
+        """What was asked of the server's settings."""
+        asked = self.config.server
+        return Wishes(
+            device=asked.device,
+            max_batchsize=asked.max_batchsize,
+            instances=asked.instances,
+            gpus=asked.gpus,
+            queue_delay_us=asked.queue_delay_us,
+            preferred_batch=asked.preferred_batch,
         )
 
     def tuning(self, variant: Variant, servers: Sequence[Address]) -> Tuning:
@@ -198,8 +213,7 @@ class ScenarioPlan:
             self.scenario,
             server=self.server(variant, servers),
             samples_per_query=int(self.samples_per_query.value),
-            max_batchsize=asked.max_batchsize,
-            device=asked.device,
+            wishes=self.wishes,
         )
         server = dataclasses.replace(tuning.server, precision=self.config.choice.precision)
         return dataclasses.replace(tuning, server=server, in_flight=asked.in_flight or tuning.in_flight)

@@ -48,6 +48,9 @@ def of_request(config: RunConfig, variant: Variant | None, served: Tuning | None
         served: how server and client were set up; None before a run.
     """
     are_here = config.server.device != "gpu" and all(map(is_on_this_host, config.server.servers))
+    if served and not served.server.threads:
+        # On GPUs, or so set up.
+        are_here = False
     found_out: dict[str, Any] = {"threads": cpu_count() if are_here else None}
     origins = dict(config.provenance)
     if not are_here and config.server.threads is None:
@@ -89,6 +92,11 @@ def not_applied(config: RunConfig, served: Tuning) -> tuple[str, ...]:
         "threads": asked.threads is not None,
         "max_batchsize": asked.max_batchsize is not None and own.max_batch_size > asked.max_batchsize,
         "device": asked.device not in (AUTO, own.device),
+        "gpus": bool(asked.gpus) and asked.gpus != own.gpus,
+        "instances": asked.instances not in (None, own.instances // max(1, len(own.gpus))),
+        # The limit alone is what Triton prefers anyhow.
+        "preferred_batch": asked.preferred_batch not in ((), own.preferred_batch, (own.max_batch_size,)),
+        "queue_delay": asked.queue_delay_us not in (None, own.max_queue_delay_us),
         "server_config": asked.server_config not in (None, KEEP, served.server_origin),
     }
     return tuple(name for name, is_given in given.items() if is_given)
@@ -192,11 +200,20 @@ def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
     is_limit = server.max_batch_size == config.server.max_batchsize
     limit = own or (config.provenance["max_batchsize"] if is_limit else tuning.origin)
     origin = own or tuning.origin
-    yield Setting("server: instances", server.instances, origin)
+    asked = config.provenance
+    instances = own or (asked["instances"] if config.server.instances else tuning.origin)
+    yield Setting("server: instances", server.instances, instances)
+    if server.gpus:
+        yield Setting("server: GPUs", list(server.gpus), own or asked["gpus"])
     threads = own or ("the framework's" if not server.threads else config.provenance["threads"])
     yield Setting("server: threads of each", server.threads or None, threads)
     yield Setting("server: largest batch", server.max_batch_size, limit)
-    yield Setting("server: queue delay, us", server.max_queue_delay_us, origin)
+    if server.preferred_batch:
+        preferred = own or asked["preferred_batch"]
+        yield Setting("server: preferred batches", list(server.preferred_batch), preferred)
+    is_asked = config.server.queue_delay_us is not None
+    delay = own or (asked["queue_delay"] if is_asked else tuning.origin)
+    yield Setting("server: queue delay, us", server.max_queue_delay_us, delay)
     for name, value in server.parameters:
         yield Setting(f"server: {name}", value, origin)
     yield Setting("client: samples per request", tuning.client_batch, tuning.origin)

@@ -5,6 +5,9 @@ else of a CPU with as many cores in the project's own table. A choice that was c
 is carried to up to twice the cores. Else the rule holds: one instance with all threads answers a single
 sample soonest; one instance per core, with one thread each, gives the most samples per second of many, and
 with that, under load, the shortest queues.
+
+For GPUs the rule is what NVIDIA set its own Triton to in MLPerf's rounds v1.1 to v3.0. It was not measured by
+this project, and is called so wherever a choice tells its origin.
 """
 
 import dataclasses
@@ -19,7 +22,8 @@ from harness.run.config.measured.table import Choice, Measured
 from harness.run.mlperf.rounds import Scenario
 
 SERVERS_OWN = "the server's configuration"
-"""An origin."""
+GPU_RULE = "rule for GPUs, not measured"
+"""Origins."""
 
 _MAX_INSTANCES = 8
 """Every instance of a Python-based backend is a process with its own copy of the model."""
@@ -32,11 +36,35 @@ _SERVER_JOINED = 2
 best or near it wherever it was measured (the shipped table): all that wait make the next ones wait long."""
 _MAX_REQUEST_BYTES = 32 << 20
 """Images of 1200x1200 (17 MB) fill the cores by themselves: joined, they only take memory."""
+_MAX_GPU_REQUEST_BYTES = 256 << 20
+"""Of a GPU's requests, which are larger and of which few are under way."""
+_GPU_QUEUE_DELAY_US = 1000
+"""Server: as long as NVIDIA's 8 A100 on PCIe were given to gather batches of up to 64, and reached 0.975 of
+the rate without Triton; one instance on each GPU."""
 _MIN_OFFLINE_IN_FLIGHT = 4
 """Enough to hide the client's turn-around where the instances are not ours to count."""
 _SERVER_IN_FLIGHT = 2048
 _SERVER_BYTES_IN_FLIGHT = 2 << 30
 """Arrivals do not wait for earlier answers; these are only bounds on memory when a server falls behind."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks for, whatever would be chosen; None or empty where nothing."""
+
+    device: str = "auto"
+    max_batchsize: int | None = None
+    instances: int | None = None
+    """On each device."""
+    gpus: tuple[int, ...] = ()
+    queue_delay_us: int | None = None
+    preferred_batch: tuple[int, ...] = ()
+
+    def over(self, choice: Choice) -> Choice:
+        """A choice but for what is asked for."""
+        delay = choice.max_queue_delay_us if self.queue_delay_us is None else self.queue_delay_us
+        instances = self.instances or choice.instances
+        return dataclasses.replace(choice, instances=instances, max_queue_delay_us=delay)
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,7 @@ def as_served(
     batch = min(wish.client_batch, *(max(1, one.max_batch_size) for one in live))
     derived = {
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
-        Scenario.OFFLINE: max(2 * max(one.instances for one in live), _MIN_OFFLINE_IN_FLIGHT),
+        Scenario.OFFLINE: max(_offline_in_flight(one, 1, batch) for one in live),
     }
     return dataclasses.replace(
         wish,
@@ -87,6 +115,18 @@ def as_served(
     )
 
 
+def _offline_in_flight(server: ServerSettings, devices: int, batch: int) -> int:
+    """Requests that keep every instance at work: each runs one full batch while the next one waits for it.
+
+    Args:
+        server: its settings.
+        devices: that each have so many instances.
+        batch: samples in one request.
+    """
+    requests_joined = max(1, -(-server.max_batch_size // batch)) if server.joins else 1
+    return max(2 * server.instances * devices * requests_joined, _MIN_OFFLINE_IN_FLIGHT)
+
+
 def tune(
     spec: ModelSpec,
     variant: Variant,
@@ -94,8 +134,7 @@ def tune(
     *,
     server: Fingerprint,
     samples_per_query: int,
-    max_batchsize: int | None,
-    device: str,
+    wishes: Wishes,
     choice: Choice | None = None,
 ) -> Tuning:
     """Choose the settings of one scenario.
@@ -106,8 +145,7 @@ def tune(
         scenario: how it is queried.
         server: which it is; of its cores, 0 where they are not ours to count (GPU, remote).
         samples_per_query: of MultiStream.
-        max_batchsize: the user's limit, if any.
-        device: auto, cpu or gpu.
+        wishes: what the user asks for.
         choice: to be tried instead of the measured one.
 
     Raises:
@@ -116,42 +154,49 @@ def tune(
     threads, origin = server.cores, "trial"
     if choice is None:
         choice, origin = _choose(spec, variant, scenario, server, samples_per_query)
-    limit = min(max_batchsize or variant.batch_limit, variant.batch_limit)
+    choice = wishes.over(choice)
+    limit = wishes.max_batchsize or max((variant.batch_limit, *wishes.preferred_batch))
+    limit = min(limit, variant.largest_batch)
     # The user's batch is what Offline is asked for, even where a smaller one was faster.
-    wanted = (max_batchsize if scenario == Scenario.OFFLINE else None) or choice.client_batch
+    wanted = (wishes.max_batchsize if scenario == Scenario.OFFLINE else None) or choice.client_batch
     # A choice may have been measured with more samples in a query than this one has.
     batch = min(wanted, limit, samples_per_query if scenario == Scenario.MULTI_STREAM else wanted)
+    settings = ServerSettings(
+        instances=choice.instances,
+        threads=threads and max(1, threads // choice.instances),
+        max_batch_size=max(_joined(choice, scenario, server, batch, limit), *wishes.preferred_batch, 1),
+        max_queue_delay_us=choice.max_queue_delay_us,
+        device="gpu" if wishes.gpus else wishes.device,
+        parameters=tuple(choice.parameters.items()),
+        gpus=wishes.gpus,
+        preferred_batch=wishes.preferred_batch,
+    )
     in_flight = {
         Scenario.SINGLE_STREAM: 1,
         Scenario.MULTI_STREAM: -(-samples_per_query // batch),
         Scenario.SERVER: min(_SERVER_IN_FLIGHT, _SERVER_BYTES_IN_FLIGHT // variant.input.sample_bytes),
-        # Every instance runs one full batch while the next one waits for it.
-        Scenario.OFFLINE: max(2 * choice.instances, _MIN_OFFLINE_IN_FLIGHT),
+        Scenario.OFFLINE: _offline_in_flight(settings, len(wishes.gpus) or server.devices, batch),
     }[scenario]
-    settings = ServerSettings(
-        instances=choice.instances,
-        threads=threads // choice.instances,
-        max_batch_size=_joined(choice, scenario, threads, batch, limit),
-        max_queue_delay_us=choice.max_queue_delay_us,
-        device=device,
-        parameters=tuple(choice.parameters.items()),
-    )
     return Tuning(settings, batch, in_flight, origin)
 
 
-def _joined(choice: Choice, scenario: Scenario, threads: int, batch: int, limit: int) -> int:
+def _joined(choice: Choice, scenario: Scenario, server: Fingerprint, batch: int, limit: int) -> int:
     """Most samples that Triton may run at once."""
     if scenario == Scenario.SERVER:
         return min(choice.max_batch or limit, limit)
-    if scenario == Scenario.OFFLINE and not threads:
+    if scenario == Scenario.OFFLINE and (server.gpus or not server.cores):
         # Instances that are not ours to count may be faster with more than a request has.
         return limit
     # Joined, one instance would get what was meant for several, and the others would be idle.
     return batch
 
 
-def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: int) -> Choice:
+def rule(
+    variant: Variant, scenario: Scenario, threads: int, samples_per_query: int, *, on_gpus: bool = False
+) -> Choice:
     """The choice where nothing was measured."""
+    if on_gpus:
+        return _rule_on_gpus(variant, scenario, samples_per_query)
     by_size = max(1, _MAX_REQUEST_BYTES // variant.input.sample_bytes)
     if scenario == Scenario.OFFLINE:
         instances, batch = _most_instances(threads), min(_OFFLINE_BATCH, by_size)
@@ -163,6 +208,21 @@ def rule(variant: Variant, scenario: Scenario, threads: int, samples_per_query: 
     if scenario == Scenario.SERVER and threads:
         return Choice(_most_instances(threads), client_batch=1, max_batch=_SERVER_JOINED)
     return Choice(instances=1, client_batch=1)
+
+
+def _rule_on_gpus(variant: Variant, scenario: Scenario, samples_per_query: int) -> Choice:
+    """One instance on each GPU, and batches as large as the model declares.
+
+    NVIDIA's Offline runs had batches of 2048 of ResNet-50 on one A100, in int8, which is for --max-batchsize
+    to say: what a GPU's memory holds, no rule knows.
+    """
+    by_size = max(1, _MAX_GPU_REQUEST_BYTES // variant.input.sample_bytes)
+    if scenario == Scenario.OFFLINE:
+        return Choice(instances=1, client_batch=min(variant.batch_limit, by_size))
+    if scenario == Scenario.MULTI_STREAM:
+        return Choice(instances=1, client_batch=min(samples_per_query, by_size))
+    delay_us = _GPU_QUEUE_DELAY_US if scenario == Scenario.SERVER else 0
+    return Choice(instances=1, client_batch=1, max_queue_delay_us=delay_us)
 
 
 def _most_instances(threads: int) -> int:
@@ -181,7 +241,9 @@ def _choose(
         if (measured.model, measured.platform, measured.scenario) == (spec.name, measured_on, scenario)
     ]
     if not found:
-        return rule(variant, scenario, server.cores, samples_per_query), "rule"
+        on_gpus = bool(server.gpus)
+        found_by_rule = rule(variant, scenario, server.cores, samples_per_query, on_gpus=on_gpus)
+        return found_by_rule, GPU_RULE if on_gpus else "rule"
     # The first of equals: of the platform itself, and the user's own.
     measured, origin = max(found, key=lambda pair: pair[0].server.cores)
     if measured.platform != platform:

@@ -19,6 +19,7 @@ _DOUBTFUL_BOUND_S = 10
 """A bound without a unit from which on it was hardly meant in seconds: MLPerf's are of 0.01 to 0.13."""
 _URL = re.compile(r"(?:grpcs://|(?:grpcs\+)?dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
 _SOCKET = re.compile(r"unix:(/.+)")
+_METRICS = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:[0-9]{1,5})?(/\S*)?")
 _THIS_HOST = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -54,6 +55,35 @@ def number(option: str, value: Any, kind: type[_Number], most: int = _LARGEST) -
 def positive(option: str, value: Any, kind: type[_Number], most: int = _LARGEST) -> _Number | None:
     """As `number`; None stays None."""
     return None if value is None else number(option, value, kind, most)
+
+
+def from_zero(option: str, value: Any) -> int | None:
+    """A whole number from 0 on; None stays None.
+
+    Raises:
+        ConfigError: it is none, or too large.
+    """
+    if value is None:
+        return None
+    if not str(value).isdecimal() or int(value) > _LARGEST:
+        raise ConfigError(
+            f"--{option} {value} is impossible: it takes a whole number from 0 on, up to {_LARGEST}"
+        )
+    return int(value)
+
+
+def numbers(option: str, text: str | None, least: int) -> tuple[int, ...]:
+    """A list of whole numbers, ascending; one that is given twice counts once. None: an empty one.
+
+    Raises:
+        ConfigError: one is none, or less than `least`.
+    """
+    parts = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and least <= int(part) <= _LARGEST for part in parts):
+        raise ConfigError(
+            f"--{option} {text} is impossible: it takes whole numbers from {least} on, as {least},{least + 1}"
+        )
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def scenarios(text: str) -> tuple[Scenario, ...]:
@@ -120,6 +150,25 @@ def urls(text: str | None) -> tuple[str, ...]:
         if server in servers:
             raise ConfigError(f"--url names one server twice: {servers[server]} and {url}")
         servers[server] = url
+    return found
+
+
+def metrics_urls(text: str | None, servers: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of the addresses of metrics, one for each server.
+
+    Raises:
+        ConfigError: one is no address, or there are others than servers.
+    """
+    found = () if text is None else tuple(part.strip() for part in text.split(","))
+    for url in found:
+        if not _METRICS.fullmatch(url):
+            raise ConfigError(
+                f"--metrics-url {url!r} is not http://HOST:PORT/PATH, as http://HOST:8002/metrics"
+            )
+    if found and len(found) != len(servers):
+        raise ConfigError(
+            f"--metrics-url names {len(found)}, and --url {len(servers)}: give as many, in the same order"
+        )
     return found
 
 

@@ -97,7 +97,8 @@ def probes_left(tried: Sequence[Probe]) -> int:
     if low is None or high is None:
         return max(_USUAL_PROBES - len(tried), _USUAL_PROBES // 2)
     # Halved down to neighbours, of which the upper is tried again.
-    return math.ceil(math.log2(high - low)) + _TRIES - 1
+    times = sum(_rung(one.rate) == high for one in tried) if high - low == 1 else 1
+    return math.ceil(math.log2(high - low)) + _TRIES - times
 
 
 def confirming_rates(found: float) -> list[float]:

@@ -1,7 +1,8 @@
 """How late a Server test's queries were asked, against LoadGen's schedule, and their latencies from it.
 
-The client notes when LoadGen called it, by a clock of its own; LoadGen counts from when it should have called.
-The schedule can be calculated again but for its beginning, which is where the most punctual query was on time.
+The client notes when LoadGen called it, by a clock of its own; LoadGen counts from when it should have
+called. The schedule can be calculated again but for its beginning, which is where the most punctual query was
+on time.
 """
 
 from dataclasses import dataclass, replace

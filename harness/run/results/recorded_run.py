@@ -18,6 +18,8 @@ from harness.run.results.batches import Batches
 from harness.run.results.bottleneck import Evidence, Load
 from harness.run.results.punctuality import Punctuality
 from harness.run.results.result import RESULTS_NAME, Result, read_result, test_folder
+from harness.run.telemetry import record
+from harness.run.telemetry.record import Course
 from harness.run.worker import timeline
 from harness.run.worker.timeline import Recorded
 
@@ -68,6 +70,9 @@ class RecordedRun:
     """Server: its queries against LoadGen's schedule; None where that is not known."""
     peak: tuple[Probe, ...] = ()
     """The tests of LoadGen's own search."""
+    courses: tuple[Course, ...] = ()
+    """Of the performance test, what the servers' metrics said over its time; the use of CPUs only where
+    `load` does not tell it already."""
 
     @property
     def name(self) -> str:
@@ -173,6 +178,7 @@ def read(path: Path) -> RecordedRun:
         instances=max(1, tuning.server.instances) * max(1, len(result.server.urls)),
         punctuality=punctuality.of_test(recorded, result.test.plan, mean_s * 1e6 if mean_s else None),
         peak=_peak(result),
+        courses=_courses(result),
     )
 
 
@@ -226,3 +232,17 @@ def _peak(result: Result) -> tuple[Probe, ...]:
     except InferenceError:
         return ()  # The logs need not be kept.
     return peak.probes(log, recorded, test.plan)
+
+
+def _courses(result: Result) -> tuple[Course, ...]:
+    if result.mode is None:
+        return ()
+    folder = test_folder(result.folder, result.mode)
+    try:
+        found = record.load(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{folder / record.FILE_NAME} is damaged: {error}") from error
+    load = result.test.load
+    if load and load.others is not None and result.server.is_on_this_machine:
+        return tuple(one.without_cpus() for one in found)
+    return found

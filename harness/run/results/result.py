@@ -12,16 +12,16 @@ import numpy as np
 
 from harness.answers.accuracy import Accuracy
 from harness.errors import EXIT_INVALID, EXIT_SERVER, EXIT_VALID, HarnessError
-from harness.run.worker.job import Outcome
+from harness.machine import files
+from harness.machine.environment import Environment
+from harness.machine.from_json import from_json
 from harness.run.mlperf import figures
 from harness.run.mlperf.logs import DetailLog
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rate_search import Search
-from harness.machine import files
-from harness.machine.environment import Environment
-from harness.machine.from_json import from_json
 from harness.run.mlperf.rounds import Scenario
 from harness.run.mlperf.verdict import Metric
+from harness.run.worker.job import Outcome
 from harness.run.worker.timeline import Recorded, query_latencies_us
 from harness.triton.rpc import Rpc
 
@@ -189,8 +189,8 @@ class Setting:
 class Result:
     """One scenario of one model on one server: results.json, but for `folder`.
 
-    What results of earlier versions may lack has a default. Parts that other modules declare and may change are
-    plain JSON here.
+    What results of earlier versions may lack has a default. Parts that other modules declare and may change
+    are plain JSON here.
     """
 
     model: str
@@ -218,7 +218,7 @@ class Result:
     dataset: DataSet = DataSet()
     loadgen: str | None = None
     """Its version."""
-    environment: Environment = Environment()
+    environment: Environment = field(default_factory=Environment)
     settings: tuple[Setting, ...] = ()
     args: Mapping[str, Any]
     """The request: `RunConfig.to_json`."""
@@ -236,8 +236,8 @@ class Result:
     invocation: str = ""
     """The command that it is a result of, as others of that command have it; empty in earlier versions."""
     others_before: float | None = None
-    """CPUs that other processes used while the run was prepared (see `tests.….load` for what they did during a
-    test); None: not known."""
+    """CPUs that other processes used while the run was prepared (`tests.….load`: during a test); None: not
+    known."""
     folder: Path = Path()
     """Where it is."""
 
@@ -296,19 +296,22 @@ class Result:
 
     @property
     def rate_note(self) -> str:
-        """Where Server's rate comes from, in a sentence without its end; empty where there is none to tell of."""
+        """Where Server's rate comes from, in a sentence without its end; empty where there is none."""
         plan, tests = self.test.plan, len(self.search.probes) if self.search else 0
         if self.rate_origin is None or plan is None:
             return ""
         if self.is_cut:
             return f"{plan.target_qps:.4g} queries/s were offered as asked for, until it was ended early"
-        return f"{plan.target_qps:.4g} queries/s " + {
-            RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
-            RateOrigin.FOUND: "is the highest rate found that keeps the bound, in "
-            f"{tests} test{'s' if tests > 1 else ''}",
-            RateOrigin.TRIED: "were tried; the highest rate was not found"
-            + ("" if tests else ", which takes --time"),
-        }[self.rate_origin]
+        return (
+            f"{plan.target_qps:.4g} queries/s "
+            + {
+                RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
+                RateOrigin.FOUND: "is the highest rate found that keeps the bound, in "
+                f"{tests} test{'s' if tests > 1 else ''}",
+                RateOrigin.TRIED: "were tried; the highest rate was not found"
+                + ("" if tests else ", which takes --time"),
+            }[self.rate_origin]
+        )
 
     @property
     def exit_code(self) -> int:
@@ -396,6 +399,8 @@ def to_json(result: Result) -> dict[str, Any]:
     for mode, outcome in result.tests.items():
         if outcome.statistics:
             ours["tests"][mode]["statistics"]["mean_batch_size"] = outcome.statistics.mean_batch_size
+        if outcome.energy_per_sample_j is not None:
+            ours["tests"][mode]["energy_per_sample_j"] = outcome.energy_per_sample_j
     first = {key: ours.pop(key) for key in _COMMON}
     return {**first, _entry_key(result.scenario): reference_entry(result), **ours}
 

@@ -1,20 +1,15 @@
 """The summary tables, and the reference's line."""
 
 from collections.abc import Sequence
-from harness.answers.accuracy import Accuracy
-from harness.answers.precision import is_full
-from harness.models.platforms import Platform
-from harness.run.mlperf.rounds import Scenario
-from harness.run.results import balance
-from harness.run.results.result import ERROR
-from harness.run.results.result import Kind
-from harness.run.results.result import Result
-from harness.run.results.result import Unmeasured
-from harness.run.results.result import reference_entry
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.answers.precision import is_full
+from harness.models.platforms import Platform
+from harness.run.results import balance
+from harness.run.results.result import ERROR, Kind, Result, Unmeasured, reference_entry
 
 _AS_WIDE_AS_IT_GETS = 1000
 _KIND = {Kind.OFFICIAL: "", Kind.UNOFFICIAL: " (not official)", Kind.QUICK: " (quick run)"}
@@ -141,6 +136,12 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
         + f"{result.label} on a busy machine: {'; '.join(result.disturbances)}."
         for result in collected
         if result.disturbances and not result.is_quick
+    ]
+    notes += [
+        (f"{result.model} on {result.platform}, " if is_sweep else "")
+        + f"{result.label}: {joules:.3g} J a sample, of the servers' GPUs."
+        for result in collected
+        if (joules := result.test.energy_per_sample_j) is not None
     ]
     notes += dict.fromkeys(
         (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"

@@ -22,6 +22,7 @@ from harness.machine import files
 from harness.machine.from_json import loads
 from harness.machine.host.load import Load
 from harness.run.mlperf.plan import Plan
+from harness.run.telemetry.record import Telemetry, energy_j
 from harness.run.worker.books import Book
 from harness.triton.address import Address
 from harness.triton.statistics import ServerStatistics
@@ -139,6 +140,14 @@ class Outcome:
     """How busy the client's machine was, as the runner saw it; None: not known, or not ours to say."""
     cut_p99_ns: int = 0
     """Of a Server test that was cut short: the 99th percentile latency until then. 0 of one that was not."""
+    telemetry: Sequence[Telemetry] = ()
+    """Of each server, in the order of the job's addresses; none where nobody watched."""
+
+    @property
+    def energy_per_sample_j(self) -> float | None:
+        """Of the servers' GPUs, over the test; None where it is not known."""
+        joules, samples = energy_j(self.telemetry), self.statistics.samples if self.statistics else 0
+        return joules / samples if joules is not None and samples else None
 
 
 def read_job(path: Path) -> Job:

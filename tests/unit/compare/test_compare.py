@@ -274,3 +274,44 @@ def test_another_export_of_the_same_weights_is_no_difference(write_run) -> None:
     assert [(one.group, one.name) for one in differences([first, different])] == [
         ("weights", "weights_sha256")
     ]
+
+
+@pytest.mark.parametrize(
+    ("uuids", "told"),
+    [
+        (("GPU-1", "GPU-2"), None),
+        (("GPU-1",), "1 x H100"),
+        (("GPU-1", "GPU-3"), "1 x H100, 1 x GPU of 0 GiB"),
+    ],
+)
+def test_the_servers_gpus_are_told_unless_they_are_the_machines(write_run, uuids, told: str | None) -> None:
+    machine = {"gpus": [{"name": "H100", "driver": "550.54", "uuid": f"GPU-{at}"} for at in (1, 2)]}
+    server = {"url": "a:1", "source": "", "readings": 9, "gpus": [{"uuid": uuid} for uuid in uuids]}
+    tests = {"PerformanceOnly": {"telemetry": [server]}}
+    first, second = write_run("a", environment=machine, tests=tests), write_run("b", environment=machine)
+    found = differences([recorded_run.read(first), recorded_run.read(second)])
+    assert [one.values for one in found if one.name == "server's GPUs"] == ([(told, "-")] if told else [])
+
+
+def test_what_the_servers_metrics_said_is_shown_beside_each_other(write_run, tmp_path: Path, capsys) -> None:
+    def with_metrics(name: str, *servers: dict[str, object]) -> Path:
+        return write_run(name, tests={"PerformanceOnly": {"telemetry": list(servers)}})
+
+    def server(url: str, cpu: float, **gpu: object) -> dict[str, object]:
+        gpus = [{"uuid": "GPU-1", "memory_total_bytes": 80 * 2**30, **gpu}] if gpu else []
+        return {"url": url, "source": "", "readings": 9, "cpu": {"mean": cpu, "most": 1.0}, "gpus": gpus}
+
+    power = {"mean": 300.0, "most": 700.0}
+    both = server("a:1", 0.25, power_w=power, energy_j=1600.0), server("b:1", 0.75, energy_j=0.0)
+    runs = [with_metrics("a", *both), with_metrics("b", server("a:1", 0.5)), write_run("c")]
+    found = compare([recorded_run.read(run) for run in runs])
+    assert {one.name: one.values for one in found.measured} == {
+        "CPUs busy, %": ("50.00", "50.00", "-"),
+        "power of a GPU, W": ("300.0", "-", "-"),
+        "energy of a sample, J": ("2.00", "-", "-"),
+    }
+    gpus = {one.name: one.values for one in found.differences}["server's GPUs"]
+    assert gpus == ("2 x GPU of 80 GiB", "-", "-")
+    assert command.main([*map(str, runs), "--output", str(tmp_path / "page.html")]) == 0
+    assert "servers' metrics, power of a GPU, W: A 300.0, B -, C -" in capsys.readouterr().out
+    assert "The servers' own metrics</h2>" in (tmp_path / "page.html").read_text()

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import ConfigError
 from harness.models import MODELS
 from harness.models.live_config import has_settings, laid_over, read, settings_of, with_settings
-from harness.models.model_config import ServerSettings, model_config
+from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.platforms import Platform
 
 ONNX = Platform.ONNXRUNTIME.facts
@@ -37,7 +37,11 @@ def test_what_a_run_can_choose_is_read_from_what_is_live() -> None:
         max_queue_delay_us=3000,
         device="gpu",
         parameters=(("arena", "1"),),
+        gpus=(0, 1),
     )
+    preferring = {**LIVE, "dynamic_batching": {"preferred_batch_size": [8, 16]}}
+    assert settings_of(preferring, ONNX).preferred_batch == (8, 16)
+    assert not settings_of({**LIVE, "dynamic_batching": None}, ONNX).joins
 
 
 def test_a_part_of_a_configuration_is_laid_over_the_rest_and_lists_are_replaced() -> None:
@@ -76,10 +80,69 @@ def test_settings_of_a_run_leave_a_servers_tensors_versions_and_devices_alone() 
     assert found["dynamic_batching"] == {}
     assert found["instance_group"] == [{**LIVE["instance_group"][0], "count": 1}]
     assert found["parameters"]["intra_op_thread_count"] == {"string_value": "2"}
+    larger = model_config("resnet_prod", variant, ServerSettings(max_batch_size=256))
+    found = json.loads(with_settings(LIVE, larger, is_any_device=True, is_batch_asked=True))
+    assert found["max_batch_size"] == 256
+    without = {**LIVE, "max_batch_size": 0}
+    assert "max_batch_size" not in json.loads(
+        with_settings(without, larger, is_any_device=True, is_batch_asked=True)
+    )
     of_another = {**LIVE, "backend": "tensorrt"}
     found = json.loads(with_settings(of_another, ours, is_any_device=False))
     assert found["parameters"] == LIVE["parameters"]
     assert found["instance_group"] == [{"count": 1}]
+
+
+ACCELERATED = """
+    optimization {
+      execution_accelerators {
+        gpu_execution_accelerator [ {
+          name: "tensorrt"
+          parameters { key: "precision_mode" value: "FP16" }
+          parameters { key: "trt_engine_cache_path" value: "/cache" }
+        } ]
+        cpu_execution_accelerator [ { name: "openvino" } ]
+      }
+      cuda { graphs: true busy_wait_events: true }
+    }
+"""
+
+
+def test_accelerators_providers_and_cuda_graphs_pass_through_over_settings_of_a_run() -> None:
+    variant = MODELS["resnet50"].variants[Platform.ONNXRUNTIME]
+    settings = ServerSettings(
+        *(2, 0, 256, 500), device="gpu", gpus=(0, 3), preferred_batch=(128, 256), parameters=(("arena", "1"),)
+    )
+    ours = json.loads(to_json(model_config("resnet50_onnxruntime", variant, settings)))
+    found = json.loads(laid_over(ours, ACCELERATED))
+    optimization = found.pop("optimization")
+    assert found == ours
+    assert optimization == {
+        "execution_accelerators": {
+            "gpu_execution_accelerator": [
+                {
+                    "name": "tensorrt",
+                    "parameters": {"precision_mode": "FP16", "trt_engine_cache_path": "/cache"},
+                }
+            ],
+            "cpu_execution_accelerator": [{"name": "openvino"}],
+        },
+        "cuda": {"graphs": True, "busy_wait_events": True},
+    }
+    assert found["instance_group"] == [{"count": 2, "kind": "KIND_GPU", "gpus": [0, 3]}]
+    assert found["max_batch_size"] == 256
+    assert found["dynamic_batching"] == {
+        "max_queue_delay_microseconds": "500",
+        "preferred_batch_size": [128, 256],
+    }
+
+
+def test_a_batch_beyond_the_declared_limit_takes_a_free_batch_axis() -> None:
+    settings = ServerSettings(max_batch_size=256)
+    of = {"resnet50": 256, "ssd-resnet34": 0}
+    for name, most in of.items():
+        variant = MODELS[name].variants[Platform.ONNXRUNTIME]
+        assert model_config("x", variant, settings).max_batch_size == most
 
 
 def test_what_was_sent_is_recognised_whatever_triton_adds_to_it() -> None:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.report.charts import activity, course, latency, rates, scale, svg, throughput
-from harness.report.charts.axes import BOTTOM, LEFT, RIGHT
+from harness.report.charts import activity, course, latency, rates, scale, svg, telemetry, throughput
+from harness.report.charts.axes import BOTTOM, LEFT, RIGHT, TOP
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import Scale
 from harness.run.mlperf.rate_search import Probe
 from harness.run.results.bottleneck import Bottleneck, Bound
+from harness.run.telemetry.record import Course
 from harness.triton.statistics import ServerStatistics
 
 
@@ -256,3 +257,41 @@ def test_the_rate_that_was_found_is_named_and_no_words_cover_a_test() -> None:
     assert "50.00/s" in words
     bound, covered = words["bound 100.0 ms"], parts(picture, "circle", "dot")[0]
     assert abs(float(bound.get("y")) - float(covered.get("cy"))) > 5 or bound.get("text-anchor") == "end"
+
+
+def test_each_servers_cpus_gpus_and_queue_have_a_line_and_what_is_not_told_has_none() -> None:
+    none = (None, None, None)
+    first = Course("a:1", (0.0, 1.0, 2.0), (0.5, 0.7, 0.6), (0.0, 8.0, 4.0), (0.9, None, 0.8), none)
+    second = Course("b:1", (0.5, 1.5, 4.0), (0.1, 0.1, 0.1), (0.0, 0.0, 0.0), none, none)
+    picture = telemetry.course([first, second])
+    assert len(parts(picture, "path", "series-1")) == 2
+    (gpu,) = parts(picture, "path", "series-2")
+    # At 90 and 80 per cent of the upper half, and nothing in between.
+    (x1, y1), (x2, y2) = (map(float, point.split()) for point in gpu.get("d")[1:].split(" L"))
+    assert (x1, x2) == (LEFT, (LEFT + RIGHT) / 2)
+    assert TOP < y1 < y2 < (TOP + BOTTOM) / 2
+    assert len(parts(picture, "path", "series-3")) == 2
+    assert "CPUs 35% busy on average; GPUs 85% busy on average; up to 8.00 requests waiting." in picture
+
+
+def test_a_queue_alone_has_the_whole_height() -> None:
+    none = (None, None)
+    picture = telemetry.course([Course("a:1", (0.0, 1.0), none, (0.0, 10.0), none, none)])
+    (line,) = parts(picture, "path", "series-3")
+    heights = [float(point.split()[1]) for point in line.get("d")[1:].split(" L")]
+    assert heights == [BOTTOM, TOP]
+    assert "%" not in picture
+
+
+def test_a_server_that_tells_no_queue_is_drawn_without_one() -> None:
+    none = (None, None)
+    picture = telemetry.course([Course("a:1", (0.0, 1.0), (0.5, 0.5), none, none, none)])
+    assert parts(picture, "path", "series-3") == parts(picture, "path", "series-2") == []
+    assert "waiting" not in picture
+
+
+@pytest.mark.parametrize(("moments", "is_enough"), [((), False), ((1.0,), False), ((1.0, 2.0), True)])
+def test_one_moment_is_no_course(moments: tuple[float, ...], is_enough: bool) -> None:
+    nothing = tuple(None for _ in moments)
+    assert telemetry.has_course([Course("a:1", moments, moments, *[nothing] * 3)]) == is_enough
+    assert not telemetry.has_course([Course("a:1", moments, *[nothing] * 4)])

@@ -39,7 +39,7 @@ ENVIRONMENT = {
         "highest_mhz": 3700.0,
         "is_virtual": False,
     },
-    "gpus": [{"name": "NVIDIA H100", "driver": "535.104.05"}] * 2,
+    "gpus": [{"name": "NVIDIA H100", "driver": "535.104.05", "uuid": f"GPU-{at}"} for at in (0, 1)],
     "tool": {"version": "0.1.0", "commit": "84d90e1" + "0" * 33, "is_dirty": True},
 }
 

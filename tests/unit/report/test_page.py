@@ -15,6 +15,8 @@ from harness.report import facts, pictures
 from harness.report.screenshots import browser
 from harness.report.write import write, write_or_warn
 from harness.run.results import recorded_run
+from harness.run.telemetry import record
+from harness.run.telemetry.record import Course
 from tests import kinds_of_runs
 
 LATENCIES_US = np.linspace(20_000, 180_000, 800)
@@ -97,6 +99,85 @@ def test_the_machine_of_a_server_elsewhere_is_not_the_clients(write_run) -> None
     assert elsewhere["CPU, memory and GPU"] == "not known"
     assert elsewhere["CPU of the client"] == "a CPU, 2 usable"
     assert elsewhere["Memory of the client"] == "16.0 GiB"
+
+
+def told(**changes: object) -> dict[str, object]:
+    """What a server's metrics said, as results.json has it."""
+    gpu = {
+        "uuid": "GPU-1",
+        "memory_total_bytes": 80 * 2**30,
+        "utilisation": {"mean": 0.85, "most": 0.9},
+        "power_w": {"mean": 612.0, "most": 700.0},
+        "energy_j": 400.0,
+        "clock_mhz": {"mean": 1755.0, "most": 1980.0},
+    }
+    server = {"url": "127.0.0.1:8001", "source": "http://127.0.0.1:8002/metrics", "readings": 20}
+    memory = {"memory_total_bytes": 125 * 2**30, "cpu": {"mean": 0.5, "most": 0.75}}
+    return {**server, **memory, "gpus": [gpu], **changes}
+
+
+def with_metrics(write_run, name: str, *servers: dict[str, object], **changes: object) -> Path:
+    return write_run(name, tests={"PerformanceOnly": {"telemetry": list(servers)}}, **changes)
+
+
+def test_gpus_and_energy_are_told_by_the_servers_metrics(write_run) -> None:
+    folder = with_metrics(write_run, "a", told(), server={"is_on_this_machine": False})
+    machine = dict(facts.machine(recorded_run.read(folder)))
+    assert machine["CPU of the server"] == "not known"
+    assert machine["Server's metrics"] == "http://127.0.0.1:8002/metrics, 20 readings"
+    assert machine["Server's memory"] == "125.0 GiB"
+    assert machine["GPU 0"] == "GPU-1, 80 GiB: 85% busy, 612 W, 1755 MHz"
+    # 400 J for 800 samples.
+    assert "<dt>Energy of a sample</dt><dd>0.500 <small>J, GPUs" in page_of(folder)
+
+
+def test_what_is_known_of_this_machine_is_not_told_again_by_its_servers_metrics(write_run) -> None:
+    gpu = {"name": "NVIDIA H100 80GB HBM3", "driver": "550.54.15", "uuid": "GPU-1"}
+    folder = with_metrics(write_run, "a", told(), environment={"gpus": [gpu], "memory_bytes": 125 * 2**30})
+    machine = dict(facts.machine(recorded_run.read(folder)))
+    assert machine["GPU"] == "1 x NVIDIA H100 80GB HBM3, driver 550.54.15"
+    assert machine["Use of GPU 0"] == "80 GiB: 85% busy, 612 W, 1755 MHz"
+    assert not {"GPU 0", "Server's memory"} & machine.keys()
+
+
+def test_metrics_that_are_missing_are_said_to_be_for_each_server(write_run) -> None:
+    why = "no metrics at http://b:8002/metrics (timed out): see --metrics-url"
+    unnamed = {"url": "c:8001", "gpus": [{"uuid": "GPU-1"}], "nvml": "not here"}
+    folder = with_metrics(
+        write_run, "a", told(gpus=[]), told(url="b:8001", readings=0, missing=why), told(**unnamed)
+    )
+    machine = dict(facts.machine(recorded_run.read(folder)))
+    assert machine["GPU of 127.0.0.1:8001"] == "none in its metrics"
+    assert machine["Server's metrics of b:8001"] == f"none: {why}"
+    assert machine["GPU 0 of c:8001"] == "GPU-1"
+    assert machine["Clocks of GPUs of c:8001"] == "not known: not here"
+    assert "Energy of a sample" not in page_of(folder)
+
+
+def test_the_course_of_the_metrics_is_drawn_where_there_is_one(write_run) -> None:
+    folder = write_run("a", latencies_us=LATENCIES_US)
+    without = page_of(folder)
+    assert 'id="telemetry"' not in without
+    course = Course("127.0.0.1:8001", (0.0, 1.0), (0.5, 0.75), (0.0, 3.0), (None, None), (None, None))
+    record.save([course], folder / "performance" / "run_1")
+    page = page_of(folder)
+    assert page.count("<svg") == without.count("<svg") + 1
+    assert "CPUs 62% busy on average; up to 3.00 requests waiting." in page
+    assert "How busy its machine&#39;s CPUs were, and below it the requests" in page
+    (folder / "performance" / "run_1" / record.FILE_NAME).write_text("[")
+    with pytest.raises(ConfigError, match=r"telemetry\.json is damaged"):
+        page_of(folder)
+
+
+def test_cpus_that_the_machines_own_load_tells_are_not_drawn_again(write_run) -> None:
+    load = {"cpus": 2, "others": 0.1, "ours": 1.0, "steal": 0.0, "series": {"span_s": 1.0, "ours": [1.0]}}
+    folder = write_run("a", tests={"PerformanceOnly": {"load": load}}, server={"is_on_this_machine": True})
+    course = Course("127.0.0.1:8001", (0.0, 1.0), (0.5, 0.75), (0.0, 3.0), (None, None), (None, None))
+    record.save([course], folder / "performance" / "run_1")
+    page = page_of(folder)
+    assert "In all: " not in page.partition('id="telemetry"')[2].partition("</svg>")[0]
+    assert "Up to 3.00 requests waiting." in page
+    assert "The requests that waited in Triton&#39;s queue; read once a second." in page
 
 
 def test_a_server_with_settings_of_its_own_and_its_self_test_are_told(write_run) -> None:

@@ -629,19 +629,27 @@ def test_the_settings_of_a_result_are_those_of_the_test_that_was_run(run: Run) -
 
 def test_settings_are_the_servers_where_it_keeps_its_own(run: Run) -> None:
     run.served = ServerSettings(instances=2, max_batch_size=16, device="cpu")
-    result = run.judged(threads="1", device="gpu", max_batchsize="32", server_config="ours", time="5")
+    placed = {"gpus": "0", "instances": "3", "queue_delay": "0", "preferred_batch": "4"}
+    result = run.judged(
+        threads="1", device="gpu", max_batchsize="32", server_config="ours", time="5", **placed
+    )
     found = {setting.name: (setting.value, setting.origin) for setting in result.settings}
     own, refused = "the server's configuration", "command line: not applied"
     expected = {
         "threads": (1, refused),
         "device": ("gpu", refused),
         "server-config": ("ours", refused),
+        "gpus": ([0], refused),
+        "instances": (3, refused),
+        "preferred-batch": ([4], refused),
+        # So it is.
+        "queue-delay": (0, "command line"),
         # It is kept to by the client, and by a server that takes fewer.
         "max-batchsize": (32, "command line"),
         "server: instances": (2, own),
         "server: threads of each": (None, own),
         "server: largest batch": (16, own),
-        "client: samples per request": (1, "rule"),
+        "client: samples per request": (1, "rule for GPUs, not measured"),
     }
     assert {name: found[name] for name in expected} == expected
 

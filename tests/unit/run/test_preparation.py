@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import ConversionError, DatasetError, HarnessError
+from harness.errors import ConfigError, ConversionError, DatasetError, HarnessError
 from harness.machine import paths
-from harness.run import converter, preparation, runner, truth
+from harness.run import preparation, runner, truth
 from harness.run.config.resolution import resolve
+from harness.run.entries import converter
 
 ENDING = """
 import os, sys
@@ -201,3 +202,18 @@ def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_p
     words = {"model": "mobilenet", "platform": "onnxruntime", "weights": str(weights)}
     with pytest.raises(DatasetError, match=r"photos does not exist; `\./run\.sh fetch imagenet` says what"):
         preparation.prepare(resolve({**words, "dataset_path": str(tmp_path / "photos")}))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ({"max_batchsize": "65537"}, "resnet50 on onnxruntime takes at most 65536 samples at once"),
+        ({"model": "ssd-resnet34", "max_batchsize": "2"}, "takes at most 1 sample at once"),
+        ({"model": "ssd-resnet34", "preferred_batch": "1,2"}, "^--preferred-batch 2 is impossible"),
+        ({"platform": "openvino", "gpus": "0"}, "^--gpus is impossible: resnet50 on openvino"),
+    ],
+)
+def test_what_a_model_cannot_do_is_found_before_it_is_converted(words: dict[str, str], reason: str) -> None:
+    asked = {"model": "resnet50", "platform": "onnxruntime", "dataset_path": "/no/such/folder", **words}
+    with pytest.raises(ConfigError, match=reason):
+        preparation.prepare(resolve(asked))

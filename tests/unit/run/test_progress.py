@@ -147,9 +147,9 @@ def test_a_runner_that_does_not_read_holds_nobody_up(monkeypatch):
 
 
 def test_a_test_begins_once_however_often_samples_are_loaded() -> None:
-    statuses = [Status(step, 1.0) for step in (Step.LOAD, Step.TEST, Step.LOAD, Step.TEST)]
-    begun: list[bool] = []
-    passing = progress.with_start(statuses, lambda: begun.append(True))
+    statuses = [Status(step, at) for at, step in enumerate((Step.LOAD, Step.TEST, Step.LOAD, Step.TEST))]
+    begun: list[float] = []
+    passing = progress.with_start(statuses, begun.append)
     assert (next(passing).step, begun) == (Step.LOAD, [])
-    assert (next(passing).step, begun) == (Step.TEST, [True])
-    assert (list(passing), begun) == (statuses[2:], [True])
+    assert (next(passing).step, begun) == (Step.TEST, [1.0])
+    assert (list(passing), begun) == (statuses[2:], [1.0])

@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import http.client
-import re
 from dataclasses import dataclass
 
 from harness.errors import ServerError
@@ -11,11 +9,11 @@ from harness.machine import environment
 from harness.server.flags import EMBEDDED, parse_version
 from harness.triton.address import Address
 from harness.triton.client import TritonClient, is_on_this_host
+from harness.triton.metrics import endpoint
+from harness.triton.metrics.text import parse
 
 THIS_MACHINE = "this machine"
-
-_GPU_MEMORY = re.compile(r"^nv_gpu_memory_total_bytes\{.*\} (\S+)$", re.MULTILINE)
-_METRICS_TIMEOUT_S = 2.0
+_NOT_TOLD = "not told"
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,12 @@ class Fingerprint:
     """CPU threads that it may use; 0 where they are not ours to count."""
     triton: str
     """Its version, such as 2.51."""
+
+    @property
+    def devices(self) -> int:
+        """How many a model has instances on: the GPUs, or the one CPU."""
+        count, _, _ = self.gpus.partition(" of ")
+        return int(count) if count.isdecimal() else 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def fingerprint(server: Address | None, device: str, cores: int, *, is_cpu_only:
     is_here = server is None or is_on_this_host(server)
     gpus = "" if is_cpu_only or device == "cpu" else told.gpus
     if device == "gpu" and not gpus:
-        gpus = "not told"
+        gpus = _NOT_TOLD
     cpu = environment.cpu_name() if is_here else ""
     return Fingerprint(THIS_MACHINE if is_here or not server else server.url, gpus, cpu, cores, told.triton)
 
@@ -65,26 +69,15 @@ def _told_by(server: Address) -> _Told:
     """Asked once; nothing where it does not answer."""
     with contextlib.suppress(ServerError, ValueError), TritonClient(server) as client:
         major, minor = parse_version(str(client.check_is_triton().get("version", "")))
-        return _Told(f"{major}.{minor}", gpus_in(_metrics(server)))
+        gpus = ""
+        with contextlib.suppress(ServerError):
+            gpus = gpus_in(endpoint.read(server.metrics_url))
+        return _Told(f"{major}.{minor}", gpus)
     return _Told()
-
-
-def _metrics(server: Address) -> str:
-    """The metrics of the server, which are on the port after gRPC's unless it was told otherwise."""
-    host, port = server.host_and_port
-    if not port:
-        return ""
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port) + 1, timeout=_METRICS_TIMEOUT_S)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):  # nothing there, or something that is no web server
-        return ""
-    finally:
-        connection.close()
 
 
 def gpus_in(metrics: str) -> str:
     """How many GPUs a server's metrics list, and how large they are: names are not among them."""
-    sizes = sorted(f"{float(size) / 2**30:.0f} GiB" for size in _GPU_MEMORY.findall(metrics))
+    known = (gpu.memory_total_bytes for gpu in parse(metrics).gpus)
+    sizes = sorted(f"{size / 2**30:.0f} GiB" for size in known if size is not None)
     return f"{len(sizes)} of {', '.join(dict.fromkeys(sizes))}" if sizes else ""

@@ -85,6 +85,6 @@ def test_gpus_are_those_that_nvidias_driver_tells_of(proc: Path, version: str, d
     for slot in ("0000:01:00.0", "0000:41:00.0"):
         write(
             proc / f"driver/nvidia/gpus/{slot}/information",
-            "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 158\n",
+            f"Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 158\nGPU UUID: \t GPU-{slot[5:7]}\n",
         )
-    assert gpus(proc) == (Gpu("NVIDIA H100 80GB HBM3", driver),) * 2
+    assert gpus(proc) == tuple(Gpu("NVIDIA H100 80GB HBM3", driver, f"GPU-{bus}") for bus in ("01", "41"))

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.run.config import scenario
+from harness.run.config.measured import fingerprint
 from harness.run.config.resolution import resolve
 from harness.run.config.scenario import ScenarioPlan, Sourced, scenarios_of
+from harness.run.config.tuning import GPU_RULE
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.triton.address import Address
@@ -145,6 +148,25 @@ def test_an_overloaded_test_ends_early_unless_all_of_it_is_wanted(
 def test_other_scenarios_end_when_they_end() -> None:
     test = planned(Scenario.OFFLINE, **OVERLOADED)
     assert not test.ends_early(test.plan(Mode.PERFORMANCE, None))
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "origin"),
+    [("auto", "2 of 80 GiB", GPU_RULE), ("auto", "", "rule"), ("cpu", "2 of 80 GiB", "rule")],
+)
+def test_a_server_with_gpus_is_asked_before_its_machines_cores_are_counted(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: str, origin: str
+) -> None:
+    monkeypatch.setattr(fingerprint, "_told_by", lambda _: fingerprint._Told("2.55", gpus))
+    for module in (scenario, fingerprint):
+        monkeypatch.setattr(module, "is_on_this_host", lambda _: True)
+    monkeypatch.setattr(scenario, "cpu_count", lambda: 16)
+    # Of which nothing was measured with so many cores.
+    test = planned(Scenario.OFFLINE, device=device)
+    found = test.tuning(test.config.spec.variants[test.config.platform], [Address("127.0.0.1:1")])
+    assert found.origin == origin
+    assert found.server.instances == (1 if origin == GPU_RULE else 8)
+    assert found.in_flight == (4 if origin == GPU_RULE else 16)
 
 
 def test_cores_are_counted_only_where_they_are_ours() -> None:

@@ -6,13 +6,14 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.models import MODELS
+from harness.models.live_config import settings_of
 from harness.models.model_config import RUN_BATCH, ServerSettings
 from harness.models.platforms import Platform
 from harness.models.spec import Variant
 from harness.run.config.measured import table
 from harness.run.config.measured.fingerprint import THIS_MACHINE, Fingerprint
 from harness.run.config.measured.table import SHIPPED_FILE, Choice, Measured
-from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served, tune
+from harness.run.config.tuning import GPU_RULE, SERVERS_OWN, Tuning, Wishes, as_served, tune
 from harness.run.mlperf.rounds import Scenario
 
 SPEC = MODELS["mobilenet"]
@@ -43,6 +44,7 @@ def tuned(
     server: Fingerprint | int,
     max_batchsize: int | None = None,
     variant: Variant = VARIANT,
+    **wishes: object,
 ) -> Tuning:
     return tune(
         SPEC,
@@ -50,8 +52,7 @@ def tuned(
         scenario,
         server=with_cores(server) if isinstance(server, int) else server,
         samples_per_query=8,
-        max_batchsize=max_batchsize,
-        device="auto",
+        wishes=Wishes(max_batchsize=max_batchsize, **wishes),
     )
 
 
@@ -144,8 +145,7 @@ def test_two_percent_on_two_cores_do_not_make_one_instance_of_sixty_four_threads
             Scenario.SERVER,
             server=with_cores(cores),
             samples_per_query=1,
-            max_batchsize=None,
-            device="auto",
+            wishes=Wishes(),
         )
 
     assert (found(2).server.instances, found(2).origin) == (1, "shipped table")
@@ -191,12 +191,63 @@ def test_what_was_measured_of_a_server_is_read_for_that_one_alone(tables, server
     assert tuned(Scenario.OFFLINE, server).client_batch == 64
     others = {HERE, GPUS, REMOTE, dataclasses.replace(server, triton="2.60")} - {server}
     others |= {dataclasses.replace(server, where="triton2.lab:8001"), dataclasses.replace(server, gpus="1")}
-    assert {tuned(Scenario.OFFLINE, other).origin for other in others} == {"rule"}
+    for other in others:
+        assert tuned(Scenario.OFFLINE, other).origin == (GPU_RULE if other.gpus else "rule")
 
 
 def test_the_shipped_table_is_not_for_gpus_even_where_their_machine_s_cores_are_known(tables) -> None:
     table.add(tables[1], line(Scenario.OFFLINE, ANYWHERE, instances=2, client_batch=16))
-    assert tuned(Scenario.OFFLINE, with_cores(2, GPUS)).origin == "rule"
+    assert tuned(Scenario.OFFLINE, with_cores(2, GPUS)).origin == GPU_RULE
+
+
+def test_gpus_get_one_instance_each_large_batches_and_requests_for_all_of_them() -> None:
+    offline = tuned(Scenario.OFFLINE, GPUS)
+    assert (offline.server.instances, offline.server.threads, offline.server.device) == (1, 0, "auto")
+    # Two batches of 64 for each of the two.
+    assert (offline.client_batch, offline.server.max_batch_size, offline.in_flight) == (64, 64, 4)
+    server = tuned(Scenario.SERVER, GPUS)
+    assert (server.client_batch, server.server.max_batch_size) == (1, 64)
+    assert server.server.max_queue_delay_us == 1000
+    # A query is not cut into parts for instances that there are none of.
+    multi = tuned(Scenario.MULTI_STREAM, GPUS)
+    assert (multi.client_batch, multi.in_flight, multi.server.max_queue_delay_us) == (8, 1, 0)
+    assert tuned(Scenario.SINGLE_STREAM, GPUS).server.max_queue_delay_us == 0
+    assert offline.origin == server.origin == multi.origin == "rule for GPUs, not measured"
+
+
+def test_large_images_are_not_joined_in_one_request_even_for_gpus() -> None:
+    spec = MODELS["ssd-resnet34"]
+    found = tune(
+        spec,
+        # 17 MB each.
+        dataclasses.replace(spec.variants[Platform.PYTORCH], max_batch_size=64),
+        Scenario.OFFLINE,
+        server=GPUS,
+        samples_per_query=1,
+        wishes=Wishes(),
+    )
+    # 64 at once of 15 in a request: five requests make a batch, two batches on each of two.
+    assert (found.client_batch, found.server.max_batch_size, found.in_flight) == (15, 64, 20)
+
+
+def test_what_is_asked_for_counts_before_any_choice(tables) -> None:
+    table.add(tables[0], line(Scenario.OFFLINE, GPUS, instances=4, client_batch=64))
+    found = tuned(
+        *(Scenario.OFFLINE, GPUS, 2048),
+        gpus=(0, 1, 2),
+        instances=2,
+        queue_delay_us=250,
+        preferred_batch=(1024, 2048),
+    )
+    assert (found.client_batch, found.server.max_batch_size, found.in_flight) == (2048, 2048, 12)
+    assert found.server.preferred_batch == (1024, 2048)
+    assert (found.server.instances, found.server.gpus, found.server.device) == (2, (0, 1, 2), "gpu")
+    assert found.server.max_queue_delay_us == 250
+
+
+@pytest.mark.parametrize(("gpus", "devices"), [("", 1), ("not told", 1), ("8 of 80 GiB", 8)])
+def test_devices_are_counted_where_they_are_told(gpus: str, devices: int) -> None:
+    assert dataclasses.replace(GPUS, gpus=gpus).devices == devices
 
 
 def test_a_saved_model_is_served_as_the_frozen_graph_unless_measured_itself(tables) -> None:
@@ -243,8 +294,10 @@ def test_the_shipped_table_is_of_models_and_platforms_that_exist() -> None:
     [
         # Of a plan's batches of 32, with four instances.
         (Scenario.OFFLINE, (16,), 16, 12),
-        (Scenario.OFFLINE, (64,), 32, 12),
-        (Scenario.OFFLINE, (64, 8), 8, 12),
+        # Triton joins two requests.
+        (Scenario.OFFLINE, (64,), 32, 24),
+        # As many for each as the one needs that joins eight.
+        (Scenario.OFFLINE, (64, 8), 8, 96),
         # Triton has no batch axis to fill.
         (Scenario.OFFLINE, (0,), 1, 12),
         (Scenario.MULTI_STREAM, (1,), 1, 8),
@@ -260,5 +313,29 @@ def test_a_servers_own_settings_decide_on_the_clients(
     found = as_served(wish, live, scenario, samples_per_query=8, server_origin=SERVERS_OWN)
     assert (found.client_batch, found.in_flight) == (batch, in_flight)
     assert (found.server, found.server_origin, found.origin) == (live[0], SERVERS_OWN, "rule")
+    alone = [dataclasses.replace(one, joins=False) for one in live]
+    found = as_served(wish, alone, scenario, samples_per_query=8, server_origin=SERVERS_OWN)
+    assert found.in_flight == (12 if scenario == Scenario.OFFLINE else in_flight)
     asked = as_served(wish, live, scenario, samples_per_query=8, server_origin="", in_flight=3)
     assert (asked.in_flight, asked.server_origin) == (3, "")
+
+
+@pytest.mark.parametrize(
+    ("groups", "in_flight"),
+    [
+        # Two instances on each of eight GPUs, and two batches of 64 for each.
+        ([{"kind": "KIND_GPU", "count": 2, "gpus": list(range(8))}], 32),
+        ([{"kind": "KIND_GPU", "count": 1, "gpus": [0]}, {"kind": "KIND_GPU", "count": 2, "gpus": [1]}], 6),
+        ([{"kind": "KIND_CPU", "count": 1}], 4),
+        # Those that only answer as a part of another model's are none to fill.
+        ([{"kind": "KIND_GPU", "count": 4, "gpus": [0]}, {"count": 9, "gpus": [1], "passive": True}], 8),
+    ],
+)
+def test_requests_in_flight_follow_the_instances_and_devices_that_are_live(
+    groups: list[dict[str, object]], in_flight: int
+) -> None:
+    live = {"name": "m", "max_batch_size": 64, "dynamic_batching": {}, "instance_group": groups}
+    served = [settings_of(live, Platform.ONNXRUNTIME.facts)]
+    wish = tuned(Scenario.OFFLINE, GPUS)
+    found = as_served(wish, served, Scenario.OFFLINE, samples_per_query=1, server_origin="")
+    assert (found.client_batch, found.in_flight) == (64, in_flight)

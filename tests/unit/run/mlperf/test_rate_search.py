@@ -58,8 +58,8 @@ def test_a_search_from_a_good_guess_takes_few_tests() -> None:
 
 def test_how_many_tests_are_left_is_known_once_there_are_bounds_and_guessed_before() -> None:
     tried = searched(60.0, lambda rate: rate <= 72.0)
-    # Of the eight, halving is certain after the third: one kept the bound, the next did not.
-    assert [probes_left(tried[:made]) for made in range(len(tried) + 1)] == [10, 9, 8, 5, 4, 3, 2, 1, 1]
+    # Of the nine, halving is certain after the third: one kept the bound, the next did not.
+    assert [probes_left(tried[:made]) for made in range(len(tried) + 1)] == [11, 10, 9, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_where_no_rate_keeps_the_bound_a_tenth_of_the_first_is_the_last_that_is_tried() -> None:

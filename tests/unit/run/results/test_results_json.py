@@ -32,6 +32,7 @@ from harness.run.results.result import (
     write_all,
     write_result,
 )
+from harness.run.telemetry.record import GpuUse, Range, Telemetry
 from harness.run.worker.books import Book
 from harness.run.worker.job import Failures, Outcome, SelfTest, Share
 from harness.run.worker.timeline import Recorded
@@ -88,6 +89,15 @@ def measured(folder: Path) -> Result:
                     other_runs=1,
                     series=Series(1.0, (0.25, 0.75), (1.5, 1.0), (0.0, 0.0), (2600.0, 2500.5)),
                 ),
+                telemetry=(
+                    Telemetry(
+                        "127.0.0.1:8001",
+                        "http://127.0.0.1:8002/metrics",
+                        readings=20,
+                        cpu=Range(0.5, 0.75),
+                        gpus=(GpuUse("GPU-1", power_w=Range(100.0, 120.0), energy_j=2000.0),),
+                    ),
+                ),
             ),
             Mode.ACCURACY: Outcome(plan=dataclasses.replace(PLAN, mode=Mode.ACCURACY)),
         },
@@ -122,7 +132,7 @@ def measured(folder: Path) -> Result:
             "6.18",
             "a host",
             Processor(1, 2, 4, 1, "0x1", "performance", 2600.5, 3700.0, is_virtual=False),
-            (Gpu("a GPU", "535.1"),),
+            (Gpu("a GPU", "535.1", "GPU-1"),),
             Tool("0.1.0", "84d90e1", is_dirty=True),
         ),
         settings=(
@@ -314,6 +324,31 @@ MEASURED: dict[str, Any] = {
                 },
             },
             "cut_p99_ns": 0,
+            "telemetry": [
+                {
+                    "url": "127.0.0.1:8001",
+                    "source": "http://127.0.0.1:8002/metrics",
+                    "missing": "",
+                    "readings": 20,
+                    "cpu": {"mean": 0.5, "most": 0.75},
+                    "memory_total_bytes": None,
+                    "memory_used_bytes": None,
+                    "pending": None,
+                    "gpus": [
+                        {
+                            "uuid": "GPU-1",
+                            "memory_total_bytes": None,
+                            "memory_used_bytes": None,
+                            "utilisation": None,
+                            "power_w": {"mean": 100.0, "most": 120.0},
+                            "energy_j": 2000.0,
+                            "clock_mhz": None,
+                        }
+                    ],
+                    "nvml": "",
+                }
+            ],
+            "energy_per_sample_j": 2.5,
         },
         "AccuracyOnly": {
             "error": "",
@@ -349,6 +384,7 @@ MEASURED: dict[str, Any] = {
             "peak_rss_bytes": 0,
             "load": None,
             "cut_p99_ns": 0,
+            "telemetry": [],
         },
     },
     "server": {
@@ -392,7 +428,7 @@ MEASURED: dict[str, Any] = {
             "highest_mhz": 3700.0,
             "is_virtual": False,
         },
-        "gpus": [{"name": "a GPU", "driver": "535.1"}],
+        "gpus": [{"name": "a GPU", "driver": "535.1", "uuid": "GPU-1"}],
         "tool": {"version": "0.1.0", "commit": "84d90e1", "is_dirty": True},
     },
     "settings": [
@@ -452,6 +488,7 @@ FAILED: dict[str, Any] = {
             "peak_rss_bytes": 0,
             "load": None,
             "cut_p99_ns": 0,
+            "telemetry": [],
         }
     },
 }

@@ -10,8 +10,9 @@ from harness.machine import paths
 from harness.models import MODELS, get_variant, manifest
 from harness.models.manifest import GOLDEN_NAME, OFFICIAL, Manifest, Parity
 from harness.models.platforms import Platform
-from harness.run import elsewhere, preparation
+from harness.run import preparation
 from harness.run.config.resolution import resolve
+from harness.run.entries import elsewhere
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What the servers' own metrics said while a test ran."""

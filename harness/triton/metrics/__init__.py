@@ -1,0 +1,1 @@
+"""A server's metrics: where they are, and what they say."""
