@@ -1,5 +1,7 @@
 """The frame that the charts share: its size, and its two axes."""
 
+from collections.abc import Sequence
+
 from harness.report.charts import svg
 from harness.report.charts.scale import Scale, tick_labels
 
@@ -39,6 +41,11 @@ def beside(scale: Scale, unit: str = "") -> list[str]:
             parts.append(svg.line((LEFT, y), (RIGHT, y), "grid"))
         parts.append(svg.text((LEFT - 6, y + (1 if value == scale.low else 4)), label + unit, anchor="end"))
     return parts
+
+
+def stair(values: Sequence[float], across: Scale, up: Scale, span: float) -> list[svg.Point]:
+    """Values that each hold for a span of the horizontal axis, one after the other."""
+    return [(across((at + side) * span), up(value)) for at, value in enumerate(values) for side in (0, 1)]
 
 
 def caption(title: str) -> str:

@@ -28,7 +28,7 @@ def over_time(load: Load) -> str:
     for _, style, used in layers:
         top = [under + part for under, part in zip(floor, used, strict=True)]
         # Outermost first would hide the others; each is the band between two steps.
-        band = _steps(top, across, up, series.span_s) + _steps(floor, across, up, series.span_s)[::-1]
+        band = axes.stair(top, across, up, series.span_s) + axes.stair(floor, across, up, series.span_s)[::-1]
         parts.append(svg.path(band, style, is_closed=True))
         floor = top
     height = HEIGHT
@@ -39,10 +39,6 @@ def over_time(load: Load) -> str:
         words.append(f"clock {min(series.mhz) / 1e3:.2f} to {max(series.mhz) / 1e3:.2f} GHz")
     described = f"On average of {load.cpus} CPUs: {', '.join(words)}."
     return svg.figure("load", WIDTH, height, "Use of the CPUs over time", described, parts)
-
-
-def _steps(values: Sequence[float], across: Scale, up: Scale, span_s: float) -> list[svg.Point]:
-    return [(across((at + side) * span_s), up(value)) for at, value in enumerate(values) for side in (0, 1)]
 
 
 def _legend(layers: Sequence[tuple[str, str, Sequence[float]]]) -> list[str]:
@@ -63,5 +59,5 @@ def _clock(mhz: Sequence[float], across: Scale, span_s: float) -> list[str]:
         svg.text((LEFT - 6, up(top) + 4), f"{top:g}", anchor="end"),
         svg.text((LEFT - 6, up(0.0) + 1), "0", anchor="end"),
         svg.text((LEFT + 4, up(top) - 4), "clock, GHz"),
-        svg.path(_steps([one / 1e3 for one in mhz], across, up, span_s), "curve"),
+        svg.path(axes.stair([one / 1e3 for one in mhz], across, up, span_s), "curve"),
     ]

@@ -61,7 +61,7 @@ def draw(
     seconds = over_time.span_s * len(over_time.per_s)
     high = max(float(over_time.per_s.max()), mean or 0.0, offered or 0.0)
     across, up = Scale(0.0, seconds, LEFT, RIGHT), Scale(0.0, nice_end(high * 1.05, 3), BOTTOM, TOP)
-    outline = _outline(over_time, across, up)
+    outline = axes.stair(over_time.per_s.tolist(), across, up, over_time.span_s)
     parts = [
         *_idle(across, seconds, instances),
         *axes.below(across, "time, s"),
@@ -83,8 +83,8 @@ def draw(
         parts += [svg.line((LEFT, up(offered)), (RIGHT, up(offered)), "offer"), *_key("offer", words[-1])]
     if instances and instances.count > 1:
         words.append(f"of each of {instances.count} instances")
-        each = Rates(over_time.per_s / instances.count, over_time.span_s)
-        parts += [svg.path(_outline(each, across, up), "curve faint"), *_key("curve faint", words[-1])]
+        each = axes.stair((over_time.per_s / instances.count).tolist(), across, up, over_time.span_s)
+        parts += [svg.path(each, "curve faint"), *_key("curve faint", words[-1])]
     lowest = f"lowest {number(float(over_time.per_s.min()))}/s"
     return svg.figure(
         "throughput",
@@ -94,15 +94,6 @@ def draw(
         f"{'; '.join([*words, lowest])}, in spans of {number(over_time.span_s)} s.",
         parts,
     )
-
-
-def _outline(over_time: Rates, across: Scale, up: Scale) -> list[svg.Point]:
-    """A stair."""
-    return [
-        (across((at + end) * over_time.span_s), up(rate))
-        for at, rate in enumerate(over_time.per_s.tolist())
-        for end in (0, 1)
-    ]
 
 
 def _key(style: str, words: str) -> list[str]:
