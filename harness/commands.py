@@ -8,6 +8,8 @@ from harness.errors import EXIT_USAGE, EXIT_VALID, nearest
 
 _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "bench": ("harness",),
+    "check": ("harness", "--all", "--quick"),
+    "limits": ("harness.bench",),
     "demo": ("harness.demo",),
     "tune": ("harness.tune",),
     "report": ("harness.report",),
