@@ -144,7 +144,7 @@ def test_a_test_that_fails_ends_the_search(tmp_path: Path, failed: Outcome) -> N
 def test_a_probe_keeps_the_bound_where_loadgen_would_say_so_of_a_full_test(
     tmp_path: Path, over: int, full_s: int, is_kept: bool
 ) -> None:
-    search = searcher(tmp_path, lambda _: over)
+    search = searcher(tmp_path, lambda job: over if job.plan.target_qps <= LIMIT else 11)
     search.job = dataclasses.replace(
         search.job, plan=dataclasses.replace(PLAN, min_duration_ms=full_s * 1000)
     )
