@@ -25,7 +25,7 @@ def run_bench(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "scenarios",
     [
-        pytest.param([Scenario.OFFLINE], id="one"),
+        pytest.param([Scenario.SERVER, Scenario.OFFLINE], id="some"),
         pytest.param(list(Scenario), id="all", marks=pytest.mark.nightly),
     ],
 )

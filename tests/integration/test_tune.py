@@ -53,7 +53,7 @@ def test_the_best_of_the_candidates_is_printed_and_put_into_a_table_beside_what_
         (("--model", "resnet51"), "unknown model 'resnet51'"),
         (("--scenario", "Offlin"), "did you mean Offline"),
         (("--device", "tpu"), "--device 'tpu' is unknown"),
-        (("--url", "a:1,b:1"), "one server is tuned at a time"),
+        (("--url", "127.0.0.1:1,127.0.0.1:2"), "one server is tuned at a time"),
         (("--table", ""), "--table '' is not a file to write to"),
         (("--table", "/dev/null/table.json"), "cannot write --table /dev/null/table.json"),
         (("--platforms", "tflite"), "unrecognized arguments: --platforms"),
