@@ -19,7 +19,7 @@ from harness.run.config.resolution import resolve, sweep
 from harness.run.config.run_config import SYNTHETIC
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import prepare
-from harness.run.servers import servers
+from harness.run.servers import every_server, servers
 from harness.triton.client import TritonClient
 from harness.tune.search import find_best, short
 
@@ -74,9 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given["dataset"] = SYNTHETIC
         is_one = given["model"] and given["platform"]
         configs = [resolve(given)] if is_one else sweep(given)
+        if len(every_server(configs[0].server.servers)) > 1:
+            raise ConfigError("one server is tuned at a time: give one address in --url")
         with servers(configs[0]) as (reached, are_own), TritonClient(reached[0]) as client:
-            if len(reached) > 1:
-                raise ConfigError("one server is tuned at a time: give one address in --url")
             for config in configs:
                 prepared = prepare(config)
                 with (
