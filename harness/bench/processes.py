@@ -2,12 +2,11 @@
 
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from harness.machine.kernel import parents
+from harness.machine.kernel import descendants, processes
 from harness.server.lifecycle import ServerInfo
 
 CLIENT, SERVER, STUBS = "client", "server", "stubs"
@@ -40,17 +39,10 @@ class Watch(Generic[T]):
 
 def parts(servers: Sequence[ServerInfo]) -> dict[str, set[int]]:
     """Ids of the processes that are there now: the clients below this one, the servers, and their stubs."""
-    children: dict[int, set[int]] = defaultdict(set)
-    for pid, parent in parents().items():
-        children[parent].add(pid)
+    found = processes()
     served = {server.pid for server in servers}
-    stubs = set[int]().union(*(_below(pid, children) for pid in served))
+    stubs = descendants(found, served) - served
     # A server's supervisor is a child of ours.
-    supervisors = {pid for pid, below in children.items() if served & below}
-    clients = _below(os.getpid(), children) - served - stubs - supervisors
+    supervisors = {found[pid].parent for pid in served if pid in found}
+    clients = descendants(found, [os.getpid()]) - {os.getpid()} - served - stubs - supervisors
     return {CLIENT: clients, SERVER: served, STUBS: stubs}
-
-
-def _below(pid: int, children: Mapping[int, set[int]]) -> set[int]:
-    direct = children.get(pid, set())
-    return direct.union(*(_below(child, children) for child in direct))

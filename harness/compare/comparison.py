@@ -21,9 +21,8 @@ RULE = (
 )
 _SAME_RATE = 0.01
 """Offered rates that differ by less are the same: latency hardly depends on it."""
-
-
 _SMALL_RATIO = 0.01
+"""Of speeds; below it three decimals show too little."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.bench.processes import CLIENT, parts
+from harness.machine.host import use
 from harness.machine.kernel import cpu_seconds
 from harness.server.lifecycle import ServerInfo
 
@@ -57,12 +58,8 @@ def _seconds(pid: int) -> float:
 
 
 def _busy_seconds() -> float:
-    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    ticks = 0
-    for line in Path("/proc/stat").read_text(encoding="ascii").splitlines():
-        name, *columns = line.split()
-        if name in ours:
-            ticks += sum(int(value) for at, value in enumerate(columns[:_COUNTED]) if at not in _IDLE)
+    counted = use.cpu_ticks(Path("/proc/stat").read_text(encoding="ascii"), os.sched_getaffinity(0))
+    ticks = sum(sum(columns[:_COUNTED]) - sum(columns[at] for at in _IDLE) for columns in counted)
     return ticks / _TICKS_PER_S
 
 

@@ -80,13 +80,21 @@ def _allowed(pid: int) -> set[int]:
 def _ticks(stat: str, cpus: Collection[int]) -> tuple[int, int]:
     """What /proc/stat has counted: time of processes, and stolen time."""
     busy = steal = 0
+    for counted in cpu_ticks(stat, cpus):
+        busy += sum(counted[:3])
+        steal += counted[7] if len(counted) > 7 else 0
+    return busy, steal
+
+
+def cpu_ticks(stat: str, cpus: Collection[int]) -> Iterator[list[int]]:
+    """What /proc/stat has counted of each of these CPUs.
+
+    By proc(5): user, nice, system, idle, iowait, irq, softirq, steal, then a guest's, which are in the first.
+    """
     for line in stat.splitlines():
         name, *counted = line.split() or [""]
         if name[:3] == "cpu" and name[3:].isdecimal() and int(name[3:]) in cpus:
-            # proc(5): user, nice, system, idle, iowait, irq, softirq, steal.
-            busy += sum(map(int, counted[:3]))
-            steal += int(counted[7]) if len(counted) > 7 else 0
-    return busy, steal
+            yield list(map(int, counted))
 
 
 def _throttled(sys: Path) -> int | None:

@@ -1,5 +1,6 @@
 """A finished run, read back from its folder: results.json, and the timeline of its requests if it has one."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ class RecordedRun:
             return None
         return self.plan.target_qps
 
-    @property
+    @functools.cached_property
     def latencies_us(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
         """Of the performance test's queries, in order, and how often each counts (`query_latencies_us`).
 
@@ -130,7 +131,7 @@ class RecordedRun:
         """Server: every rate that was tried for the highest, by LoadGen's search, then by ours."""
         return (*self.peak, *(self.result.search.probes if self.result.search else ()))
 
-    @property
+    @functools.cached_property
     def batches(self) -> Batches | None:
         """Offline: its batches; None where it left no timeline."""
         if self.scenario != Scenario.OFFLINE or not self.recorded:

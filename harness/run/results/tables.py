@@ -1,6 +1,6 @@
 """The summary tables, and the reference's line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -119,69 +119,63 @@ def _notes(collected: Sequence[Result], *, is_sweep: bool) -> list[str]:
     """What the figures mean, and what is wrong with which."""
     if not collected:
         return []
-    notes = [
-        (f"{result.model} on {result.platform}, " if is_sweep else "")
-        + f"{result.label} {result.word}: {why}"
-        for result in collected
-        if result.exit_code or not result.is_quick
-        for why in result.reasons
+    return [
+        *_meanings(collected, is_sweep=is_sweep),
+        *_faults(collected, is_sweep=is_sweep),
+        f"Results, and report.html in each: {collected[0].folder.parent}",
     ]
-    rates = [
-        f"{result.label}: {result.rate_note}."
-        for result in collected
-        if result.rate_note and not (is_sweep or result.is_quick)
-    ]
-    notes += [
-        (f"{result.model} on {result.platform}, " if is_sweep else "")
-        + f"{result.label} on a busy machine: {'; '.join(result.disturbances)}."
-        for result in collected
-        if result.disturbances and not result.is_quick
-    ]
-    notes += [
-        (f"{result.model} on {result.platform}, " if is_sweep else "")
-        + f"{result.label}: {joules:.3g} J a sample, of the servers' GPUs."
-        for result in collected
-        if (joules := result.test.energy_per_sample_j) is not None
-    ]
-    notes += dict.fromkeys(
-        (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
-        for result in collected
-        for doubt in result.doubts
-    )
-    balances = [
-        (f"{result.model} on {result.platform}, " if is_sweep else "") + f"{result.label}, {found}."
-        for result in collected
-        if (found := balance.line(result.test.shares))
-    ]
-    accuracies = dict.fromkeys(
-        f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
-        for result in collected
-        if (accuracy := result.accuracy)
-    )
-    precisions = dict.fromkeys(
+
+
+def _meanings(collected: Sequence[Result], *, is_sweep: bool) -> Iterator[str]:
+    for result in collected:
+        if result.rate_note and not (is_sweep or result.is_quick):
+            yield f"{result.label}: {result.rate_note}."
+    for result in collected:
+        if found := balance.line(result.test.shares):
+            yield f"{_whose(result, is_sweep=is_sweep)}, {found}."
+    yield from dict.fromkeys(
         f"Precision: {result.precision}, on {result.platform}"
         + ("; --precision fp32 asks for the file's own." if _is_reduced(result) else ".")
         for result in collected
         if result.precision
     )
-    notes += dict.fromkeys(
+    yield from dict.fromkeys(
+        f"Accuracy: {accuracy.metric} on {accuracy.total} samples, against the {accuracy.truth}."
+        for result in collected
+        if (accuracy := result.accuracy)
+    )
+
+
+def _faults(collected: Sequence[Result], *, is_sweep: bool) -> Iterator[str]:
+    for result in collected:
+        for why in result.reasons if result.exit_code or not result.is_quick else ():
+            yield f"{_whose(result, is_sweep=is_sweep)} {result.word}: {why}"
+    for result in collected:
+        if result.disturbances and not result.is_quick:
+            disturbed = "; ".join(result.disturbances)
+            yield f"{_whose(result, is_sweep=is_sweep)} on a busy machine: {disturbed}."
+    for result in collected:
+        if (joules := result.test.energy_per_sample_j) is not None:
+            yield f"{_whose(result, is_sweep=is_sweep)}: {joules:.3g} J a sample, of the servers' GPUs."
+    yield from dict.fromkeys(
+        (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
+        for result in collected
+        for doubt in result.doubts
+    )
+    yield from dict.fromkeys(
         f"Settings of {result.server.entry}: {result.server.whose_settings}."
         for result in collected
         if result.server.not_applied or not result.server.is_config_ours
     )
-    deviations = dict.fromkeys(reason for result in collected for reason in result.deviations)
-    if deviations:
-        notes.append(f"Not an official MLPerf result: {'; '.join(deviations)}.")
+    if deviations := dict.fromkeys(reason for result in collected for reason in result.deviations):
+        yield f"Not an official MLPerf result: {'; '.join(deviations)}."
     if collected[0].is_quick:
-        notes.append("--quick: exit 0 means all answers came and are right; so few queries show no speed.")
-    return [
-        *rates,
-        *balances,
-        *precisions,
-        *accuracies,
-        *notes,
-        f"Results, and report.html in each: {collected[0].folder.parent}",
-    ]
+        yield "--quick: exit 0 means all answers came and are right; so few queries show no speed."
+
+
+def _whose(result: Result, *, is_sweep: bool) -> str:
+    """`Offline`; in a sweep `resnet50 on tflite, Offline`."""
+    return f"{result.model} on {result.platform}, {result.label}" if is_sweep else result.label
 
 
 def _cell(value: float | None) -> str:
