@@ -31,16 +31,8 @@ if not (shutil.which("kubectl") or shutil.which("kustomize")):
 # The oldest and the newest release whose schemas the validator has, but for those out of support for years.
 RELEASES = ("1.27", "1.37")
 ALL = ("", *OVERLAYS)
-# Kinds of others, for which no schema is at hand: by the API's group, the fields that their own documentation
-# has (KServe: its SDK 0.21), as far as they are used.
-OTHERS = {
-    "ServiceMonitor": ("monitoring.coreos.com/v1", {"selector", "endpoints"}),
-    "ServingRuntime": (
-        "serving.kserve.io/v1alpha1",
-        {"labels", "supportedModelFormats", "protocolVersions", "multiModel", "containers", "volumes"},
-    ),
-    "InferenceService": ("serving.kserve.io/v1beta1", {"predictor"}),
-}
+OTHERS = ("ServiceMonitor", "ServingRuntime", "InferenceService")
+"""Kinds of which Kubernetes has no schema: tests/integration/test_published_schemas.py."""
 
 Document = dict[str, Any]
 
@@ -106,15 +98,6 @@ def test_the_schemas_find_a_mistake() -> None:
     document["spec"]["template"]["spec"]["containers"][0]["readinessProbes"] = {}
     with pytest.raises(kubernetes_validate.ValidationError, match="readinessProbes"):
         validate(document, RELEASES[-1])
-
-
-@pytest.mark.parametrize("overlay", ALL)
-def test_kinds_of_others_have_the_fields_that_these_define(overlay: str) -> None:
-    for document in documents(Choice(overlay)):
-        if document["kind"] in OTHERS:
-            version, fields = OTHERS[document["kind"]]
-            assert document["apiVersion"] == version
-            assert set(document["spec"]) <= fields
 
 
 def test_a_kserve_runtime_is_a_pod_by_the_schemas_of_pods() -> None:
