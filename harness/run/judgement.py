@@ -105,30 +105,15 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
     Raises:
         HarnessError: a log cannot be read, or the source framework cannot be run.
     """
-    folder, outcomes, scenario = ended.folder, ended.outcomes, test.scenario
-    found = _Found([failure for outcome in outcomes.values() if (failure := _failure(outcome))])
-    for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
-        if mode == Mode.FIND_PEAK:
-            # Where it found a rate, the test that confirms it is what counts.
-            found.reasons += verdict.peak_reasons(logs.read_detail(test_folder(folder, mode)))
-        elif mode == Mode.ACCURACY:
-            is_exact = is_full(ended.precision) and prepared.config.choice.tolerance is None
-            _judge_accuracy(prepared, truths, test_folder(folder, mode), is_exact, found)
-            if len(outcomes) == 1:
-                log_dir = test_folder(folder, mode)
-                found.accuracy_figures = _accuracy_figures(log_dir, scenario, outcomes[mode].test_s)
-        elif outcomes[mode].cut_p99_ns:
-            _judge_cut(test_folder(folder, mode), outcomes[mode].plan, found)
-        else:
-            _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
-            found.reasons += _search_reasons(ended.search)
+    outcomes = ended.outcomes
+    found = _judge_tests(prepared, truths, test.scenario, ended)
     config, are_here = prepared.config, ended.server.is_on_this_machine
     deviations = (*_deviations(prepared), *test.deviations(are_here), *_ended_early(outcomes))
     return Result(
         model=prepared.manifest.entry.removesuffix(f"_{config.platform}"),
         platform=config.platform.value,
-        scenario=scenario,
-        folder=folder,
+        scenario=test.scenario,
+        folder=ended.folder,
         kind=_kind(test, deviations),
         deviations=deviations,
         verdict=_verdict(found),
@@ -155,6 +140,27 @@ def judge(prepared: Prepared, truths: Truths, test: ScenarioPlan, ended: Ended) 
         invocation=ended.occasion.invocation,
         others_before=ended.occasion.others_before,
     )
+
+
+def _judge_tests(prepared: Prepared, truths: Truths, scenario: Scenario, ended: Ended) -> _Found:
+    folder, outcomes = ended.folder, ended.outcomes
+    found = _Found([failure for outcome in outcomes.values() if (failure := _failure(outcome))])
+    for mode in (mode for mode, outcome in outcomes.items() if not _failure(outcome)):
+        if mode == Mode.FIND_PEAK:
+            # Where it found a rate, the test that confirms it is what counts.
+            found.reasons += verdict.peak_reasons(logs.read_detail(test_folder(folder, mode)))
+        elif mode == Mode.ACCURACY:
+            is_exact = is_full(ended.precision) and prepared.config.choice.tolerance is None
+            _judge_accuracy(prepared, truths, test_folder(folder, mode), is_exact, found)
+            if len(outcomes) == 1:
+                log_dir = test_folder(folder, mode)
+                found.accuracy_figures = _accuracy_figures(log_dir, scenario, outcomes[mode].test_s)
+        elif outcomes[mode].cut_p99_ns:
+            _judge_cut(test_folder(folder, mode), outcomes[mode].plan, found)
+        else:
+            _judge_performance(test_folder(folder, mode), scenario, outcomes[mode].test_s, found)
+            found.reasons += _search_reasons(ended.search)
+    return found
 
 
 def _kind(test: ScenarioPlan, deviations: Sequence[str]) -> Kind:

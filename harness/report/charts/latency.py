@@ -129,16 +129,7 @@ def percentiles(
     most = max(len(latencies.ms) for _, _, latencies in curves)
     top = min(4.3, max(2.0, math.log10(max(most, 2)) + 0.05))
     up = Scale(0.0, top, BOTTOM, TOP)
-    parts = axes.below(across, _title(across))
-    if BOTTOM - up(_nines(0.5)) > _LINE:
-        parts.append(svg.text((LEFT - 6, BOTTOM + 4), "0%", anchor="end"))
-    for level in _LEVELS:
-        if (height := _nines(level / 100)) <= top:
-            y = up(height)
-            parts += [
-                svg.line((LEFT, y), (RIGHT, y), "grid"),
-                svg.text((LEFT - 6, y + 4), f"{level:g}%", anchor="end"),
-            ]
+    parts = [*axes.below(across, _title(across)), *_levels(up, top)]
     labels = Labels()
     if bound_ms:
         parts += _bound(labels, across, bound_ms, BOTTOM - 8, BOTTOM - 8 - _LINE)
@@ -161,6 +152,21 @@ def percentiles(
     return svg.figure(
         name, WIDTH, HEIGHT, f"Cumulative distribution of the latency of {what}", f"{seen}.", parts
     )
+
+
+def _levels(up: Scale, top: float) -> list[str]:
+    """What stands at the left, and its lines."""
+    parts = []
+    if BOTTOM - up(_nines(0.5)) > _LINE:
+        parts.append(svg.text((LEFT - 6, BOTTOM + 4), "0%", anchor="end"))
+    for level in _LEVELS:
+        if (height := _nines(level / 100)) <= top:
+            y = up(height)
+            parts += [
+                svg.line((LEFT, y), (RIGHT, y), "grid"),
+                svg.text((LEFT - 6, y + 4), f"{level:g}%", anchor="end"),
+            ]
+    return parts
 
 
 def _title(across: Scale, quantity: str = "latency") -> str:
