@@ -30,8 +30,8 @@ def open_file(
         spec: the model whose task it shares; says what the file leaves open.
         size_px: where the file leaves it open, as PyTorch's always do; the model's own if None.
         as_served: as the server is to run it, where that rounds otherwise: frozen; and by one thread, as an
-            instance that shares the cores with others (TensorFlow has one pool of threads for a process).
-            An instance that has them all rounds as the source does, which is run so.
+            instance that shares the cores with others. One that has them all rounds as the source does, which
+            is run so.
 
     Raises:
         ConversionError: the file isn't of its kind.
@@ -39,14 +39,15 @@ def open_file(
     if not path.exists():
         raise ConversionError(f"{path} is missing; convert the model again")
     size_px = size_px or next(iter(spec.variants.values())).preprocess.size_px
+    threads = 1 if as_served else 0
     if path.is_dir():
         from converters.formats.tensorflow import open_saved_model
 
-        return open_saved_model(path, size_px)
+        return open_saved_model(path, size_px, threads)
     platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
     if platform == Platform.PYTORCH:
         return _open_torch(path, spec, size_px, as_served=as_served)
-    return _OPENERS[platform](path, spec, size_px, 1 if as_served else 0)
+    return _OPENERS[platform](path, spec, size_px, threads)
 
 
 def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
@@ -172,10 +173,12 @@ def _named(spec: ModelSpec) -> Variant | None:
     return spec.variants.get(Platform.TENSORFLOW)
 
 
-def _open_graph_def(path: Path, spec: ModelSpec, size_px: Size, _: int) -> AbstractContextManager[Graph]:
+def _open_graph_def(
+    path: Path, spec: ModelSpec, size_px: Size, threads: int
+) -> AbstractContextManager[Graph]:
     from converters.formats.tensorflow import open_graph_def
 
-    return open_graph_def(path, _named(spec), size_px)
+    return open_graph_def(path, _named(spec), size_px, threads)
 
 
 def _open_onnx(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:

@@ -19,6 +19,8 @@ from harness.errors import ConversionError
 from harness.models.spec import TensorSpec, Variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Else all sessions of a process share the pool of threads that the first one made (local_device.cc).
+os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
 with held_back():
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -152,13 +154,16 @@ def _without_globs(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def open_graph_def(path: Path, named: Variant | None, size_px: tuple[int, int]) -> Iterator[Graph]:
+def open_graph_def(
+    path: Path, named: Variant | None, size_px: tuple[int, int], threads: int = 0
+) -> Iterator[Graph]:
     """Open a frozen graph; tensors have node names, as Triton's backend wants them.
 
     Args:
         path: the file.
         named: see `read_frozen`.
         size_px: (height, width) to use where the graph leaves its own open.
+        threads: 0 for all cores.
 
     Raises:
         ConversionError: not such a file, or not one image in.
@@ -171,23 +176,24 @@ def open_graph_def(path: Path, named: Variant | None, size_px: tuple[int, int]) 
             raise ConversionError(f"{path}: TensorFlow cannot load the graph ({reason_of(error)})") from error
         names = (frozen.input_name, *frozen.output_names)
         source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
-        with tf.compat.v1.Session() as session:
+        with _session(threads) as session:
             outputs = dict(zip(names[1:], targets, strict=True))
             yield _describe(path, session, frozen.input_name, source, outputs, size_px)
 
 
 @contextmanager
-def open_saved_model(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
+def open_saved_model(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
     """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them.
 
     Args:
         path: the folder.
         size_px: (height, width) to use where the signature leaves its own open.
+        threads: 0 for all cores.
 
     Raises:
         ConversionError: not such a folder, or not one image in.
     """
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session() as session:
+    with tf.Graph().as_default() as graph, _session(threads) as session:
         try:
             with held_back(), _without_globs(path) as folder:
                 model = tf.compat.v1.saved_model.load(session, _TAGS, folder)
@@ -203,6 +209,16 @@ def open_saved_model(path: Path, size_px: tuple[int, int]) -> Iterator[Graph]:
             name: graph.get_tensor_by_name(info.name) for name, info in sorted(signature.outputs.items())
         }
         yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, size_px)
+
+
+def _session(threads: int) -> Any:
+    """A session of the default graph; so many threads, 0 for all cores."""
+    options = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads,
+        inter_op_parallelism_threads=threads,
+        use_per_session_threads=True,
+    )
+    return tf.compat.v1.Session(config=options)
 
 
 def _describe(
