@@ -99,8 +99,9 @@ def test_a_fleet_is_measured_told_and_held_against_its_forecasts(tmp_path: Path)
     assert ended.returncode == 0, ended.stderr
     (file,) = tmp_path.glob("*/fleet.json")
     fleet = json.loads(file.read_text())
-    pairs = [(point["servers"], point["processes"]) for point in fleet["points"]]
-    assert pairs == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    setups = [(point["rpc"], point["servers"], point["processes"]) for point in fleet["points"]]
+    pairs = [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert setups == [(rpc, *pair) for rpc in ("own", "grpcio") for pair in pairs]
     for point in fleet["points"]:
         (run,) = point["runs"]
         assert run["ours"]["samples_per_s"] > 0

@@ -1,4 +1,7 @@
-"""The curve: null servers and client processes, each number of one with each of the other that fits."""
+"""The curve: null servers and client processes, each number of one with each of the other that fits.
+
+Over gRPC's own library once more, as TLS has it: there the client costs more, and is sooner the limit.
+"""
 
 import dataclasses
 import logging
@@ -19,6 +22,7 @@ from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
 from harness.server.lifecycle import ServerInfo
 from harness.triton.client import TritonClient
+from harness.triton.rpc import Rpc
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,7 @@ class Point:
 
     servers: int
     processes: int
+    rpc: Rpc
     runs: tuple[Measured, ...]
 
     @property
@@ -62,6 +67,11 @@ class Point:
     def per_core(self) -> float | None:
         """Queries per second for each core that client and servers used: others change it little."""
         return self.queries_per_s / (self.cores.client + self.cores.servers) if self.cores else None
+
+    @property
+    def carried_per_s(self) -> float | None:
+        """What the client processes would carry by their CPU time a query, each on a core of its own."""
+        return self.queries_per_s * self.processes / self.cores.client if self.cores else None
 
     @property
     def shares(self) -> tuple[float, float]:
@@ -87,10 +97,12 @@ class Fleet:
         """An entry on the first so many servers."""
         return Session(self.clients[:servers], prepared, self.folder / name)
 
-    def run(self, session: Session, scenario: Scenario, tuning: Tuning, seconds: float) -> Measured:
+    def run(
+        self, session: Session, scenario: Scenario, tuning: Tuning, seconds: float, rpc: Rpc = Rpc.OWN
+    ) -> Measured:
         """A test, watched."""
         with Watch(lambda: cpu.read(self.infos), cpu.INTERVAL_S) as watch:
-            ours = session.ours(scenario, tuning, seconds=seconds)
+            ours = session.ours(scenario, tuning, seconds=seconds, rpc=rpc)
         return Measured(ours, cpu.used(watch.readings, began_s(ours), seconds, cpu_count()))
 
 
@@ -100,7 +112,7 @@ def fitting(servers: Sequence[int], processes: Sequence[int]) -> list[tuple[int,
 
 
 def measure(fleet: Fleet, counts: Sequence[int], rounds: int, seconds: float) -> list[Point]:
-    """Measure each number of servers with each number of processes, in turns.
+    """Measure each number of servers with each number of processes, for each kind of channel, in turns.
 
     Raises:
         HarnessError: a run failed.
@@ -110,22 +122,19 @@ def measure(fleet: Fleet, counts: Sequence[int], rounds: int, seconds: float) ->
     )
     everything = fleet.session(null, len(fleet.clients), "fleet")
     everything.load(entry.tuning(IN_FLIGHT), is_override=False)
-    runs: dict[tuple[int, int], list[Measured]] = {pair: [] for pair in fitting(counts, counts)}
+    runs: dict[tuple[int, int, Rpc], list[Measured]] = {
+        (servers, processes, rpc): [] for rpc in Rpc for servers, processes in fitting(counts, counts)
+    }
     try:
         for number in range(rounds):
-            for (servers, processes), found in runs.items():
+            for (servers, processes, rpc), found in runs.items():
                 server = dataclasses.replace(null.config.server, client_processes=processes)
                 asked = dataclasses.replace(null, config=dataclasses.replace(null.config, server=server))
                 session = fleet.session(asked, servers, f"{servers}-servers-{processes}-processes")
-                found.append(fleet.run(session, Scenario.OFFLINE, entry.tuning(IN_FLIGHT), seconds))
+                found.append(fleet.run(session, Scenario.OFFLINE, entry.tuning(IN_FLIGHT), seconds, rpc))
                 rate = found[-1].ours.samples_per_s
-                logger.info(
-                    "%d server(s), %d client process(es), round %d: %.0f",
-                    servers,
-                    processes,
-                    number + 1,
-                    rate,
-                )
+                told = f"{servers} server(s), {processes} client process(es), {rpc}"
+                logger.info("%s, round %d: %.0f", told, number + 1, rate)
     finally:
         everything.close()
-    return [Point(*pair, tuple(found)) for pair, found in runs.items()]
+    return [Point(*setup, tuple(found)) for setup, found in runs.items()]

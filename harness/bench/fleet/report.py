@@ -20,14 +20,16 @@ from harness.bench.fleet.cpu import Cores
 from harness.bench.fleet.curve import IN_FLIGHT, Point
 from harness.bench.fleet.paper import Costs
 from harness.machine import environment
+from harness.triton.rpc import Rpc
 
 _WANTED = 3.5 / 4
 """Share of n times one server's rate that n servers are to reach."""
-_FULL = 0.95
-"""Share of the cores that is all of them for practical purposes."""
+_NOBODY = 0.05
+"""Share of the cores that others may take without a word."""
 _PAYS = 1.05
 """Above what a machine that others use, too, makes of nothing."""
 _WIDTH = 120
+_CHANNELS = {Rpc.OWN: "connections of our own", Rpc.GRPC: "gRPC's library"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Measurements:
 
 
 def best_of(points: Sequence[Point], servers: int) -> Point:
-    """The fastest with so many servers."""
-    return max((one for one in points if one.servers == servers), key=lambda one: one.queries_per_s)
+    """The fastest with so many servers, over connections of our own."""
+    own = (one for one in points if one.rpc == Rpc.OWN and one.servers == servers)
+    return max(own, key=lambda one: one.queries_per_s)
 
 
 def verdicts(points: Sequence[Point], cores: int) -> list[str]:
@@ -52,34 +55,49 @@ def verdicts(points: Sequence[Point], cores: int) -> list[str]:
     found = []
     for servers in counts[1:]:
         best = best_of(points, servers)
-        ratio, wanted = best.queries_per_s / first.queries_per_s, _WANTED * servers / first.servers
-        line = (
-            f"{servers} servers answer {ratio:.2f} times as many queries as {first.servers}, wanted "
-            f">= {wanted:.2f}: "
-        )
-        is_full = best.cores is not None and best.cores.idle <= (1 - _FULL) * cores
-        word = "met" if ratio >= wanted else "the cores were full" if is_full else "MISSED"
-        found.append(line + word + (f" ({_told(best.cores)} of {cores} cores)" if best.cores else ""))
-    return [*found, _of_processes(points), *_of_others(points, cores)]
+        ratio, wanted = _times(best, first), _WANTED * servers / first.servers
+        line = f"{servers} servers answer {ratio:.2f} times as many queries as {first.servers}"
+        found.append(f"{line}, wanted >= {wanted:.2f}: {_word(ratio, wanted, best.cores, cores)}")
+    kinds = dict.fromkeys(one.rpc for one in points)
+    return [*found, *(_of_processes(points, rpc) for rpc in kinds), *_of_others(points, cores)]
 
 
-def _of_processes(points: Sequence[Point]) -> str:
-    by_pair = {(one.servers, one.processes): one for one in points}
-    worth = {
-        pair: (one.queries_per_s / alone.queries_per_s, _ratio(one.per_core, alone.per_core))
-        for pair, one in by_pair.items()
-        if pair[1] > 1 and (alone := by_pair[pair[0], 1])
-    }
-    if not worth:
-        return "client processes: one was all that was tried"
+def _word(ratio: float, wanted: float, used: Cores | None, cores: int) -> str:
+    word = "met" if ratio >= wanted else "MISSED"
+    if used is None:
+        return word
+    most = ratio * cores / (cores - used.idle)
+    if most < wanted:
+        word = f"these cores have no more than {most:.2f}"
+    return f"{word} ({_told(used)} of {cores} cores)"
+
+
+def _of_processes(points: Sequence[Point], rpc: Rpc) -> str:
+    by_pair = {(one.servers, one.processes): one for one in points if one.rpc == rpc}
+    several = {pair: (one, by_pair[pair[0], 1]) for pair, one in by_pair.items() if pair[1] > 1}
+    subject = f"client processes over {_CHANNELS[rpc]}"
+    if not several:
+        return f"{subject}: one was all that was tried"
     told = ", ".join(
-        f"{processes} with {servers} server{'s' * (servers > 1)} {rate:.2f} ({per_core:.2f})"
-        for (servers, processes), (rate, per_core) in worth.items()
+        f"{processes} with {servers} server{'s' * (servers > 1)} {_times(one, alone):.2f} "
+        f"({_ratio(one.carried_per_s, alone.carried_per_s):.2f})"
+        for (servers, processes), (one, alone) in several.items()
     )
-    pays = "pays" if any(rate >= _PAYS for rate, _ in worth.values()) else "never paid"
+    pays = "paid" if any(is_clearly_faster(one, alone) for one, alone in several.values()) else "never paid"
     return (
-        f"client processes, in times what one answers (and for each core used): {told}; more than one {pays}"
+        f"{subject}, in times what one answered (and of what one would carry on a core of its own, each on "
+        f"one): {told}; more than one {pays} on these cores"
     )
+
+
+def is_clearly_faster(one: Point, other: Point) -> bool:
+    """By more than the rounds of either differ."""
+    slowest = min(run.ours.samples_per_s for run in one.runs)
+    return slowest > max(run.ours.samples_per_s for run in other.runs) and _times(one, other) >= _PAYS
+
+
+def _times(one: Point, other: Point) -> float:
+    return one.queries_per_s / other.queries_per_s
 
 
 def _ratio(one: float | None, other: float | None) -> float:
@@ -89,7 +107,7 @@ def _ratio(one: float | None, other: float | None) -> float:
 def _of_others(points: Sequence[Point], cores: int) -> list[str]:
     """Whether anybody else worked meanwhile, of whom whoever has more processes gets more."""
     others = max((one.cores.others for one in points if one.cores), default=0.0)
-    if others <= (1 - _FULL) * cores:
+    if others <= _NOBODY * cores:
         return []
     return [
         f"other programs took up to {others:.2f} of {cores} cores, and more processes wrest more from them: "
@@ -116,8 +134,8 @@ def show(found: Measurements, file: Path) -> None:
         pad_edge=False,
     )
     for heading in (
-        *("servers", "processes", "queries/s", "per core", "client us", "servers us"),
-        *("client cores", "servers cores", "others", "idle", "shares"),
+        *("rpc", "servers", "processes", "queries/s", "per core", "client\nus", "servers\nus"),
+        *("client\ncores", "servers\ncores", "others\ncores", "idle\ncores", "shares"),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for point in found.points:
@@ -142,6 +160,7 @@ def _cells(point: Point) -> list[str]:
     if cores:
         of_cores = [f"{value:.2f}" for value in dataclasses.astuple(cores)]
     return [
+        point.rpc,
         str(point.servers),
         str(point.processes),
         f"{point.queries_per_s:.0f}",

@@ -19,10 +19,11 @@ from harness.bench.fleet.forecast import (
     round_seed,
 )
 from harness.bench.fleet.paper import Cost, Costs
-from harness.bench.fleet.report import verdicts
+from harness.bench.fleet.report import is_clearly_faster, verdicts
 from harness.bench.options import resolve
 from harness.bench.session import Ours
 from harness.errors import ConfigError
+from harness.triton.rpc import Rpc
 
 SEED = round_seed()
 
@@ -100,29 +101,55 @@ def test_each_process_asks_one_server_and_every_server_gets_as_many() -> None:
     assert fitting((3,), (1, 2, 3, 6)) == [(3, 1), (3, 3), (3, 6)]
 
 
-def point(servers: int, processes: int, rate: float, idle: float = 0.02) -> Point:
+def point(servers: int, processes: int, rate: float, idle: float = 0.02, rpc: Rpc = Rpc.OWN) -> Point:
     ours = Ours(rate, 1.0, 1.0, 1.0, 50.0, 0, None, "", (600, 400))
-    return Point(servers, processes, (Measured(ours, Cores(0.9, 1.0, 2 - 1.9 - idle, idle)),))
+    return Point(servers, processes, rpc, (Measured(ours, Cores(0.9, 1.0, 2 - 1.9 - idle, idle)),))
 
 
-def test_several_servers_are_worth_it_or_the_cores_are_full_or_neither() -> None:
+def test_several_servers_are_worth_it_or_the_cores_cannot_or_neither() -> None:
     points = [point(1, 1, 1000), point(4, 1, 3600), point(4, 4, 3000)]
     assert verdicts(points, 2) == [
         "4 servers answer 3.60 times as many queries as 1, wanted >= 3.50: met (client 0.90 + servers 1.00 "
         "+ others 0.08, idle 0.02 of 2 cores)",
-        "client processes, in times what one answers (and for each core used): 4 with 4 servers 0.83 (0.83); "
-        "more than one never paid",
+        "client processes over connections of our own, in times what one answered (and of what one would "
+        "carry on a core of its own, each on one): 4 with 4 servers 0.83 (3.33); more than one never paid on "
+        "these cores",
     ]
-    full, processes = verdicts([point(1, 1, 1000), point(1, 2, 1100), point(2, 1, 1010)], 2)
-    assert "2 servers answer 0.92 times as many queries as 1, wanted >= 1.75: the cores were full" in full
-    assert processes.endswith("2 with 1 server 1.10 (1.10); more than one pays")
-    (missed, _) = verdicts([point(1, 1, 1000), point(2, 1, 1010, idle=0.4)], 2)
+    cannot, processes = verdicts([point(1, 1, 1000), point(1, 2, 1100), point(2, 1, 1010)], 2)
+    assert (
+        "2 servers answer 0.92 times as many queries as 1, wanted >= 1.75: these cores have no more" in cannot
+    )
+    assert "no more than 0.93 (client 0.90" in cannot
+    assert processes.endswith("2 with 1 server 1.10 (2.20); more than one paid on these cores")
+    (missed, _) = verdicts([point(1, 1, 1000), point(2, 1, 1010, idle=0.9)], 2)
     assert "wanted >= 1.75: MISSED (" in missed
+
+
+def test_client_processes_are_judged_for_each_kind_of_channel() -> None:
+    own = [point(1, 1, 1000), point(1, 2, 900), point(2, 1, 2000)]
+    over_grpc = [
+        point(1, 1, 300, rpc=Rpc.GRPC),
+        point(1, 2, 450, rpc=Rpc.GRPC),
+        point(2, 1, 9e9, rpc=Rpc.GRPC),
+    ]
+    servers, one, other = verdicts([*own, *over_grpc], 2)
+    assert servers.startswith("2 servers answer 2.00 times as many queries as 1")
+    assert one.endswith("2 with 1 server 0.90 (1.80); more than one never paid on these cores")
+    assert other.startswith("client processes over gRPC's library, ")
+    assert other.endswith("2 with 1 server 1.50 (3.00); more than one paid on these cores")
+
+
+def test_what_rounds_of_one_setup_differ_by_is_no_gain() -> None:
+    one, two = point(1, 1, 1000), point(1, 2, 1200)
+    assert is_clearly_faster(two, one)
+    slow_round = dataclasses.replace(two, runs=(*two.runs, *point(1, 2, 990).runs, *two.runs))
+    assert slow_round.queries_per_s == 1200
+    assert not is_clearly_faster(slow_round, one)
 
 
 def test_that_others_worked_meanwhile_is_told() -> None:
     busy = dataclasses.replace(point(1, 1, 1000).runs[0], cores=Cores(0.2, 0.4, 1.4, 0.0))
-    points = [Point(1, 1, (busy,)), Point(1, 2, (busy,))]
+    points = [Point(1, 1, Rpc.OWN, (busy,)), Point(1, 2, Rpc.OWN, (busy,))]
     assert points[0].per_core == pytest.approx(1000 / 0.6)
     *_, others = verdicts(points, 2)
     assert others.startswith("other programs took up to 1.40 of 2 cores")
