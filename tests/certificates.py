@@ -9,10 +9,12 @@ def make_authority(folder: Path, name: str) -> None:
     _openssl(folder, "req", "-x509", *_new_key(name), "-out", f"{name}.pem", "-days", "2")
 
 
-def make_certificate(folder: Path, name: str, authority: str, *, days: int = 2) -> None:
-    """Make NAME.pem for the host `localhost`, and NAME.key; expired if `days` is negative."""
+def make_certificate(
+    folder: Path, name: str, authority: str, *, days: int = 2, host: str = "localhost"
+) -> None:
+    """Make NAME.pem for the host, and NAME.key; expired if `days` is negative."""
     _openssl(folder, "req", *_new_key(name), "-out", f"{name}.csr")
-    (folder / "names").write_text("subjectAltName=DNS:localhost")
+    (folder / "names").write_text(f"subjectAltName=DNS:{host}")
     by = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", str(days))
     _openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-extfile", "names", *by)
 

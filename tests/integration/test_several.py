@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from harness.machine import paths
 from harness.run.mlperf import logs
 from harness.server import launch, lifecycle
 from harness.triton.client import TritonClient
+from tests.certificates import make_authority, make_certificate
 from tests.integration.null_harness import add_null_entry
-from tests.network import dns_server, new_namespace
+from tests.network import Namespace, dns_server, new_namespace
 
 ENTRY = "mobilenet_onnxruntime"
 SAMPLES = 48
@@ -109,18 +110,47 @@ def test_servers_that_are_named_twice_or_that_the_processes_cannot_share_are_ref
 
 
 @contextlib.contextmanager
-def three_servers(folder: Path, repository: Path) -> Iterator[list[lifecycle.ServerInfo]]:
-    """Three, each at an address of its own, and all at one port."""
+def servers(
+    folder: Path, repository: Path, hosts: Sequence[str], *flags: str
+) -> Iterator[list[lifecycle.ServerInfo]]:
+    """Each at an address of its own, and all at one port."""
     with contextlib.ExitStack() as stack:
-        infos = [
-            stack.enter_context(started(repository, folder / host, host=host, ports=(18000, 18001, 18002)))
-            for host in OURS
+        yield [
+            stack.enter_context(
+                started(repository, folder / host, *flags, host=host, ports=(18000, 18001, 18002))
+            )
+            for host in hosts
         ]
-        for info in infos:
-            # As on servers that others use.
-            with TritonClient(info.grpc_url) as client:
-                client.load("null_model", None)
-        yield infos
+
+
+def start_harness(namespace: Namespace, entry: Path, *options: object) -> subprocess.Popen[str]:
+    """The command line in that namespace, Server on the model that computes nothing."""
+    words = ("--model", "mobilenet", "--platform", "onnxruntime", "--max-batchsize", 1)
+    # The model answers in no time: the bound is not to be a matter of the machine's load.
+    rate = ("--scenario", "Server", "--qps", 200, "--max-latency", "5s")
+    module = ("-m", "tests.integration.null_harness", entry, 30)
+    return subprocess.Popen(
+        list(map(str, (*namespace.inside, sys.executable, *module, *words, *rate, *options))),
+        cwd=paths.PROJECT_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end_of(process: subprocess.Popen[str], exit_code: int) -> str:
+    """What it said, once it has ended so."""
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == exit_code, said
+    assert "Traceback" not in said
+    return said
+
+
+def smallest_share(said: str, count: int) -> float:
+    """Of so many servers, in percent, as the line of balance has it."""
+    found = re.search(rf"balance: {count} servers answered ([\d.]+)% to [\d.]+% of the samples each", said)
+    assert found, said
+    return float(found[1])
 
 
 def test_three_servers_behind_one_name_are_all_asked_and_the_end_of_one_ends_the_run(
@@ -133,40 +163,19 @@ def test_three_servers_behind_one_name_are_all_asked_and_the_end_of_one_ends_the
     with (
         new_namespace(OURS, THEIRS, nameserver=OURS[0]) as namespace,
         dns_server(OURS[0], {NAME: OURS}),
-        three_servers(tmp_path, repository) as infos,
+        servers(tmp_path, repository, OURS) as infos,
     ):
+        for info in infos:
+            # As on servers that others use.
+            with TritonClient(info.grpc_url) as client:
+                client.load("null_model", None)
 
-        def start(folder: str, url: str, seconds: int, *options: str) -> subprocess.Popen[str]:
-            # The model answers in no time: the bound is not to be a matter of the machine's load.
-            words = (
-                "--model",
-                "mobilenet",
-                "--platform",
-                "onnxruntime",
-                "--max-batchsize",
-                "1",
-                "--url",
-                url,
-            )
-            rate = ("--scenario", "Server", "--qps", "200", "--max-latency", "5", "--time", str(seconds))
-            module = ("-m", "tests.integration.null_harness", str(entry), "30")
-            command = [*namespace.inside, sys.executable, *module, *words, *rate, *options]
-            return subprocess.Popen(
-                [*command, "--output", str(tmp_path / folder)],
-                cwd=paths.PROJECT_ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        def start(folder: str, url: str, seconds: int, *options: object) -> subprocess.Popen[str]:
+            where = ("--url", url, "--time", seconds, "--output", tmp_path / folder)
+            return start_harness(namespace, entry, *where, *options)
 
-        def end(process: subprocess.Popen[str], exit_code: int) -> str:
-            said, _ = process.communicate(timeout=300)
-            assert process.returncode == exit_code, said
-            assert "Traceback" not in said
-            return said
-
-        said = end(start("all", url, 2, "--client-processes", "3"), 0)
-        assert re.search(r"balance: 3 servers answered 3\d\.\d% to 3\d\.\d% of the samples each", said)
+        said = end_of(start("all", url, 2, "--client-processes", 3), 0)
+        assert smallest_share(said, 3) > 30
         (results,) = (tmp_path / "all").glob("*/results.json")
         result = json.loads(results.read_text())
         assert result["args"]["urls"] == [url]
@@ -181,7 +190,7 @@ def test_three_servers_behind_one_name_are_all_asked_and_the_end_of_one_ends_the
                 f"--url names one server twice: {url} and {OURS[1]}:18001 are both at",
             ),
         ):
-            assert end(start("refused", wrong, 2), 2).splitlines()[-1].startswith(f"error: {complaint}")
+            assert end_of(start("refused", wrong, 2), 2).splitlines()[-1].startswith(f"error: {complaint}")
 
         with TritonClient(infos[2].grpc_url) as client:
             before = client.model_config("null_model")
@@ -190,7 +199,7 @@ def test_three_servers_behind_one_name_are_all_asked_and_the_end_of_one_ends_the
             complaint = (
                 "error: the servers of a run must be alike: null_model has another dynamic_batching at "
             )
-            assert end(start("refused", url, 2), 2).splitlines()[-1].startswith(complaint)
+            assert end_of(start("refused", url, 2), 2).splitlines()[-1].startswith(complaint)
             client.load("null_model", json.dumps(before))
 
         dying = start("dying", url, 600)
@@ -199,6 +208,41 @@ def test_three_servers_behind_one_name_are_all_asked_and_the_end_of_one_ends_the
             time.sleep(0.02)
         time.sleep(0.5)
         os.kill(infos[1].pid, signal.SIGKILL)
-        assert f"(of the server at {OURS[1]}:18001)" in end(dying, 3)
-        gone = end(start("gone", url, 2), 3).splitlines()[-1]
+        assert f"(of the server at {OURS[1]}:18001)" in end_of(dying, 3)
+        gone = end_of(start("gone", url, 2), 3).splitlines()[-1]
         assert gone.startswith(f"error: no Triton answers at {OURS[1]}:18001 (")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_servers_behind_one_name_are_asked_over_tls_and_with_a_header(tmp_path: Path, processes: int) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    entry = add_null_entry(repository)
+    make_authority(tmp_path, "authority")
+    make_certificate(tmp_path, "server", "authority", host=NAME)
+    hosts, key = OURS[1:], "triton-grpc-protocol-key"
+    flags = (
+        *("--grpc-use-ssl=true", f"--grpc-server-cert={tmp_path}/server.pem"),
+        *(f"--grpc-server-key={tmp_path}/server.key", "--grpc-restricted-protocol=inference:key=sesame"),
+    )
+    with (
+        new_namespace(OURS, THEIRS, nameserver=OURS[0]) as namespace,
+        dns_server(OURS[0], {NAME: hosts}),
+        servers(tmp_path, repository, hosts, *flags),
+    ):
+        where = ("--url", f"grpcs+dns:///{NAME}:18001", "--tls-ca", tmp_path / "authority.pem")
+        who = ("--header", f"{key}: sesame", "--client-processes", processes)
+        said = end_of(
+            start_harness(namespace, entry, *where, *who, "--time", 2, "--output", tmp_path / "all"), 0
+        )
+        assert smallest_share(said, 2) > 45
+        (results,) = (tmp_path / "all").glob("*/results.json")
+        result = json.loads(results.read_text())
+        assert result["server"]["rpc"] == "grpcio"
+        for host, book in zip(hosts, result["tests"]["PerformanceOnly"]["books"], strict=True):
+            assert book["url"] == f"grpcs://{host}:18001"
+            assert book["counted_samples"] == book["answered_samples"] > 0
+        refused = end_of(
+            start_harness(namespace, entry, *where, "--time", 2, "--output", tmp_path / "none"), 3
+        )
+        assert f"expecting header '{key}'; see --header" in refused
