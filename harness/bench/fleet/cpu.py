@@ -13,6 +13,8 @@ from harness.machine.kernel import cpu_seconds
 from harness.server.lifecycle import ServerInfo
 
 INTERVAL_S = 0.25
+LARGEST_SHARE = 0.1
+"""Of a core, that reading may take; it is in nobody's figures but the machine's."""
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _IDLE = (3, 4)
 """Columns of a CPU in /proc/stat: idle, and waiting for a disk."""

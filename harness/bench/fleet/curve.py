@@ -13,9 +13,9 @@ from pathlib import Path
 from harness.bench.fleet import cpu
 from harness.bench.fleet.cpu import Cores
 from harness.bench.null import entry
-from harness.bench.processes import Watch
 from harness.bench.session import Ours, Session, began_s
 from harness.machine.environment import cpu_count
+from harness.machine.host.monitor import Monitor
 from harness.run.config import run_config
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.rounds import Scenario
@@ -101,9 +101,9 @@ class Fleet:
         self, session: Session, scenario: Scenario, tuning: Tuning, seconds: float, rpc: Rpc = Rpc.OWN
     ) -> Measured:
         """A test, watched."""
-        with Watch(lambda: cpu.read(self.infos), cpu.INTERVAL_S) as watch:
+        with Monitor(lambda: cpu.read(self.infos), cpu.INTERVAL_S, cpu.LARGEST_SHARE) as monitor:
             ours = session.ours(scenario, tuning, seconds=seconds, rpc=rpc)
-        return Measured(ours, cpu.used(watch.readings, began_s(ours), seconds, cpu_count()))
+        return Measured(ours, cpu.used(monitor.readings, began_s(ours), seconds, cpu_count()))
 
 
 def fitting(servers: Sequence[int], processes: Sequence[int]) -> list[tuple[int, int]]:

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.bench.null import entry
-from harness.bench.processes import CLIENT, Watch
+from harness.bench.processes import CLIENT
 from harness.bench.session import Session, began_s
 from harness.bench.soak.readings import INTERVAL_S, RSS, Reading, is_bytes, read
 from harness.bench.soak.trend import Trend, trend
 from harness.errors import InferenceError
+from harness.machine.host.monitor import Monitor
 from harness.run.config import run_config
 from harness.run.config.tuning import Tuning
 from harness.run.mlperf.rounds import Scenario
@@ -101,13 +102,13 @@ def _soak(
         reached = session.ours(Scenario.OFFLINE, few, seconds=_RATE_SECONDS).samples_per_s
         rate = min(_LOAD * reached, _MOST_PER_S)
         logger.info("%s: Server at %.1f queries/s for %g s", title, rate, seconds)
-        with Watch(lambda: read(server), INTERVAL_S) as watch:
+        with Monitor(lambda: read(server), INTERVAL_S) as monitor:
             run = session.ours(Scenario.SERVER, tuning, seconds=seconds, rate=rate)
     finally:
         session.close()
     # What LoadGen's process does before and after is no part of a soak.
     began = began_s(run)
-    readings = [one for one in watch.readings if began <= one.at_s <= began + seconds]
+    readings = [one for one in monitor.readings if began <= one.at_s <= began + seconds]
     return Soak(title, rate, judged(readings, rate), readings)
 
 

@@ -3,21 +3,30 @@
 import threading
 import time
 from collections.abc import Callable
-
-from harness.machine.host.use import Reading
+from typing import Generic, Self, TypeVar
 
 EVERY_S = 1.0
 _LARGEST_SHARE = 0.005
 """Of one CPU, that reading may take (20 to 40 us a process): where there are many, it is done less often."""
 
+T = TypeVar("T")
 
-class Monitor:
+
+class Monitor(Generic[T]):
     """Reads while the block lasts that this is the context of; afterwards `readings` are complete."""
 
-    def __init__(self, read: Callable[[], Reading], every_s: float = EVERY_S) -> None:
-        """`read` is called in a thread of its own, but for the first and the last time."""
-        self.readings: list[Reading] = []
-        self._read, self._every_s = read, every_s
+    def __init__(
+        self, read: Callable[[], T], every_s: float = EVERY_S, largest_share: float = _LARGEST_SHARE
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            read: called in a thread of its own, but for the first and the last time.
+            every_s: how often.
+            largest_share: of one CPU's time, that reading may take; it is done less often where it would.
+        """
+        self.readings: list[T] = []
+        self._read, self._every_s, self._largest_share = read, every_s, largest_share
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._go_on, name="monitor", daemon=True)
 
@@ -25,7 +34,7 @@ class Monitor:
         """What is to be watched begins only now."""
         self.readings = [self._read()]
 
-    def __enter__(self) -> "Monitor":
+    def __enter__(self) -> Self:
         self.restart()
         self._thread.start()
         return self
@@ -40,4 +49,4 @@ class Monitor:
         while not self._over.wait(wait_s):
             began_s = time.thread_time()
             self.readings.append(self._read())
-            wait_s = max(self._every_s, (time.thread_time() - began_s) / _LARGEST_SHARE)
+            wait_s = max(self._every_s, (time.thread_time() - began_s) / self._largest_share)
