@@ -9,6 +9,7 @@ from tritonclient.grpc import service_pb2
 
 from harness.errors import InferenceError
 from harness.server import lifecycle
+from harness.triton.address import Address
 from harness.triton.channel import BlockingChannel, Channel
 from harness.triton.http2 import message_prefix
 from harness.triton.messages import streamed_response
@@ -45,9 +46,9 @@ def request_bytes(add_model: AddModel) -> bytes:
     return message_prefix(len(body)) + body
 
 
-def ask_one_after_another(url: str, request: bytes) -> int:
+def ask_one_after_another(server: Address, request: bytes) -> int:
     """How many answers were whole."""
-    channel = BlockingChannel(url)
+    channel = BlockingChannel(server)
     try:
         answers = (streamed_response(channel.infer(request, TIMEOUT_S)) for _ in range(ANSWERS))
         return sum(is_whole(answer) for answer in answers)
@@ -55,11 +56,11 @@ def ask_one_after_another(url: str, request: bytes) -> int:
         channel.close()
 
 
-def ask_several_at_once(url: str, request: bytes) -> int:
+def ask_several_at_once(server: Address, request: bytes) -> int:
     """How many answers were whole."""
 
     async def ask() -> int:
-        channel = await Channel.open(url, TIMEOUT_S)
+        channel = await Channel.open(server, TIMEOUT_S)
         whole, left, ended = 0, ANSWERS, asyncio.get_running_loop().create_future()
 
         def done(outcome: bytes | InferenceError) -> None:
@@ -86,8 +87,8 @@ def is_whole(answer: bytes | InferenceError) -> bool:
 @pytest.mark.nightly
 @pytest.mark.parametrize("ask", [ask_one_after_another, ask_several_at_once])
 def test_three_gigabytes_of_answers_come_over_one_connection_and_none_stay_in_memory(
-    triton: lifecycle.ServerInfo, request_bytes: bytes, ask: Callable[[str, bytes], int]
+    triton: lifecycle.ServerInfo, request_bytes: bytes, ask: Callable[[Address, bytes], int]
 ) -> None:
     before = psutil.Process().memory_info().rss
-    assert ask(triton.grpc_url, request_bytes) == ANSWERS
+    assert ask(Address(triton.grpc_url), request_bytes) == ANSWERS
     assert psutil.Process().memory_info().rss - before < 256 << 20

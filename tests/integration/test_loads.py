@@ -30,6 +30,8 @@ class TritonPythonModel:
 """
 _WAYS = ["pass", "pass", "pass", "raise RuntimeError('no weights')", "os._exit(3)"]
 """What the models do while they are loaded."""
+_POOL_THREADS = 2
+"""So far gRPC's own pool in Triton may grow on busy cores; threads that models leave would be five a turn."""
 
 
 @pytest.fixture
@@ -75,4 +77,4 @@ def test_loads_and_unloads_leave_no_region_no_process_and_no_descriptor(
         left.append((triton.num_fds(), triton.num_threads()))
     # Descriptors and threads; the first turn makes what Triton keeps.
     assert left[-1][0] <= left[0][0], left
-    assert left[-1][1] <= left[0][1], left
+    assert left[-1][1] <= left[0][1] + _POOL_THREADS, left
