@@ -190,8 +190,14 @@ def write_onnx_classifier(
     dtype=np.float32,
     seed=0,
     quantization: tuple[float, int] | None = None,
+    is_reshaped: bool = False,
+    best: int = 0,
 ) -> None:
-    """Twelve classes, of `image` (batch, 3, *sides), which may be quantised: of that scale and zero point."""
+    """Twelve classes, of `image` (batch, 3, *sides).
+
+    It may be quantised, of that scale and zero point, and read behind a Reshape; of the scores there may be the
+    `best` alone, with their classes.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     kind = image_kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -201,7 +207,10 @@ def write_onnx_classifier(
         zero_point = np.array(quantization[1], np.int8 if quantization[1] < 0 else np.uint8)
         image_kind = TensorProto.INT8 if quantization[1] < 0 else TensorProto.UINT8
         constants |= {"scale": np.array(quantization[0], np.float32), "zero": zero_point}
-        dequantize = [helper.make_node("DequantizeLinear", ["image", "scale", "zero"], ["real"])]
+        constants |= {"shape": np.array([-1, 3, *sides], np.int64)} if is_reshaped else {}
+        read = "reshaped" if is_reshaped else "image"
+        dequantize = [helper.make_node("Reshape", ["image", "shape"], ["reshaped"])] if is_reshaped else []
+        dequantize += [helper.make_node("DequantizeLinear", [read, "scale", "zero"], ["real"])]
     nodes = [
         *dequantize,
         helper.make_node(
@@ -210,11 +219,19 @@ def write_onnx_classifier(
         helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["scores"]),
     ]
+    outputs = [helper.make_tensor_value_info("scores", kind, [batch, 12])]
+    if best:
+        constants["k"] = np.array([best], np.int64)
+        nodes.append(helper.make_node("TopK", ["scores", "k"], ["values", "indices"]))
+        outputs = [
+            helper.make_tensor_value_info("values", kind, [batch, best]),
+            helper.make_tensor_value_info("indices", TensorProto.INT64, [batch, best]),
+        ]
     graph = helper.make_graph(
         nodes,
         "small",
         [helper.make_tensor_value_info("image", image_kind, [batch, 3, *sides])],
-        [helper.make_tensor_value_info("scores", kind, [batch, 12])],
+        outputs,
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     path.parent.mkdir(exist_ok=True)

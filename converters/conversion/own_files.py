@@ -250,6 +250,11 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
     else:
         wanted = fitting[:1]
         is_clear = max(len(labels), len(scores)) == 1 and len(fitting) == len(graph.outputs)
+    if wanted and (classes := _classes_of_best(graph, wanted[0])):
+        raise ConversionError(
+            f"{graph.path}: {wanted[0]} has the best scores only, and {classes} whose they are: export the "
+            "scores of all classes, or the best class as one whole number"
+        )
     if not is_clear:
         found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
         has_boxes = any(len(output.shape) == 2 and output.shape[1] == 4 for output in graph.outputs)
@@ -259,6 +264,18 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
             f"[n] wanted; it has {found.replace(chr(39), '')}{hint}"
         )
     return tuple(replace(output, is_requested=output.name == wanted[0]) for output in graph.outputs)
+
+
+def _classes_of_best(graph: Graph, scores: str) -> str:
+    """The output beside sorted scores that names their classes; or nothing, where they are not of a top-k."""
+    output = next(each for each in graph.outputs if each.name == scores)
+    beside = [each.name for each in graph.outputs if each.dtype.is_whole and each.shape == output.shape]
+    if not output.is_scores or not beside:
+        return ""
+    shape = (graph.fixed_batch or 1, *graph.input.shape)
+    images = [np.full(shape, value).astype(graph.input.dtype.value) for value in (0, 1, 3)]
+    found = [graph.run(image)[graph.outputs.index(output)].reshape(shape[0], -1) for image in images]
+    return beside[0] if all((np.diff(each.astype(np.float64)) <= 0).all() for each in found) else ""
 
 
 def _is_fixed(graph: Graph) -> bool:

@@ -31,7 +31,7 @@ _LARGEST_BYTES = 2**31 - 1
 """Of a protobuf message."""
 _READS_QUANTIZED = ("DequantizeLinear", "QLinearConv")
 """Operations whose inputs begin with a quantised tensor, its scale and its zero point."""
-_REARRANGES = ("Transpose", "Identity")
+_REARRANGES = ("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice")
 """Operations whose output has the very numbers of their input."""
 _TYPES = {"float": "float32", "double": "float64"}
 """ONNX's names that are not numpy's."""
@@ -81,9 +81,10 @@ def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterato
 
 
 def _input_quantization(path: Path, name: str) -> Quantization | None:
-    """How an input stores real numbers, by the operations that read it; None where they do not agree on it.
+    """How an input stores real numbers, by the operations that read it; None where another takes it as it is.
 
-    Where the scale differs by channel, or is calculated, nothing can be said either.
+    Raises:
+        ConversionError: its scale differs by channel, or is calculated: no pixel could be stored by it.
     """
     graph = onnx.load(path, load_external_data=False).graph
     known = {tensor.name: tensor for tensor in graph.initializer}
@@ -102,7 +103,12 @@ def _input_quantization(path: Path, name: str) -> Quantization | None:
             found.add(_quantization([known.get(each) for each in node.input[1:3] if each], path))
         else:
             return None
-    return found.pop() if len(found) == 1 else None
+    if None in found or len(found) > 1:
+        raise ConversionError(
+            f"{path}: input {name} is stored with no single scale and zero point, so images cannot be given "
+            "to it: export it with one for all channels, or with a float input"
+        )
+    return found.pop() if found else None
 
 
 def _quantization(tensors: list[onnx.TensorProto | None], path: Path) -> Quantization | None:

@@ -18,7 +18,9 @@ from harness.models.own_recipes import describe
 from harness.models.spec import BOX_FORMS, Detection, Numbering, Variant
 
 _LOW = 0.2
-"""mAP from which on nothing else is tried: the published detectors have as much."""
+"""mAP from which on nothing else is tried of a named model: the published detectors have as much."""
+_BETTER = 1.2
+"""So many times the mAP is another reading's, where the user may have said the wrong one."""
 _NEAR_ZERO = 0.01
 _IMAGES, _PLACED_IMAGES = 200, 50
 """How many are scored again, and of how many the places of boxes without their classes: some seconds."""
@@ -45,7 +47,7 @@ def of_detections(
     assert variant.detection is not None
     records = np.concatenate([records_of(payloads[index]) for index in range(len(annotations.images))])
     found = list(_unknown_classes(records, annotations, variant.detection)) if is_own_file else []
-    if mean_precision < _LOW:
+    if mean_precision < _LOW or is_own_file:
         answers = _Answers(records, annotations, variant.detection, variant.preprocess.size_px)
         with progress.waiting("reading the answers in other ways"):
             better = _better_reading(answers, is_own_file)
@@ -103,7 +105,8 @@ def _better_reading(answers: _Answers, is_own_file: bool) -> str:
     readings = [current.boxed(form).numbered(numbering) for numbering in Numbering]
     scores = {reading: answers.score(reading) for reading in readings}
     best, now = max(scores.values()), scores[current] if current in scores else answers.score(current)
-    if not is_much_better(best, now):
+    is_better = is_much_better(best, now, _BETTER) if is_own_file else is_much_better(best, now)
+    if not is_better:
         return ""
     # Several are as good where only those classes were found that they number alike.
     options = " or ".join(_options(current, reading) for reading in readings if scores[reading] == best)

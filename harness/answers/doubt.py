@@ -18,14 +18,17 @@ _LEAST_GAIN = 0.05
 """As a share: a shift by one is right by chance, or since neighbours look alike, for far fewer samples."""
 _LEAST_GAINED = 2
 """Samples."""
+_ABOVE_CHANCE = 1.64
+"""Such deviations that a share of right answers has to be above it, if there could be as many: chance reaches
+them once in twenty times."""
 _CLEAR = 2.4
 """Standard deviations beyond what chance makes right, which it does not reach once in a hundred times; three
 samples of three labels, all of them right, are 2.45."""
 
 
-def is_much_better(value: float, than: float) -> bool:
+def is_much_better(value: float, than: float, times: float = _MUCH_BETTER) -> bool:
     """Whether another reading of the same answers, which scores 0 to 1, must be the right one."""
-    return value - than >= _LEAST_GAIN and value >= _MUCH_BETTER * than
+    return value - than >= _LEAST_GAIN and value >= times * than
 
 
 def _is_no_chance(shifted: npt.NDArray[np.int64], true: npt.NDArray[np.int64], share: float) -> bool:
@@ -35,12 +38,24 @@ def _is_no_chance(shifted: npt.NDArray[np.int64], true: npt.NDArray[np.int64], s
     is right as often.
     """
     samples, right = len(true), int((shifted == true).sum())
+    chance, spread = _by_chance(shifted, true)
+    return right - share * samples >= _LEAST_GAINED and right - chance > _CLEAR * spread
+
+
+def _by_chance(answered: npt.NDArray[np.int64], true: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """How many of the same answers in any order are right, and the standard deviation of that."""
     labels, counts = np.unique(true, return_counts=True)
     chance = float(
-        sum(count * (shifted == label).mean() for label, count in zip(labels, counts, strict=True))
+        sum(count * (answered == label).mean() for label, count in zip(labels, counts, strict=True))
     )
-    spread = math.sqrt(chance * (1 - chance / samples))
-    return right - share * samples >= _LEAST_GAINED and right - chance > _CLEAR * spread
+    return chance, math.sqrt(max(0.0, chance * (1 - chance / len(true))))
+
+
+def _is_at_chance(answered: npt.NDArray[np.int64], true: npt.NDArray[np.int64]) -> bool:
+    """Whether as many would be right in any order, where there are enough samples to tell."""
+    chance, spread = _by_chance(answered, true)
+    right = int((answered == true).sum())
+    return right - chance <= _ABOVE_CHANCE * spread and len(true) - chance > _CLEAR * spread
 
 
 def of_classes(
@@ -72,7 +87,7 @@ def _of_classes(
             )
             return
     classes = len(np.unique(true))
-    if share == 0 or (classes > 1 and share <= 1 / classes):
+    if share == 0 or (classes > 1 and (share <= 1 / classes or _is_at_chance(answered, true))):
         remedy = "--preprocess names another, --label-offset shifts labels" if is_own_file else "check both"
         yield (
             f"{share:.2%} is no better than guessing among the {classes} labels of the data set; the model "

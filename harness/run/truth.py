@@ -1,6 +1,7 @@
 """What answers are compared with, found when it is first asked for."""
 
 import functools
+import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,9 @@ def _find(prepared: Prepared, *, is_exact: bool) -> Truth:
 def _source_answers(prepared: Prepared, *, wants_scores: bool = False) -> Path:
     """What the source framework itself predicts for the same samples; computed once and kept."""
     facts = prepared.manifest
-    key = f"{facts.entry}_{facts.weights_sha256[:16]}_{prepared.samples.parent.name}"
+    # How the answers are read is the user's to say, too: --label-offset, --outputs, --boxes.
+    read_as = hashlib.sha256(repr(facts.variant).encode()).hexdigest()
+    key = f"{facts.entry}_{facts.weights_sha256[:16]}_{read_as[:16]}_{prepared.samples.parent.name}"
     if facts.variant.detection and facts.variant.detection.nms == Nms.REFERENCE:
         # Then the export is asked, which another version of the converters may make otherwise.
         key += f"_{facts.graph_sha256[:16]}"

@@ -158,7 +158,7 @@ def test_an_onnx_files_quantised_input_gets_what_the_recipe_makes_of_an_image(tm
     assert (stored.dtype, stored.min(), stored.max()) == (dtype, wanted, wanted)
 
 
-def test_an_onnx_input_of_bytes_without_one_scale_gets_pixels(tmp_path):
+def test_an_onnx_input_of_bytes_without_one_scale_is_refused(tmp_path):
     from onnx import load, numpy_helper, save
 
     write_onnx_classifier(tmp_path / "q.onnx", sides=(32, 32), quantization=(1.5, 110))
@@ -168,8 +168,22 @@ def test_an_onnx_input_of_bytes_without_one_scale_gets_pixels(tmp_path):
             # Of each channel.
             tensor.CopyFrom(numpy_helper.from_array(np.repeat(numpy_helper.to_array(tensor), 3), tensor.name))
     save(model, tmp_path / "channels.onnx")
-    made = _convert(tmp_path, tmp_path / "channels.onnx", Platform.ONNXRUNTIME)
-    assert (made.variant.preprocess.quantization, made.variant.preprocess.steps) == (None, ())
+    text = _refusal(tmp_path, tmp_path / "channels.onnx", Platform.ONNXRUNTIME)
+    assert text.startswith(": input image is stored with no single scale and zero point")
+
+
+def test_a_quantised_input_is_known_behind_a_change_of_its_shape(tmp_path):
+    write_onnx_classifier(tmp_path / "q.onnx", sides=(32, 32), quantization=(1.5, 110), is_reshaped=True)
+    found = _convert(tmp_path, tmp_path / "q.onnx", Platform.ONNXRUNTIME).variant.preprocess.quantization
+    assert (found.scale, found.zero_point) == (1.5, 110)
+
+
+@pytest.mark.parametrize("outputs", [(), ("values",)])
+def test_the_best_scores_alone_name_no_class(tmp_path, outputs):
+    """They fall from the first to the last, so that the first would always be the winner."""
+    write_onnx_classifier(tmp_path / "best.onnx", best=5)
+    text = _refusal(tmp_path, tmp_path / "best.onnx", Platform.ONNXRUNTIME, said=Said(outputs=outputs))
+    assert text.startswith(": values has the best scores only, and indices whose they are: export the scores")
 
 
 def test_what_is_wrong_is_said_of_the_users_file(tmp_path):

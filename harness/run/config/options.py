@@ -409,8 +409,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             ),
             Option(
                 "audit_conf",
-                "would turn a test into another one; compliance tests are not run here: use LoadGen's own "
-                "scripts on the results folder",
+                "would turn a test into another one; compliance tests are not run here: leave it out",
                 Kind.REFUSED,
                 spellings=("--audit_conf", "--audit-conf"),
             ),

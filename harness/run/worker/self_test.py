@@ -21,7 +21,7 @@ from harness.answers.precision import (
 )
 from harness.errors import InferenceError, RequestFailed
 from harness.models import manifest
-from harness.models.spec import Variant
+from harness.models.spec import TensorSpec, Variant
 from harness.run.worker.job import SelfTest
 from harness.run.worker.qsl import MessageStore
 from harness.triton.client import TritonClient
@@ -121,19 +121,20 @@ class _Distance:
 def _farthest(variant: Variant, answers: Sequence[Tensors], expected: dict[str, Any]) -> _Distance:
     """Of a classifier's answers the one that is beyond what is allowed, or nearest to it."""
     distances = [
-        _distance(spec.name, answer, expected[f"output:{spec.name}"][row])
+        _distance(spec, answer, expected[f"output:{spec.name}"][row])
         for row, tensors in enumerate(answers)
         for spec, answer in zip(variant.requested_outputs, tensors, strict=True)
     ]
     return max(distances, key=lambda one: (not one.is_within, one.difference / (one.allowed or 1.0)))
 
 
-def _distance(name: str, answer: Any, wanted: Any) -> _Distance:
+def _distance(spec: TensorSpec, answer: Any, wanted: Any) -> _Distance:
     found = answer.reshape(wanted.shape)
     difference = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
     is_real = np.issubdtype(wanted.dtype, np.floating)
-    allowed = allowed_difference(wanted, GPU_SHARE) if is_real else 0.0
-    return _Distance(name, difference, allowed, bool(found.argmax() == wanted.argmax()))
+    # Whole-number scores are rounded ones: two may be on either side of a half.
+    allowed = allowed_difference(wanted, GPU_SHARE) if is_real else float(spec.is_scores)
+    return _Distance(spec.name, difference, allowed, bool(found.argmax() == wanted.argmax()))
 
 
 def _winners_differ(

@@ -1,5 +1,6 @@
 """A detector that finds every object, asked for in every form, and read in the way that was not meant."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +24,15 @@ PLACES = [(0.1, 0.2, 0.5, 0.4), (0.3, 0.55, 0.45, 0.95), (0.6, 0.1, 0.9, 0.3)]
 
 @pytest.fixture(scope="module")
 def truth():
+    return truth_of(PLACES)
+
+
+def truth_of(places):
     """Images of 200x100 pixels; between them, they show an object of every category."""
     images = tuple(CocoImage(number, f"{number}.jpg", 100, 200) for number in range(1, 28))
     objects = []
     for image in images:
-        for at, (top, left, bottom, right) in enumerate(PLACES):
+        for at, (top, left, bottom, right) in enumerate(places):
             box = [left * 200, top * 100, (right - left) * 200, (bottom - top) * 100]
             objects.append(
                 {
@@ -99,6 +104,16 @@ def test_a_detector_that_is_misread_is_told_of_with_the_options_that_mend_it(tru
     assert found.endswith(f"with {options}")
     # And with these options:
     assert doubts(truth, reading(OF_COCO, meant.numbering, form), meant) == (1.0, ())
+
+
+def test_a_detector_of_ones_own_that_is_half_right_is_doubted_too(monkeypatch):
+    # Where a box is the same in both forms, the wrong one finds it.
+    places = [(0.1, 0.1, 0.4, 0.4), (0.3, 0.55, 0.45, 0.95), (0.6, 0.6, 0.9, 0.9)]
+    monkeypatch.setattr(sys.modules[__name__], "PLACES", places)
+    value, (found,) = doubts(truth_of(places), OF_COCO, OF_COCO.detection.boxed("xyxy"))
+    assert 0.5 < value < 0.8
+    assert found.endswith("with --boxes xyxy")
+    assert doubts(truth_of(places), OF_COCO, OF_COCO.detection.boxed("xyxy"), is_own_file=False)[1] == ()
 
 
 def test_from_0_read_as_from_1_moves_every_class(truth):

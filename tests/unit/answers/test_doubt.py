@@ -58,5 +58,29 @@ def test_no_better_than_guessing_is_doubted_and_names_the_preprocessing(answered
     assert "mean=123.68,116.78,103.94" in found
 
 
+@pytest.mark.parametrize(
+    ("answered", "labels"),
+    [
+        ([0] * 100, [0] * 60 + [1] * 40),
+        # 0.12 % of 1000 labels is no more than chance, however many samples there are.
+        (
+            [index * 7 % 1000 for index in range(50_000)],
+            [index * 7 % 1000 if index < 58 else (index * 7 + 500) % 1000 for index in range(50_000)],
+        ),
+    ],
+)
+def test_what_any_order_of_the_answers_would_make_right_is_guessing(answered, labels):
+    (found,) = _doubts(answered, labels)
+    assert "no better than guessing" in found
+
+
+@pytest.mark.parametrize(
+    ("answered", "labels"),
+    [([0, 1], [0, 1]), ([0, 0, 1, 0], [0, 0, 1, 1]), ([0, 1] * 4 + [1, 0], [0, 1] * 5)],
+)
+def test_few_samples_that_are_mostly_right_are_not_doubted(answered, labels):
+    assert _doubts(answered, labels) == ()
+
+
 def test_one_label_that_is_always_answered_is_not_doubted():
     assert _doubts([4, 4], [4, 4]) == ()

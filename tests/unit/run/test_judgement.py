@@ -1,6 +1,7 @@
 """What becomes of tests that have ended: made-up outcomes, and logs in LoadGen's own form."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.data.annotations import COCO_CATEGORIES, Annotations, CocoImage
 from harness.data.dataset import Dataset, Sample
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, Parity
 from harness.models.model_config import ServerSettings
+from harness.run import truth
 from harness.run.config.resolution import resolve
 from harness.run.config.scenario import scenarios_of
 from harness.run.config.tuning import SERVERS_OWN
@@ -92,10 +94,13 @@ class Run:
 
     def predicted(self, answers: Sequence[Any], *, graph: str = "", is_scores: bool = False) -> None:
         """Put into the cache what the source framework answers itself."""
-        config = self.prepared().config
-        name = (
-            f"{config.model}_{config.platform}_{'e' * 16}_samples{graph}{'_scores' if is_scores else ''}.npy"
+        prepared = self.prepared()
+        config, read_as = (
+            prepared.config,
+            hashlib.sha256(repr(prepared.manifest.variant).encode()).hexdigest(),
         )
+        end = f"samples{graph}{'_scores' if is_scores else ''}.npy"
+        name = f"{config.model}_{config.platform}_{'e' * 16}_{read_as[:16]}_{end}"
         file = config.data.cache / "source-labels" / name
         file.parent.mkdir(parents=True)
         np.save(file, np.asarray(answers))
@@ -472,6 +477,22 @@ def test_nothing_is_prescribed_for_other_weights_or_a_part_of_the_data_set(
     assert (result.verdict, result.reasons) == ("VALID", ())
     assert result.accuracy is not None
     assert (result.accuracy.metric, result.accuracy.value, result.accuracy.threshold) == ("top-1", 0.0, None)
+
+
+def test_what_is_kept_of_the_source_framework_is_for_one_way_to_read_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.weights = SEEDED
+    run.predicted([1, 2, 3, 4])
+    prepared = run.prepared()
+    monkeypatch.setattr(truth.manifest, "check_unchanged", lambda *_: None)
+    monkeypatch.setattr(truth, "run_converter", lambda *words: np.save(words[-1], [2, 3, 4, 5]))
+    assert Truths(prepared).exact.labels == (1, 2, 3, 4)
+    variant = dataclasses.replace(prepared.manifest.variant, label_offset=1)
+    facts = dataclasses.replace(prepared.manifest, variant=variant)
+    shifted = dataclasses.replace(prepared, manifest=facts)
+    assert Truths(shifted).exact.labels == (2, 3, 4, 5)
+    assert Truths(prepared).exact.labels == (1, 2, 3, 4)
 
 
 def test_seeded_weights_must_answer_as_their_source_framework_does(run: Run) -> None:

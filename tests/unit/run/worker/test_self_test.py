@@ -1,6 +1,7 @@
 """Whether the model on a server is the verified one, by a made-up server that answers the stored inputs."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tritonclient.grpc import service_pb2
 from harness.errors import InferenceError, RequestFailed
 from harness.models import MODELS
 from harness.models.platforms import Platform
-from harness.models.spec import TensorSpec, Variant
+from harness.models.spec import DType, TensorSpec, Variant
 from harness.run.worker.job import SelfTest
 from harness.run.worker.self_test import self_test
 
@@ -141,6 +142,23 @@ def test_scores_may_be_off_by_a_hundredth_of_their_spread_whatever_their_unit(
         InferenceError, match=r"differs from the source framework by up to .* \(allowed: .*\) on"
     ):
         check(SCORES, golden_of(outputs), {name: far})
+
+
+@pytest.mark.parametrize(("quanta", "passes"), [(1, True), (3, False)])
+def test_whole_number_scores_may_be_on_either_side_of_a_half(
+    check: Callable[..., SelfTest], quanta: int, passes: bool
+) -> None:
+    """As a quantised network's are."""
+    (output,) = (replace(each, dtype=DType.UINT8) for each in SCORES.requested_outputs)
+    variant = replace(SCORES, outputs=(output,))
+    golden = np.full((COUNT, 1001), 10, np.uint8)
+    golden[:, 7] = 200
+    outputs = {output.name: np.where(golden == 10, golden + quanta, golden).astype(np.uint8)}
+    if passes:
+        check(variant, golden_of({output.name: golden}), outputs)
+        return
+    with pytest.raises(InferenceError, match="not the verified model"):
+        check(variant, golden_of({output.name: golden}), outputs)
 
 
 def test_numbers_that_are_none_are_no_answer(check: Callable[..., SelfTest]) -> None:
