@@ -195,8 +195,8 @@ def write_onnx_classifier(
 ) -> None:
     """Twelve classes, of `image` (batch, 3, *sides).
 
-    It may be quantised, of that scale and zero point, and read behind a Reshape; of the scores there may be the
-    `best` alone, with their classes.
+    It may be quantised, of that scale and zero point, and read behind a Reshape; of the scores there may be
+    only the `best`, with their classes.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -15,7 +15,7 @@ from harness.run.telemetry import record
 _NO_SETTING = frozenset(
     (
         *("provenance", "model", "platform", "scenarios", "output", "cache", "debug", "save_images", "urls"),
-        *("label", "is_anonymous"),
+        *("label", "is_anonymous", "notes"),
         *("rpc", "tls_ca", "tls_cert", "tls_key", "headers", "metrics_urls", "find_peak_performance"),
         *REFERENCE_ARGS,
     )

@@ -1,5 +1,6 @@
 """Files that others read: each whole or not at all, and named where the disk does not take it."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,9 +51,15 @@ def whole(path: Path, *, is_locked: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write to, which takes its place when the block ends; removed if it fails.
 
     Args:
-        path: what was there before stays until then.
+        path: what was there before stays until then; where it is a link, what it leads to.
         is_locked: nobody else writes this file now, so what a killed process left can be written over.
+
+    Raises:
+        OSError: it is a device or a pipe, which nothing may take the place of.
     """
+    path = path.resolve()
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     writer = "" if is_locked else f".{os.getpid()}"
     partial = path.with_name(f".{path.name}{writer}.tmp")
     try:

@@ -116,7 +116,7 @@ def load(run: RecordedRun) -> list[str]:
     sentences = [f"{whose} used {_cpus(found.ours, found)}{where}; others: {others}."]
     if before is not None:
         sentences.append(f"Before the test, others used {_cpus(before, found)}.")
-    if found.steal:
+    if round(found.steal or 0.0, 2):
         sentences.append(f"The host of the virtual machine took {_cpus(found.steal, found)} away.")
     return sentences
 

@@ -205,8 +205,9 @@ def notes(run: RecordedRun) -> list[str]:
             "This run left no record of its requests (timeline.npz), so nothing can be drawn over time."
         )
     elif run.mode == Mode.FIND_PEAK:
+        rates = "one rate" if len(run.peak) == 1 else f"{len(run.peak) or 'several'} rates"
         found.append(
-            "LoadGen's search tried many rates, and found none; what is drawn is of all its tests, one after "
+            f"LoadGen's search tried {rates}, and found none; what is drawn is of all its tests, one after "
             "the other."
         )
     if (batches := run.batches) and not batches.are_enough:

@@ -204,8 +204,9 @@ def _judge_cut(log_dir: Path, plan: Plan | None, found: _Found) -> None:
     found.figures = Figures.of_timeline(recorded, plan.scenario, took_s)
     latencies_us, _ = timeline.query_latencies_us(recorded, plan.scenario)
     over = int((latencies_us * 1000 > plan.server_target_latency_ns).sum())
+    fastest_ms = min(latencies_us.tolist(), default=0.0) / 1e3
     found.reasons.append(
-        verdict.cut_short(plan, ended_s=took_s, p99_s=found.figures.percentiles[99.0], over=over)
+        verdict.cut_short(plan, found.figures.percentiles, ended_s=took_s, fastest_ms=fastest_ms, over=over)
     )
 
 
@@ -227,7 +228,7 @@ def _search_reasons(search: Search | None) -> list[str]:
     rates = [probe.rate for probe in search.probes]
     low, high = f"{min(rates):.4g}", f"{max(rates):.4g}"
     tried = f"at {low} queries/s" if low == high else f"between {low} and {high} queries/s"
-    return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency, or set --qps"]
+    return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency"]
 
 
 def _rate_origin(test: ScenarioPlan, ended: Ended) -> RateOrigin | None:

@@ -39,7 +39,7 @@ class ModelLoader:
         self._found = loan.before if loan else None
         self._is_found = bool(self._found)
         self._loaded: str | None = ""
-        self._is_ours = True
+        self._is_ours, self._is_own = True, True
 
     def set_up(self, wanted: str | None, variant: Variant, settings: ServerSettings, *, is_own: bool) -> str:
         """Have the model served for a run.
@@ -57,6 +57,7 @@ class ModelLoader:
             ServerError: the server has no such model, or cannot load it so.
             ConfigError: the file that is wanted is no config.pbtxt.
         """
+        self._is_own = is_own
         wanted = wanted or (KEEP if self._is_found else OURS)
         if wanted == KEEP:
             self._as_found()
@@ -122,10 +123,10 @@ class ModelLoader:
         """What the server has instead, and what to do."""
         name, _ = name_and_version(self._entry)
         ready = ", ".join(self.client.ready_models()) or "no model"
-        return (
-            f"the server at {self.client.url} has no {name}, it serves {ready}: copy the folder "
-            f"model_repository/{name} into its model repository, or say with --served-name what it is called"
-        )
+        remedy = "say with --served-name what it is called"
+        if self._is_own:
+            remedy = f"copy the folder model_repository/{name} into its model repository, or {remedy}"
+        return f"the server at {self.client.url} has no {name}, it serves {ready}: {remedy}"
 
 
 def processes_of(servers: Sequence[Address]) -> tuple[set[int], str]:

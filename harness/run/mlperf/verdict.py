@@ -1,5 +1,6 @@
 """LoadGen's judgement in plain words: which limit failed, by how much, and what to change."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.run.mlperf import figures
@@ -108,33 +109,45 @@ def _over_bound(log: DetailLog) -> str:
     advice = f"lower --qps below {min(offered, completed):.1f}"
     if completed < _KEEPS_UP * offered:
         advice += f", which is all that was answered a second of the {offered:.1f} asked"
-    if median := _median_over(log, bound):
-        advice = (
-            f"the median alone is {median:.2f} ms, which a lower rate does not help: relax the bound with "
-            "--max-latency, or have the model served faster (--threads, --platform)"
-        )
+    fastest_ms = (log.number("result_min_latency_ns") or 0) / 1e6
+    if hopeless := _of_hopeless_median(figures.percentile_ms(log, 50) or 0.0, fastest_ms, bound):
+        advice = hopeless
     return (
         f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
         f"1 % allowed): {advice}"
     )
 
 
-def cut_short(plan: Plan, *, ended_s: float, p99_s: float, over: int) -> str:
-    """Why a Server test was ended early: what was measured until then, in a sentence."""
+def cut_short(
+    plan: Plan, percentiles_s: Mapping[float, float], *, ended_s: float, fastest_ms: float, over: int
+) -> str:
+    """Why a Server test was ended early: what was measured until then, in a sentence.
+
+    Args:
+        plan: of the test.
+        percentiles_s: latencies that were measured, by percentile.
+        ended_s: after how long it was ended.
+        fastest_ms: the shortest latency.
+        over: queries that were over the bound.
+    """
+    bound_ms, median_ms = plan.server_target_latency_ns / 1e6, percentiles_s[50.0] * 1e3
+    advice = _of_hopeless_median(median_ms, fastest_ms, bound_ms) or f"lower --qps {plan.target_qps:.4g}"
     return (
         f"ended early after {ended_s:.1f} of {plan.min_duration_ms / 1000:g} s, since it could not be VALID "
-        f"any more: {over} queries were over the bound of {plan.server_target_latency_ns / 1e6:.2f} ms, at "
-        f"most {most_over_in(plan)} of the whole test may be; p99 was {p99_s * 1e3:.2f} ms until then: lower "
-        f"--qps {plan.target_qps:.4g}, or see all of it with --no-early-end"
+        f"any more: {over} queries were over the bound of {bound_ms:.2f} ms, at most {most_over_in(plan)} of "
+        f"the whole test may be; p99 was {percentiles_s[99.0] * 1e3:.2f} ms until then: {advice}, or see all "
+        "of it with --no-early-end"
     )
 
 
-def _median_over(log: DetailLog, bound_ms: float) -> float | None:
-    """The median in ms, where it is over the bound and few queries waited for others; else None."""
-    median, fastest = figures.percentile_ms(log, 50), (log.number("result_min_latency_ns") or 0) / 1e6
-    if median is None or median <= bound_ms:
-        return None
-    return median if fastest > bound_ms or median < _WAITED * fastest else None
+def _of_hopeless_median(median_ms: float, fastest_ms: float, bound_ms: float) -> str:
+    """What to do where the median is over the bound though few queries waited for others; else nothing."""
+    if median_ms <= bound_ms or (fastest_ms <= bound_ms and median_ms >= _WAITED * fastest_ms):
+        return ""
+    return (
+        f"the median alone is {median_ms:.2f} ms, which a lower rate does not help: relax the bound with "
+        "--max-latency, or have the model served faster (--threads, --platform)"
+    )
 
 
 def _early_stopping(log: DetailLog, scenario: Scenario) -> str:

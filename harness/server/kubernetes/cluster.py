@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import tarfile
@@ -22,6 +23,8 @@ _READY_TIMEOUT_S = 900
 """An image of 10 GB may have to be pulled first."""
 _POLL_S = 2.0
 _STDERR = 2
+_OF_ITS_LOG = re.compile(r"[EWI]\d{4} ")
+"""How a line of kubectl's own log begins; what it answers comes after these."""
 _CLIENT_KINDS = {"Job", "Pod"}
 _KEPT_KINDS = {"PersistentVolumeClaim"}
 _REMOVED = (
@@ -59,7 +62,8 @@ class Cluster:
         except FileNotFoundError as error:
             raise ServerError("no cluster: the command `kubectl` is not installed") from error
         if asked.returncode:
-            said = " ".join(asked.stderr.split()) or "nothing"
+            lines = (line for line in asked.stderr.splitlines() if not _OF_ITS_LOG.match(line))
+            said = " ".join(" ".join(lines).split()) or "nothing"
             raise ServerError(f"kubectl {words[0]} fails: {said}")
         return asked.stdout
 

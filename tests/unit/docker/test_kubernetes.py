@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, ServerError
 from harness.machine.paths import PROJECT_ROOT
 from harness.run.config.options import OPTIONS
 from harness.server.container.client import command_line
@@ -339,6 +339,19 @@ class Kubectl:
 
     def calls(self) -> list[str]:
         return (self._folder / "calls").read_text().splitlines()
+
+
+def test_what_kubectl_logs_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "kubectl"
+    program.write_text(
+        "#!/bin/sh\necho 'E1128 05:16:39.135875 20561 memcache.go:265] \"Unhandled Error\"' >&2\n"
+        "echo 'The connection was refused' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ServerError) as caught:
+        cluster.Cluster("").ask("get", "pod")
+    assert str(caught.value) == "kubectl get fails: The connection was refused"
 
 
 @pytest.fixture

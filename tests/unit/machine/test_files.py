@@ -1,5 +1,6 @@
 """What a run writes: whole or not at all; a disk that takes nothing is named."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,20 @@ def test_what_was_there_stays_until_the_block_has_ended(tmp_path: Path, is_locke
         partial.write_text("new")
         assert (file.read_text(), partial.parent, partial.name[0]) == ("old", tmp_path, ".")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("labels.npy", "new")]
+
+
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "page.html")
+    files.write(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "page.html").read_text() == "new"
+
+
+def test_nothing_takes_the_place_of_a_pipe_or_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe: it is no regular file"):
+        files.write(tmp_path / "pipe", "new")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])

@@ -9,6 +9,9 @@ import pytest
 
 from harness.errors import ServerError
 from harness.machine import paths
+from harness.models import MODELS
+from harness.models.model_config import ServerSettings
+from harness.models.platforms import Platform
 from harness.run.borrowing import borrowed, places, segment_prefix
 from harness.run.serving import ModelLoader
 from harness.triton.address import Address
@@ -115,6 +118,16 @@ def test_a_model_that_is_not_there_and_cannot_be_loaded_leaves_nothing_to_put_ba
     ):
         ModelLoader(client, "prod", loan).load(OURS)
     assert client.told == []
+
+
+@pytest.mark.usefixtures("journals")
+def test_of_a_model_that_was_not_converted_here_there_is_no_folder_to_copy() -> None:
+    client = FakeClient(None)
+    client.is_open = False
+    variant = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
+    with pytest.raises(ServerError) as caught, borrowed(client, "prod") as loan:
+        ModelLoader(client, "prod", loan).set_up("keep", variant, ServerSettings(), is_own=False)
+    assert str(caught.value).endswith("it serves a, b: say with --served-name what it is called")
 
 
 @pytest.mark.usefixtures("journals")

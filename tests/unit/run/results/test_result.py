@@ -150,6 +150,17 @@ def test_several_bounds_are_told_apart_in_the_table_below_it_and_in_the_referenc
     assert reference_line(one).startswith("TestScenario.Server ")
 
 
+def test_of_loadgens_own_search_no_number_of_tests_is_told() -> None:
+    found = Outcome(plan=dataclasses.replace(plan(50_000_000), target_qps=40.0))
+    row = dataclasses.replace(
+        result("tflite", Scenario.SERVER, is_quick=False),
+        tests={Mode.FIND_PEAK: Outcome(), Mode.PERFORMANCE: found},
+        search=Search((Probe(40.0, 9.5, is_kept=True, is_confirming=True),)),
+        rate_origin=RateOrigin.FOUND,
+    )
+    assert row.rate_note == "40 queries/s is the highest rate found that keeps the bound"
+
+
 @pytest.mark.parametrize(
     ("origin", "search", "note"),
     [
