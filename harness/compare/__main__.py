@@ -12,6 +12,7 @@ from rich.table import Table
 from harness.compare import page
 from harness.compare.comparison import COLUMNS, RULE, Comparison, compare, title
 from harness.compare.differences import Difference
+from harness.errors import ConfigError
 from harness.machine import command, files
 from harness.machine.command import OneLineParser
 from harness.run.results import recorded_run
@@ -45,8 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_args(arguments)
         comparison = compare([recorded_run.read(path) for path in options.runs])
         output = options.output or _beside(comparison.rows[0].run.result.folder)
-        files.write(output, page.render(comparison))
         _show(comparison)
+        try:
+            files.write(output, page.render(comparison))
+        except ConfigError as error:
+            raise ConfigError(f"{error}; --output names another file") from error
         sys.stdout.write(f"Curves: {output}\n")
 
     return command.run(body)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_USAGE, EXIT_VALID, ConfigError, HarnessError, nearest
 from harness.machine.extras import how_to_install
@@ -23,6 +23,10 @@ Handler = Callable[[int, FrameType | None], object]
 
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage in front, and suggests the nearest option."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Argparse's own keeps to itself that a long help could not be written."""
+        (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         """Argparse's callback."""

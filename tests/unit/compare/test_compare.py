@@ -261,6 +261,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "compare.html").exists()
 
 
+def test_where_no_page_can_be_written_the_table_is_told_all_the_same(write_run, capsys) -> None:
+    assert command.main([str(write_run("a")), str(write_run("b")), "--output", "/dev/full"]) == 2
+    told = capsys.readouterr()
+    assert "Speed: by MLPerf's metric" in told.out
+    assert told.err == "error: cannot write /dev/full: it is no regular file; --output names another file\n"
+    assert Path("/dev/full").is_char_device()
+
+
 def test_another_export_of_the_same_weights_is_no_difference(write_run) -> None:
     same, other = (
         {"weights": "seeded", "weights_sha256": weights, "graph_sha256": graph}

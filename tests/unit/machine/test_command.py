@@ -198,7 +198,13 @@ def test_what_is_done_goes_on_where_its_reader_has_gone() -> None:
     assert (done.returncode, done.stderr) == (1, "measured\n")
 
 
-@pytest.mark.parametrize("body", [PRINTS["print"], PRINTS["rich"]], ids=["print", "rich"])
+# Longer than what is held back until the end.
+LONG_HELP = "lambda: command.OneLineParser(description='word ' * 10000).parse_args(['--help'])"
+
+
+@pytest.mark.parametrize(
+    "body", [PRINTS["print"], PRINTS["rich"], LONG_HELP], ids=["print", "rich", "long help"]
+)
 def test_an_output_that_takes_nothing_is_one_line_that_says_which(body: str) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     done = ended(f"sys.exit(command.run({body}))", stdout=full)
