@@ -15,8 +15,10 @@ _Points = list[tuple[float, float]]
 
 
 def has_course(courses: Sequence[Course]) -> bool:
-    """Whether there is enough to draw."""
-    drawn = [values for one in courses for values in (one.cpu, one.gpu, one.pending)]
+    """Whether there is enough to draw; that nothing ever waited is nothing, by itself."""
+    is_waiting = any(value for one in courses for value in one.pending)
+    drawn = [values for one in courses for values in (one.cpu, one.gpu)]
+    drawn += [one.pending for one in courses if is_waiting]
     return any(sum(value is not None for value in values) > 1 for values in drawn)
 
 

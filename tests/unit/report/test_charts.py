@@ -295,3 +295,7 @@ def test_one_moment_is_no_course(moments: tuple[float, ...], is_enough: bool) ->
     nothing = tuple(None for _ in moments)
     assert telemetry.has_course([Course("a:1", moments, moments, *[nothing] * 3)]) == is_enough
     assert not telemetry.has_course([Course("a:1", moments, *[nothing] * 4)])
+    # Nothing waited.
+    assert not telemetry.has_course(
+        [Course("a:1", moments, nothing, tuple(0.0 for _ in moments), *[nothing] * 2)]
+    )
