@@ -161,10 +161,10 @@ def _in_the_users_words(request: Request, source: SourceFile, staging: Path) -> 
     try:
         yield
     except ConversionError as error:
-        made = str(staging / "1" / request.filename)
-        raise ConversionError(
-            str(error).replace(made, f"{source.path} as {request.platform}'s {request.filename}")
-        ) from error
+        made, folder = str(staging / "1" / request.filename), str(staging / "1")
+        of_model = str(error).replace(made, f"{source.path} as {request.platform}'s {request.filename}")
+        # Files beside the model, e.g. those of its weights, are the user's too.
+        raise ConversionError(of_model.replace(folder, str(source.path.parent))) from error
 
 
 def _intact(request: Request, variant: Variant) -> Manifest | None:

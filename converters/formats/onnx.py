@@ -1,5 +1,6 @@
 """ONNX's door: files read and run with ONNX Runtime, and TensorFlow graphs exported with tf2onnx."""
 
+import itertools
 import logging
 import os
 import shutil
@@ -131,12 +132,23 @@ def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int
 def external_files(path: Path) -> list[Path]:
     """The files beside an ONNX file that hold its weights; none where it holds them itself, or is damaged."""
     try:
-        tensors = onnx.load(path, load_external_data=False).graph.initializer
+        model = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError):
         return []
+    tensors = itertools.chain.from_iterable(map(_tensors, (model.graph, *model.functions)))
     external = (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
     names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
     return [path.parent / name for name in sorted(names)]
+
+
+def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor of a graph: its weights, constants in operations, and those of graphs in these."""
+    # A function has no weights, only constants.
+    yield from getattr(graph, "initializer", ())
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g,) if attribute.HasField("g") else attribute.graphs:
+            yield from _tensors(inner)
 
 
 def copy_onnx(source: Path, target: Path) -> None:

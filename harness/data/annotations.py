@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from harness.errors import DatasetError
-from harness.machine.files import whole
+from harness.machine.files import LFS_POINTER, whole
 
 # cocodataset.org's category list, in the order of its instances_*.json: eleven ids are not used.
 COCO_CATEGORIES: tuple[tuple[int, str], ...] = (
@@ -74,6 +74,10 @@ def _is_above_zero(value: Any) -> bool:
     return _is_whole(value) and value > 0
 
 
+def _is_from_zero(value: Any) -> bool:
+    return _is_whole(value) and value >= 0
+
+
 _HUGE = 1e12
 """No size, place or area in an image is as large."""
 
@@ -94,7 +98,7 @@ def _is_box(value: Any) -> bool:
 _FIELDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "images": {"id": _is_whole, "file_name": _is_text, "height": _is_above_zero, "width": _is_above_zero},
     "annotations": {
-        "id": _is_above_zero,  # pycocotools takes an object with id 0 for one that was not found
+        "id": _is_from_zero,
         "image_id": _is_whole,
         "category_id": _is_whole,
         "bbox": _is_box,
@@ -127,15 +131,26 @@ def read_annotations(path: Path) -> Annotations:
                 )
     return Annotations(
         images=tuple(CocoImage(**image) for image in images),
-        annotations=tuple(annotations),
+        annotations=tuple(_ids_above_zero(annotations)),
         category_ids=tuple(category["id"] for category in categories),
         category_names=tuple(category["name"] for category in categories),
     )
 
 
+def _ids_above_zero(annotations: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The same objects, numbered from 1 if one of them has the id 0."""
+    if all(annotation["id"] > 0 for annotation in annotations):
+        return annotations
+    # pycocotools takes an object with the id 0 for one that was not found.
+    return [{**annotation, "id": number} for number, annotation in enumerate(annotations, 1)]
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        if content.startswith(LFS_POINTER):
+            raise DatasetError(f"{path} is a Git LFS pointer, not the annotations: run `git lfs pull` there")
+        document = json.loads(content)
     except OSError as error:
         raise DatasetError(f"cannot read the annotations {path}: {error.strerror or error}") from error
     except json.JSONDecodeError as error:

@@ -18,6 +18,7 @@ from harness.data.dataset import (
     take,
 )
 from harness.errors import DatasetError
+from harness.machine.files import is_lfs_pointer
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ def _are_labelled(samples: Sequence[Sample]) -> bool:
 
 def _read_list(source: Path) -> list[tuple[str, int]]:
     try:
+        if is_lfs_pointer(source):
+            raise DatasetError(f"{source} is a Git LFS pointer, not the list: run `git lfs pull` there")
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the list {source}: {error}") from error
@@ -121,9 +124,9 @@ def _parse(line: str, where: str) -> tuple[str, int]:
     if len(columns) != 2:
         raise DatasetError(f"{where}: wants two columns, `file label`, not {line.strip()!r}")
     file, label = columns[0].strip(), columns[1]
-    if not re.fullmatch(r"[0-9]{1,9}", label) or int(label) >= CLASSES:
+    if not re.fullmatch(r"[0-9]{1,9}", label):
         raise DatasetError(
-            f"{where}: the label must be a whole number from 0 to {CLASSES - 1}, not {label!r}"
+            f"{where}: the label must be a whole number from 0, of up to 9 digits, not {label!r}"
         )
     return file, int(label)
 

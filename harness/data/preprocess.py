@@ -38,7 +38,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "multiply": np.multiply,
 }
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-UNMARKED_STARTS = (b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_TIFF_STARTS = (b"II*\0", b"MM\0*")
+UNMARKED_STARTS = (b"BM", b"RIFF", *_TIFF_STARTS)
 """Of BMP, WebP and TIFF, which have no marker at their end."""
 _FILLER_BYTES = 64
 """More than what a decoder buffers of a scan's bits; as data, they would be pixels."""
@@ -79,7 +80,7 @@ def decode(path: Path) -> U8Image:
         DatasetError: missing, not an image, or cut off.
     """
     try:
-        content = path.read_bytes()
+        content = _without_half_marker(path.read_bytes())
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror or error}") from error
     if _is_cut_off(content):
@@ -147,7 +148,8 @@ def _is_cut_off(content: bytes) -> bool:
     """Whether the end marker of a JPEG's last scan, or of a PNG, is missing and its pixels too.
 
     The marker of an embedded thumbnail comes before the scan. Pillow, which refuses what OpenCV fills with
-    grey, has the last word of other kinds, so that odd bytes after a good image do no harm.
+    grey, has the last word of other kinds, so that odd bytes after a good image do no harm; but not of a TIFF
+    whose kind of pixels it does not know.
     """
     if content.startswith(_JPEG_START):
         return (
@@ -156,6 +158,12 @@ def _is_cut_off(content: bytes) -> bool:
     is_suspect = content.startswith(UNMARKED_STARTS)
     is_suspect |= content.startswith(_PNG_START) and _PNG_END not in content
     return is_suspect and not _is_complete_for_pillow(content)
+
+
+def _without_half_marker(content: bytes) -> bytes:
+    """A JPEG without the first byte of an end marker whose second one is missing; others as they are."""
+    is_halved = content.startswith(_JPEG_START) and not _has_end(content)
+    return content.removesuffix(_JPEG_END[:1]) if is_halved else content
 
 
 def _has_end(jpeg: bytes) -> bool:
@@ -174,8 +182,13 @@ def _decoded(content: bytes) -> npt.NDArray[Any] | None:
 
 
 def _is_complete_for_pillow(content: bytes) -> bool:
+    """Whether Pillow reads every pixel, or cannot even open what is a TIFF: OpenCV knows more of those."""
     try:
-        Image.open(io.BytesIO(content)).load()
+        image = Image.open(io.BytesIO(content))
+    except (OSError, SyntaxError, ValueError):
+        return content.startswith(_TIFF_STARTS)
+    try:
+        image.load()
     except (OSError, SyntaxError, ValueError):
         return False
     return True

@@ -11,7 +11,7 @@ from harness.errors import ConversionError, DatasetError
 from harness.machine import paths
 from harness.models import get_variant, manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, WeightsWord, is_user_file
-from harness.models.spec import Task
+from harness.models.spec import Task, Variant
 from harness.run.config import settings
 from harness.run.config.checks import check_placement, check_tensors
 from harness.run.config.run_config import AUTO, SYNTHETIC, RunConfig, RunMode
@@ -121,10 +121,29 @@ def prepare(config: RunConfig) -> Prepared:
     facts = manifest.load(entry_dir)
     check_placement(config, facts.variant)
     check_tensors(config, facts.variant)
+    _check_labels(dataset, facts.variant)
     for setting in settings.assumed(config, facts.variant):
         logger.info("%s: %s (%s)", setting.name, setting.value, setting.origin)
     samples = sample_cache.preprocessed(dataset, facts.variant.preprocess, config.data.cache)
     return Prepared(config, facts, entry_dir, dataset, samples)
+
+
+def _check_labels(dataset: Dataset, variant: Variant) -> None:
+    """See that a classifier has a class for each label, where its output tells how many it has.
+
+    Raises:
+        DatasetError: it has not; names the first image.
+    """
+    scores = variant.requested_outputs[0]
+    if variant.detection or not scores.is_scores or scores.numbers < 0:
+        return
+    lowest, highest = max(variant.label_offset, 0), scores.numbers - 1 + variant.label_offset
+    for sample in dataset.samples:
+        if sample.label is not None and not lowest <= sample.label <= highest:
+            raise DatasetError(
+                f"{sample.path} has the label {sample.label}, but the model answers {lowest} to {highest}: "
+                "correct the list, or shift the classes of a file of your own with --label-offset"
+            )
 
 
 def _convert(config: RunConfig) -> Path:

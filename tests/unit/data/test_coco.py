@@ -112,7 +112,7 @@ def test_images_and_categories_keep_the_order_of_the_file(folder):
         (changed("annotations", 1, iscrowd=...), r"annotations\[1\] \(id 12\) has no 'iscrowd'"),
         (changed("annotations", 1, bbox=[1, 2, 3]), r"annotations\[1\] \(id 12\) has the bbox \[1, 2, 3\]"),
         (changed("annotations", 1, bbox=[1, 2, 3, float("nan")]), r"\(id 12\) has the bbox .*nan"),
-        (changed("annotations", 1, id=0), r"annotations\[1\] \(id 0\) has the id 0"),
+        (changed("annotations", 1, id=-1), r"annotations\[1\] \(id -1\) has the id -1"),
         (changed("annotations", 1, id=11), r"annotations\[1\] has the id 11, which another one has too"),
         (
             changed("annotations", 1, image_id=99),
@@ -132,6 +132,23 @@ def test_a_file_that_contradicts_itself_is_refused_with_the_record(folder, docum
         read_annotations(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_objects_that_are_numbered_from_zero_are_numbered_from_one(folder):
+    document = changed("annotations", 1, id=0)
+    found = read_annotations(write(folder, document)).annotations
+    assert [entry["id"] for entry in found] == [1, 2]
+    assert [entry["bbox"] for entry in found] == [entry["bbox"] for entry in document["annotations"]]
+    document["annotations"][0]["id"] = 0
+    with pytest.raises(DatasetError, match=r"annotations\[1\] has the id 0, which another one has too"):
+        read_annotations(write(folder, document))
+
+
+def test_annotations_that_git_lfs_has_not_fetched_are_named(folder):
+    file = write(folder, DOCUMENT)
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(DatasetError, match=r"val2017\.json is a Git LFS pointer, not the annotations: run"):
+        read_annotations(file)
 
 
 def test_a_missing_a_foreign_and_a_cut_off_file_are_told_apart(folder, tmp_path):

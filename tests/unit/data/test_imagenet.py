@@ -98,7 +98,7 @@ def test_listed_images_are_found_where_ilsvrc_puts_them(tmp_path, where):
         ("a.JPEG", r"val_map\.txt:2: wants two columns"),
         ("a.JPEG 3 4 x", r"val_map\.txt:2: the label must be .* not 'x'"),
         ("a.JPEG tench", r"val_map\.txt:2: the label must be .* not 'tench'"),
-        ("a.JPEG 1000", r"val_map\.txt:2: the label must be .* not '1000'"),
+        ("a.JPEG 1000000000", r"val_map\.txt:2: the label must be .* not '1000000000'"),
         ("a.JPEG -1", r"val_map\.txt:2: the label must be .* not '-1'"),
         ("a.JPEG 3.0", r"val_map\.txt:2: the label must be .* not '3\.0'"),
         ("a.JPEG ٣", r"val_map\.txt:2: the label must be"),
@@ -108,6 +108,17 @@ def test_listed_images_are_found_where_ilsvrc_puts_them(tmp_path, where):
 def test_a_bad_line_is_named_by_file_and_line(folder, line, complaint):
     (folder / "val_map.txt").write_text(f"d.JPEG 7\n{line}\n")
     with pytest.raises(DatasetError, match=complaint):
+        opened(folder)
+
+
+def test_labels_may_be_those_of_a_model_with_more_classes_than_imagenet_has(folder):
+    (folder / "val_map.txt").write_text("d.JPEG 1000\na.JPEG 999999999\n")
+    assert [sample.label for sample in opened(folder).samples] == [1000, 999_999_999]
+
+
+def test_a_list_that_git_lfs_has_not_fetched_is_named(folder):
+    (folder / "val_map.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(DatasetError, match=r"val_map\.txt is a Git LFS pointer, not the list: run `git lfs"):
         opened(folder)
 
 

@@ -265,6 +265,24 @@ def test_a_jpeg_may_lack_its_end_marker_but_no_pixel(tmp_path, options, lacking,
             preprocess.decode(tmp_path / "short.jpg")
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_may_lack_the_last_byte_of_its_end_marker(tmp_path, options):
+    Image.fromarray(drawn(200, 300)).save(tmp_path / "whole.jpg", **options)
+    short = tmp_path / "short.jpg"
+    short.write_bytes((tmp_path / "whole.jpg").read_bytes()[:-1])
+    assert np.array_equal(preprocess.decode(short), cv2.imread(str(short)))
+    assert np.array_equal(preprocess.decode(short), preprocess.decode(tmp_path / "whole.jpg"))
+
+
+def test_a_tiff_of_real_numbers_which_only_opencv_knows_is_accepted_if_it_is_whole(tmp_path):
+    cv2.imwrite(str(tmp_path / "real.tiff"), drawn(40, 30).astype(np.float32))
+    assert np.array_equal(preprocess.decode(tmp_path / "real.tiff"), cv2.imread(str(tmp_path / "real.tiff")))
+    content = (tmp_path / "real.tiff").read_bytes()
+    (tmp_path / "short.tiff").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DatasetError, match="short"):
+        preprocess.decode(tmp_path / "short.tiff")
+
+
 @pytest.mark.parametrize("suffix", ["bmp", "webp", "tiff"])
 def test_what_else_opencv_reads_is_accepted_if_it_is_whole(tmp_path, suffix):
     Image.fromarray(drawn(40, 30)).save(tmp_path / f"image.{suffix}", lossless=True)

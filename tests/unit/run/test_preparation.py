@@ -1,13 +1,18 @@
 """What is checked before the converters, and how their processes are run; here a module that ends as told."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from harness.errors import ConfigError, ConversionError, DatasetError, HarnessError
 from harness.machine import paths
+from harness.models import MODELS, get_variant
+from harness.models.platforms import Platform
 from harness.run import preparation, runner, truth
 from harness.run.config.resolution import resolve
 from harness.run.entries import converter
@@ -202,6 +207,34 @@ def test_a_folder_that_does_not_exist_is_found_before_a_model_is_converted(tmp_p
     words = {"model": "mobilenet", "platform": "onnxruntime", "weights": str(weights)}
     with pytest.raises(DatasetError, match=r"photos does not exist; `\./run\.sh fetch imagenet` says what"):
         preparation.prepare(resolve({**words, "dataset_path": str(tmp_path / "photos")}))
+
+
+@pytest.mark.parametrize(
+    ("offset", "label", "complaint"),
+    [
+        (-1, 1000, "has the label 1000, but the model answers 0 to 999: .* with --label-offset$"),
+        (1, 0, "has the label 0, but the model answers 1 to 1001: "),
+        (0, 1000, "^it has the class$"),
+        (-1, 999, "^it has the class$"),
+    ],
+)
+def test_a_label_for_which_the_model_has_no_class_is_refused_before_a_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, label: int, complaint: str
+) -> None:
+    def preprocessed(*_: object) -> None:
+        raise DatasetError("it has the class")
+
+    declared = get_variant(MODELS["mobilenet"], Platform.TENSORFLOW)
+    assert declared.requested_outputs[0].numbers == 1001
+    made = SimpleNamespace(variant=replace(declared, label_offset=offset))
+    monkeypatch.setattr(preparation, "_convert", lambda _config: tmp_path)
+    monkeypatch.setattr(preparation.manifest, "load", lambda _entry: made)
+    monkeypatch.setattr(preparation.sample_cache, "preprocessed", preprocessed)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "val_map.txt").write_text(f"a.png {label}\n")
+    words = {"model": "mobilenet", "platform": "tensorflow", "dataset_path": str(tmp_path)}
+    with pytest.raises(DatasetError, match=complaint):
+        preparation.prepare(resolve(words))
 
 
 @pytest.mark.parametrize(
