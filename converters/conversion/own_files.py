@@ -250,14 +250,14 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
     else:
         wanted = fitting[:1]
         is_clear = max(len(labels), len(scores)) == 1 and len(fitting) == len(graph.outputs)
-    if wanted and (classes := _classes_of_best(graph, wanted[0])):
+    has_boxes = any(len(output.shape) == 2 and output.shape[1] == 4 for output in graph.outputs)
+    if wanted and not has_boxes and (classes := _classes_of_best(graph, wanted[0])):
         raise ConversionError(
             f"{graph.path}: {wanted[0]} has the best scores only, and {classes} whose they are: export the "
             "scores of all classes, or the best class as one whole number"
         )
     if not is_clear:
         found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
-        has_boxes = any(len(output.shape) == 2 and output.shape[1] == 4 for output in graph.outputs)
         hint = f"; --outputs {fitting[0]} chooses one" if fitting and not has_boxes else ""
         raise ConversionError(
             f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes "
@@ -269,13 +269,16 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
 def _classes_of_best(graph: Graph, scores: str) -> str:
     """The output beside sorted scores that names their classes; or nothing, where they are not of a top-k."""
     output = next(each for each in graph.outputs if each.name == scores)
-    beside = [each.name for each in graph.outputs if each.dtype.is_whole and each.shape == output.shape]
+    others = [each for each in graph.outputs if each is not output and each.dtype.is_whole]
+    beside = [each.name for each in others if each.shape == output.shape]
     if not output.is_scores or not beside:
         return ""
     shape = (graph.fixed_batch or 1, *graph.input.shape)
-    images = [np.full(shape, value).astype(graph.input.dtype.value) for value in (0, 1, 3)]
+    images = [np.full(shape, value).astype(graph.input.dtype.value) for value in (1, 2, 7)]
     found = [graph.run(image)[graph.outputs.index(output)].reshape(shape[0], -1) for image in images]
-    return beside[0] if all((np.diff(each.astype(np.float64)) <= 0).all() for each in found) else ""
+    falls = [np.diff(each.astype(np.float64)) for each in found]
+    # Scores that do not differ at all are in no order.
+    return beside[0] if all((fall <= 0).all() and fall.any() for fall in falls) else ""
 
 
 def _is_fixed(graph: Graph) -> bool:
