@@ -129,9 +129,6 @@ class GrpcBlockingChannel:
     gRPC has two threads of its own at work for it, to take each request and to hear of each answer.
     """
 
-    sent_again = 0
-    """As of `harness.triton.channel.BlockingChannel`; here such a request has failed."""
-
     def __init__(self, server: Address) -> None:
         self._server, self._metadata, self._trust = server, server.metadata(), credentials(server)
         self._channel: grpc.Channel | None = None
@@ -141,6 +138,10 @@ class GrpcBlockingChannel:
         self._lock = threading.Lock()
         """Of the call and its deadline."""
         self._is_closed = threading.Event()
+        self._has_answered = False
+        """Of the call: what ends one that has is no refusal."""
+        self.sent_again = 0
+        """As of `harness.triton.channel.BlockingChannel`."""
 
     def infer(self, request: Message, timeout_s: float) -> bytes:
         """Send a ModelInferRequest, made by harness.triton.messages; its serialised ModelStreamInferResponse.
@@ -149,23 +150,41 @@ class GrpcBlockingChannel:
             RequestFailed: it was refused or lost, by a server or by what is none.
         """
         deadline = time.monotonic() + timeout_s
+        answer = self._answer(request, deadline)
+        if answer is None and self._has_answered:
+            # A proxy may end a call between two messages: whether it passed this one on, who knows.
+            self.sent_again += 1
+            answer = self._answer(request, deadline)
+        if answer is None:
+            raise failed(Status.UNAVAILABLE, "the server ended the call")
+        return answer
+
+    def _answer(self, request: Message, deadline: float) -> bytes | None:
+        """What came for it; None where the call was ended instead.
+
+        Raises:
+            RequestFailed: it was refused or lost, by a server or by what is none.
+        """
         with self._lock:
             call = self._call = self._call or self._open()
             self._deadline = deadline
         self._requests.put(message_body(request))
+        error = None
         try:
-            response: bytes = next(call)
+            answer: bytes = next(call)
         except StopIteration:
-            error = failed(Status.UNAVAILABLE, "the server ended the call")
+            pass
         except grpc.RpcError as reason:
             is_late = time.monotonic() >= deadline
             error = failed(Status.DEADLINE_EXCEEDED, "no answer in time") if is_late else _failure(reason)
         else:
-            self._deadline = math.inf
-            return response
+            self._deadline, self._has_answered = math.inf, True
+            return answer
         with self._lock:
             self._end_call()
-        raise error
+        if error:
+            raise error
+        return None
 
     def _open(self) -> Any:
         if self._channel is None:
@@ -177,7 +196,7 @@ class GrpcBlockingChannel:
             self._is_closed = threading.Event()
             watch = threading.Thread(target=self._expire, args=(self._is_closed,), name="expiry", daemon=True)
             watch.start()
-        self._requests = queue.SimpleQueue()
+        self._requests, self._has_answered = queue.SimpleQueue(), False
         call = self._channel.stream_stream(STREAM_INFER)
         return call(iter(self._requests.get, None), metadata=self._metadata)
 

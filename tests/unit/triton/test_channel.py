@@ -207,10 +207,10 @@ def test_a_closed_channel_connects_anew_with_the_next_request(rpc: Rpc) -> None:
             channel.close()
 
 
-def test_a_call_that_ends_between_two_messages_is_opened_again_and_nothing_fails() -> None:
+def test_a_call_that_ends_between_two_messages_is_opened_again_and_nothing_fails(rpc: Rpc) -> None:
     bodies = [b"a", b"answer and hang up", b"b", b"answer and hang up", b"answer and hang up", b"c"]
     with server() as (url, _):
-        assert Blocking().ask(url, *bodies) == bodies
+        assert Blocking(rpc).ask(url, *bodies) == bodies
 
 
 def test_a_call_that_ends_with_an_answer_is_followed_by_another() -> None:
