@@ -8,9 +8,11 @@ is still to be put right there.
 import contextlib
 import dataclasses
 import functools
+import ipaddress
 import json
 import logging
 import os
+import socket
 import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -140,11 +142,27 @@ def places(servers: Sequence[Address]) -> list[str]:
 def _place(server: Address) -> str:
     """A name for a server; on this machine it may have several addresses, but only one of its ports."""
     _, port = server.host_and_port
-    return f"port-{port}" if port and is_on_this_host(server) else _by_address(server)
+    if port and is_on_this_host(server):
+        return f"port-{port}"
+    # A published port of a container, or a tunnel's.
+    ip = _ip(server)
+    return f"loopback-{port}" if ip and ipaddress.ip_address(ip).is_loopback else _by_address(server)
 
 
 def _by_address(server: Address) -> str:
-    return urllib.parse.quote(server.url, safe="")
+    """However it was spelled; by that where the name has no address."""
+    ip, (_, port) = _ip(server), server.host_and_port
+    return urllib.parse.quote(f"{ip}:{port}" if ip else server.url, safe="")
+
+
+def _ip(server: Address) -> str:
+    """The first of a server's; empty where there is none, as of a socket on this machine."""
+    host, port = server.host_and_port
+    try:
+        answers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return ""
+    return min(str(answer[4][0]).partition("%")[0] for answer in answers)
 
 
 def _repair(client: TritonClient, file: Path) -> None:
