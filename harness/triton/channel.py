@@ -51,13 +51,18 @@ def _connect(server: Address) -> socket.socket:
     try:
         connected = socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEPALIVE.items():
-            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+        notice_when_the_peer_vanishes(connected)
     except OSError as error:
         reason = error.strerror or error
         raise failed(Status.UNAVAILABLE, f"cannot connect to {server.url}: {reason}") from error
     return connected
+
+
+def notice_when_the_peer_vanishes(connected: socket.socket) -> None:
+    """Have the kernel ask whether the peer is still there, and end the connection where it is not."""
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE.items():
+        connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _send(connected: socket.socket, unsent: list[Buffer]) -> None:

@@ -7,8 +7,12 @@ bytes, which costs a copy of each that ours does without.
 """
 
 import asyncio
+import contextlib
 import math
+import os
 import queue
+import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -18,7 +22,13 @@ import grpc
 
 from harness.errors import ConfigError, InferenceError, RequestFailed
 from harness.triton.address import Address
-from harness.triton.channel import CONNECT_TIMEOUT_S, EXPIRY_INTERVAL_S, INFER, STREAM_INFER
+from harness.triton.channel import (
+    CONNECT_TIMEOUT_S,
+    EXPIRY_INTERVAL_S,
+    INFER,
+    STREAM_INFER,
+    notice_when_the_peer_vanishes,
+)
 from harness.triton.http2 import Done, Message, Metadata, Status, failed, message_body
 
 # Fixed batches of large images exceed gRPC's default of 4 MB; -1 is no limit, as tritonclient has it.
@@ -43,6 +53,26 @@ def _failure(error: grpc.RpcError) -> RequestFailed:
     # Every error of a call is a call too, and knows how it ended.
     code, _ = error.code().value
     return failed(Status(code), error.details() or "")
+
+
+def _notice_when_the_peer_vanishes(server: Address) -> bool:
+    """Give the sockets that gRPC's library has opened the options of our own; whether there is one.
+
+    It has no option for them: only pings, of which a server allows one in five minutes.
+    """
+    _, port = server.host_and_port
+    is_found = False
+    for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers, not paths
+        # What is closed meanwhile, is no socket or has no peer is none of them.
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as shared:
+                    if shared.family in (socket.AF_INET, socket.AF_INET6) and (
+                        str(shared.getpeername()[1]) == port
+                    ):
+                        notice_when_the_peer_vanishes(shared)
+                        is_found = True
+    return is_found
 
 
 def credentials(server: Address) -> grpc.ChannelCredentials | None:
@@ -87,6 +117,7 @@ class GrpcChannel:
         except (TimeoutError, RequestFailed) as error:
             await channel.close()
             raise failed(Status.UNAVAILABLE, f"cannot connect to {server.url}") from error
+        _notice_when_the_peer_vanishes(server)
         return cls(channel, server.metadata(), timeout_s)
 
     def infer(self, request: Message, done: Done) -> None:
@@ -202,7 +233,9 @@ class GrpcBlockingChannel:
 
     def _expire(self, is_closed: threading.Event) -> None:
         """End a call whose answer is late: waiting for it, gRPC knows no time limit."""
+        is_connected = False
         while not is_closed.wait(EXPIRY_INTERVAL_S):
+            is_connected = is_connected or _notice_when_the_peer_vanishes(self._server)
             with self._lock:
                 if time.monotonic() >= self._deadline:
                     self._end_call()
