@@ -150,8 +150,8 @@ def _place(server: Address) -> str:
 
 
 def _by_address(server: Address) -> str:
-    """However it was spelled; by that where the name has no address."""
-    ip, (_, port) = _ip(server), server.host_and_port
+    """However it was spelled; by that where the name has no address, or tells servers behind a gateway apart."""
+    ip, (_, port) = "" if server.is_encrypted else _ip(server), server.host_and_port
     return urllib.parse.quote(f"{ip}:{port}" if ip else server.url, safe="")
 
 

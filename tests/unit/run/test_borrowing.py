@@ -230,6 +230,7 @@ def test_servers_of_one_port_on_this_machine_have_places_of_their_own(
         Address(url) for url in ("localhost:8001", "127.0.0.1:8001", "[::1]:8001", "grpcs://localhost:8001")
     ]
     assert {place for server in spelled for place in places([server])} == {"loopback-8001"}
+    assert places([Address("grpcs://10.0.0.2:443")]) == ["grpcs%3A%2F%2F10.0.0.2%3A443"]
     assert places([Address("dns:///10.0.0.2:8001")]) == places([other]) == ["10.0.0.2%3A8001"]
     monkeypatch.setattr("harness.run.borrowing.is_on_this_host", lambda server: server != far)
     assert places([near, far, other]) == ["127.0.0.1%3A8001", "far%3A8001", "10.0.0.2%3A8001"]
