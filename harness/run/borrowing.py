@@ -150,7 +150,7 @@ def _place(server: Address) -> str:
 
 
 def _by_address(server: Address) -> str:
-    """However it was spelled; by that where the name has no address, or tells servers behind a gateway apart."""
+    """However it was spelled; by that where names have no address, or tell servers behind a gateway apart."""
     ip, (_, port) = "" if server.is_encrypted else _ip(server), server.host_and_port
     return urllib.parse.quote(f"{ip}:{port}" if ip else server.url, safe="")
 
