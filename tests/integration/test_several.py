@@ -104,7 +104,7 @@ def test_servers_that_are_named_twice_or_that_the_processes_cannot_share_are_ref
     twice = run_harness(*common, "--url", "a:1,a:1")
     assert (twice.returncode, twice.stderr) == (2, "error: --url names one server twice: a:1 and a:1\n")
     for urls, processes, servers in (("a:1,b:1,c:1", 2, 3), ("a:1,b:1", 3, 2)):
-        ended = run_harness(*common, "--url", urls, "--client-processes", 2)
+        ended = run_harness(*common, "--url", urls, "--client-processes", processes)
         assert ended.returncode == 2
         assert f"{processes} is impossible with {servers} servers" in ended.stderr
 
