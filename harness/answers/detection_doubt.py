@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.answers import box_forms, coco_scoring
-from harness.answers.doubt import is_much_better
+from harness.answers.doubt import MUCH_BETTER, is_much_better
 from harness.answers.payloads import SIGNIFICANT_SCORE, Payload, records_of, split
 from harness.data.annotations import Annotations, subset
 from harness.machine import progress
@@ -105,8 +105,7 @@ def _better_reading(answers: _Answers, is_own_file: bool) -> str:
     readings = [current.boxed(form).numbered(numbering) for numbering in Numbering]
     scores = {reading: answers.score(reading) for reading in readings}
     best, now = max(scores.values()), scores[current] if current in scores else answers.score(current)
-    is_better = is_much_better(best, now, _BETTER) if is_own_file else is_much_better(best, now)
-    if not is_better:
+    if not is_much_better(best, now, _BETTER if is_own_file else MUCH_BETTER):
         return ""
     # Several are as good where only those classes were found that they number alike.
     options = " or ".join(_options(current, reading) for reading in readings if scores[reading] == best)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from harness.models.own_recipes import describe
 from harness.models.spec import Variant
 
-_MUCH_BETTER = 2.0
+MUCH_BETTER = 2.0
+"""So many times as much is right in the right reading, where nobody has asked for another."""
 _LEAST_GAIN = 0.05
 """As a share: a shift by one is right by chance, or since neighbours look alike, for far fewer samples."""
 _LEAST_GAINED = 2
@@ -26,7 +27,7 @@ _CLEAR = 2.4
 samples of three labels, all of them right, are 2.45."""
 
 
-def is_much_better(value: float, than: float, times: float = _MUCH_BETTER) -> bool:
+def is_much_better(value: float, than: float, times: float = MUCH_BETTER) -> bool:
     """Whether another reading of the same answers, which scores 0 to 1, must be the right one."""
     return value - than >= _LEAST_GAIN and value >= times * than
 

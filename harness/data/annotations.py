@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from harness.errors import DatasetError
-from harness.machine.files import LFS_POINTER, whole
+from harness.machine.files import is_lfs_pointer, whole
 
 # cocodataset.org's category list, in the order of its instances_*.json: eleven ids are not used.
 COCO_CATEGORIES: tuple[tuple[int, str], ...] = (
@@ -147,10 +147,9 @@ def _ids_above_zero(annotations: Sequence[dict[str, Any]]) -> Sequence[dict[str,
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        content = path.read_bytes()
-        if content.startswith(LFS_POINTER):
+        if is_lfs_pointer(path):
             raise DatasetError(f"{path} is a Git LFS pointer, not the annotations: run `git lfs pull` there")
-        document = json.loads(content)
+        document = json.loads(path.read_bytes())
     except OSError as error:
         raise DatasetError(f"cannot read the annotations {path}: {error.strerror or error}") from error
     except json.JSONDecodeError as error:

@@ -12,7 +12,6 @@ import ipaddress
 import json
 import logging
 import os
-import socket
 import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,7 +133,7 @@ def places(servers: Sequence[Address]) -> list[str]:
     found = list(map(_place, servers))
     # Several on this machine may have one port after all, each at an address of its own.
     return [
-        _by_address(server) if found.count(place) > 1 else place
+        _by_address(server, _ip(server)) if found.count(place) > 1 else place
         for server, place in zip(servers, found, strict=True)
     ]
 
@@ -146,23 +145,21 @@ def _place(server: Address) -> str:
         return f"port-{port}"
     # A published port of a container, or a tunnel's.
     ip = _ip(server)
-    return f"loopback-{port}" if ip and ipaddress.ip_address(ip).is_loopback else _by_address(server)
+    return f"loopback-{port}" if ip and ipaddress.ip_address(ip).is_loopback else _by_address(server, ip)
 
 
-def _by_address(server: Address) -> str:
+def _by_address(server: Address, ip: str) -> str:
     """However it was spelled; by that where names have no address, or tell servers behind a gateway apart."""
-    ip, (_, port) = "" if server.is_encrypted else _ip(server), server.host_and_port
-    return urllib.parse.quote(f"{ip}:{port}" if ip else server.url, safe="")
+    _, port = server.host_and_port
+    return urllib.parse.quote(f"{ip}:{port}" if ip and not server.is_encrypted else server.url, safe="")
 
 
 def _ip(server: Address) -> str:
     """The first of a server's; empty where there is none, as of a socket on this machine."""
-    host, port = server.host_and_port
     try:
-        answers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        return server.ips()[0]
     except (OSError, ValueError):
         return ""
-    return min(str(answer[4][0]).partition("%")[0] for answer in answers)
 
 
 def _repair(client: TritonClient, file: Path) -> None:

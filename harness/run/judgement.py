@@ -204,7 +204,7 @@ def _judge_cut(log_dir: Path, plan: Plan | None, found: _Found) -> None:
     found.figures = Figures.of_timeline(recorded, plan.scenario, took_s)
     latencies_us, _ = timeline.query_latencies_us(recorded, plan.scenario)
     over = int((latencies_us * 1000 > plan.server_target_latency_ns).sum())
-    fastest_ms = min(latencies_us.tolist(), default=0.0) / 1e3
+    fastest_ms = float(latencies_us.min()) / 1e3
     found.reasons.append(
         verdict.cut_short(plan, found.figures.percentiles, ended_s=took_s, fastest_ms=fastest_ms, over=over)
     )

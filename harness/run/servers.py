@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import ipaddress
 import logging
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -73,21 +71,14 @@ def every_server(named: Sequence[Address]) -> tuple[Address, ...]:
 
 
 def _ips(server: Address) -> list[str]:
-    """Every address that a host has, always in the same order: a DNS server gives them in turns."""
-    host, port = server.host_and_port
     try:
-        answers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        return server.ips()
     except (OSError, UnicodeError) as error:
+        host, _ = server.host_and_port
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"--url {server.url}: {host} has no address ({reason}): check its name, and this machine's DNS"
         ) from error
-    return sorted({str(answer[4][0]) for answer in answers}, key=_place)
-
-
-def _place(ip: str) -> tuple[int, int]:
-    address = ipaddress.ip_address(ip.partition("%")[0])
-    return address.version, int(address)
 
 
 def _with_key(server: Address, own: lifecycle.ServerInfo | None) -> Address:

@@ -1,6 +1,7 @@
 """How a server is reached: where it is, who speaks gRPC with it, whom to trust, what opens its doors."""
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
@@ -240,6 +241,17 @@ class Address:
         host, _, port = ("" if self.path else self.target.removeprefix(_DNS)).rpartition(":")
         return host, port
 
+    def ips(self) -> list[str]:
+        """Every address that the host has, always in the same order: a DNS server gives them in turns.
+
+        Raises:
+            OSError: it has none.
+            ValueError: it can have none, as a socket on this machine or what is no name.
+        """
+        host, port = self.host_and_port
+        answers = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        return sorted({str(answer[4][0]) for answer in answers}, key=_place)
+
     @property
     def needs_library(self) -> bool:
         """Whether only gRPC's library can connect to it."""
@@ -252,6 +264,11 @@ class Address:
             ConfigError: a value is not where it was.
         """
         return tuple((header.name, header.value()) for header in self.headers)
+
+
+def _place(ip: str) -> tuple[int, int]:
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return address.version, int(address)
 
 
 def _first_that_answers(host: str, port: str) -> str:

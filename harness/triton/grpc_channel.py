@@ -15,6 +15,7 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 )
+_OF_A_NETWORK = (socket.AF_INET, socket.AF_INET6)
 
 
 def channel_options(server: Address) -> tuple[tuple[str, str | int], ...]:
@@ -56,23 +58,30 @@ def _failure(error: grpc.RpcError) -> RequestFailed:
 
 
 def _notice_when_the_peer_vanishes(server: Address) -> bool:
-    """Give the sockets that gRPC's library has opened the options of our own; whether there is one.
+    """Give the sockets that gRPC's library has opened the options of our own; False where there is none yet.
 
     It has no option for them: only pings, of which a server allows one in five minutes.
     """
     _, port = server.host_and_port
-    is_found = False
+    # The peer of a socket in the file system is on this machine.
+    is_found = not port
+    for shared in _own_sockets():
+        # It may have no peer.
+        with contextlib.suppress(OSError):
+            if shared.family in _OF_A_NETWORK and str(shared.getpeername()[1]) == port:
+                notice_when_the_peer_vanishes(shared)
+                is_found = True
+    return is_found
+
+
+def _own_sockets() -> Iterator[socket.socket]:
+    """Every socket of this process, for one turn of a loop and by a descriptor of its own."""
     for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers, not paths
-        # What is closed meanwhile, is no socket or has no peer is none of them.
+        # It may be closed meanwhile.
         with contextlib.suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 with socket.socket(fileno=os.dup(number)) as shared:
-                    if shared.family in (socket.AF_INET, socket.AF_INET6) and (
-                        str(shared.getpeername()[1]) == port
-                    ):
-                        notice_when_the_peer_vanishes(shared)
-                        is_found = True
-    return is_found
+                    yield shared
 
 
 def credentials(server: Address) -> grpc.ChannelCredentials | None:

@@ -110,11 +110,10 @@ def _over_bound(log: DetailLog) -> str:
     if completed < _KEEPS_UP * offered:
         advice += f", which is all that was answered a second of the {offered:.1f} asked"
     fastest_ms = (log.number("result_min_latency_ns") or 0) / 1e6
-    if hopeless := _of_hopeless_median(figures.percentile_ms(log, 50) or 0.0, fastest_ms, bound):
-        advice = hopeless
+    hopeless = _of_hopeless_median(figures.percentile_ms(log, 50) or 0.0, fastest_ms, bound)
     return (
         f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
-        f"1 % allowed): {advice}"
+        f"1 % allowed): {hopeless or advice}"
     )
 
 

@@ -95,10 +95,8 @@ class Run:
     def predicted(self, answers: Sequence[Any], *, graph: str = "", is_scores: bool = False) -> None:
         """Put into the cache what the source framework answers itself."""
         prepared = self.prepared()
-        config, read_as = (
-            prepared.config,
-            hashlib.sha256(repr(prepared.manifest.variant).encode()).hexdigest(),
-        )
+        config, variant = prepared.config, prepared.manifest.variant
+        read_as = hashlib.sha256(repr(variant).encode()).hexdigest()
         end = f"samples{graph}{'_scores' if is_scores else ''}.npy"
         name = f"{config.model}_{config.platform}_{'e' * 16}_{read_as[:16]}_{end}"
         file = config.data.cache / "source-labels" / name
