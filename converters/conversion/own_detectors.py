@@ -41,7 +41,7 @@ def read_detection(
 
     Args:
         graph: the file, opened.
-        base: of the model's own variant; says what cannot be seen: class numbers, threshold.
+        base: of the model's own variant; says what cannot be seen: class numbers.
         inputs: a few of its samples, whose answers tell what names and shapes do not.
         numbering: what its class numbers mean, where the user says it.
         box_form: of `BOX_FORMS`, likewise.
@@ -128,6 +128,8 @@ def _by_outputs(graph: Graph, base: Detection, inputs: Array, chosen: Sequence[s
         box_order=order,
         # LiteRT's operation does not count the background.
         class_offset=1 if is_litert else base.class_offset,
+        # What it answers counts: where it drops some, it has done so itself.
+        score_threshold=0.0,
     )
 
 

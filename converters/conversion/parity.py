@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.formats.graph import Array, Graph, relayout
+from harness.answers.precision import QUANTUM
 from harness.errors import ConversionError
 from harness.models.manifest import Parity
 from harness.models.spec import TensorSpec, Variant
@@ -46,7 +47,7 @@ def _is_large(variant: Variant) -> bool:
 
 
 def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Comparison:
-    """Run both and compare every floating-point output, and the predicted class of every sample.
+    """Run both and compare every output of scores or other real numbers, and each sample's predicted class.
 
     Args:
         source: the file that the weights came from; its axis order may differ.
@@ -62,16 +63,18 @@ def compare(source: Graph, export: Graph, variant: Variant, inputs: Array) -> Co
     answers = run(export, inputs, sizes)
     order = list(expected)
     expected = {name: expected[order[source_index(source, list(answers), name)]] for name in answers}
-    differences = [
-        _largest_difference(expected[name], answers[name])
-        for name in answers
-        if np.issubdtype(answers[name].dtype, np.floating)
+    distances = [
+        (_largest_difference(expected[name], answer), allowed)
+        for name, answer in answers.items()
+        if (allowed := _allowed(name, answer, variant)) is not None
     ]
     agreement = [
         float(_is_same_class(expected[output.name], answers[output.name], variant).mean())
         for output in variant.requested_outputs
     ]
-    parity = Parity(len(inputs), max(differences, default=0.0), variant.tolerance, min(agreement))
+    # The first key is written so that a NaN is the worst.
+    worst = max(distances, key=lambda one: (not one[0] <= one[1], one[0] / (one[1] or 1.0)), default=None)
+    parity = Parity(len(inputs), *(worst or (0.0, variant.tolerance)), min(agreement))
     _check(parity, source, export)
     kept = tuple(range(golden_samples(variant)))
     golden = {
@@ -96,13 +99,23 @@ def classes(output: Array) -> Array:
     return (flat[:, 0] if flat.shape[1] == 1 else flat.argmax(axis=1)).astype(np.int64)
 
 
+def _allowed(name: str, answer: Array, variant: Variant) -> float | None:
+    """How far apart an output's numbers may be; None of whole numbers that are no scores."""
+    if np.issubdtype(answer.dtype, np.floating):
+        return variant.tolerance
+    is_scores = any(output.name == name and output.is_scores for output in variant.requested_outputs)
+    return QUANTUM if is_scores else None
+
+
 def _is_same_class(expected: Array, answers: Array, variant: Variant) -> Array:
-    """(n,) bool; in fp16 the class of a score that cannot be told from the best one is as good."""
+    """(n,) bool; in few bits the class of a score that cannot be told from the best one is as good."""
     predicted = classes(answers)
-    if not variant.is_half or len(expected[0].ravel()) == 1:
+    is_whole = not np.issubdtype(answers.dtype, np.floating)
+    if len(expected[0].ravel()) == 1 or not (variant.is_half or is_whole):
         return np.asarray(predicted == classes(expected))
     scores = expected.reshape(len(expected), -1).astype(np.float64)
-    return np.asarray(scores.max(axis=1) - scores[np.arange(len(scores)), predicted] <= variant.tolerance)
+    below = scores.max(axis=1) - scores[np.arange(len(scores)), predicted]
+    return np.asarray(below <= (QUANTUM if is_whole else variant.tolerance))
 
 
 def check_tensors(export: Graph, variant: Variant) -> None:

@@ -75,9 +75,12 @@ def download(urls: Sequence[str], known: str, target: Path, size_bytes: int = 0)
             return
     if not part.exists():
         shutil.rmtree(work, ignore_errors=True)
-    raise ConversionError(
-        f"cannot get {target.name} from {', '.join(problems)}; it can be put by hand at {target}"
-    )
+    raise ConversionError(f"cannot get {target.name} from {', '.join(problems)}{by_hand(target)}")
+
+
+def by_hand(target: Path) -> str:
+    """What helps where there is no network; the end of an error."""
+    return f"; it can be put by hand at {target}"
 
 
 class _UnusableError(Exception):

@@ -45,4 +45,7 @@ def fetch_imagenet_labels(folder: Path) -> Path:
             return fetch_member(source, folder, LIST_NAME)
         except ConversionError as error:
             problems.append(str(error))
-    raise ConversionError("; ".join(dict.fromkeys(problems)))
+    *others, last = dict.fromkeys(problems)
+    # Of archives of one name, which is told once.
+    remedy = download.by_hand(folder / source.filename)
+    raise ConversionError("; ".join([*(other.removesuffix(remedy) for other in others), last]))

@@ -50,6 +50,10 @@ GPU_SHARE = 1e-2
 """How far the stored scores and a server's may be apart, for `allowed_difference`; generous, since a GPU may
 compute in TF32."""
 
+QUANTUM = 1.0
+"""How far apart two runtimes' scores of a quantised network may be: they are rounded, and may be on either
+side of a half."""
+
 _ROUNDINGS = 8
 """By as many units in the last place of the largest score may one graph's sums differ in another order."""
 

@@ -155,6 +155,11 @@ def about(seconds: float) -> str:
     return f"about {minutes} min" if minutes < 100 else f"about {round(seconds / 3600)} h"
 
 
+def is_terminal() -> bool:
+    """Whether stderr is one that can write a line anew."""
+    return sys.stderr.isatty() and os.environ.get("TERM") not in _DUMB
+
+
 def take_down() -> None:
     """Give the terminal back, where a process ends without leaving the blocks that it is in."""
     for display in _shown:
@@ -167,7 +172,7 @@ def _renderer(
     if logger.isEnabledFor(logging.INFO):
         if RELAY.items() <= os.environ.items():
             return _told()
-        if sys.stderr.isatty() and os.environ.get("TERM") not in _DUMB:
+        if is_terminal():
             return _live(columns, total, done)
     return _plain()
 

@@ -56,8 +56,10 @@ class Parity:
 
     samples: int
     max_abs_diff: float
-    """Over the floating-point outputs, or over the scores and corners of detections found by both."""
+    """Over the floating-point outputs and a quantised network's scores, or over the scores and corners of
+    detections found by both; of several outputs, that of the one nearest to its tolerance."""
     tolerance: float
+    """What is allowed of that output."""
     agreement: float
     """Share of samples with the same arg-max, which must be 1.0, or of detections found by both
     (`harness.answers.agreement`)."""

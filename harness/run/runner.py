@@ -44,7 +44,7 @@ from harness.run.results.result import (
     write_result,
 )
 from harness.run.server_rate import Searcher
-from harness.run.servers import every_server, servers
+from harness.run.servers import every_server, has_our_files, servers
 from harness.run.serving import (
     ModelLoader,
     check_alike,
@@ -100,7 +100,12 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
         for place in sorted(by_place):
             client = by_place[place]
             loans[client] = stack.enter_context(borrowed(client, prepared.served, place))
-        loaders = [ModelLoader(client, prepared.served, loans.get(client)) for client in clients]
+        loaders = [
+            ModelLoader(
+                client, prepared.served, loans.get(client), has_our_files=has_our_files(client.server)
+            )
+            for client in clients
+        ]
         truths = Truths(prepared)
         if Mode.ACCURACY in _modes(config) and lacks_frameworks(config):
             # Where the source framework is the truth, it is missed now, and not after the measurement.
@@ -118,14 +123,11 @@ def run_all(configs: Sequence[RunConfig]) -> Iterator[Result | Unmeasured]:
     files.check_writable(configs[0].output.output)
     invocation = new_invocation()
     with servers(configs[0]) as (addresses, _):
-        urls, headers = tuple(address.url for address in addresses), addresses[0].headers
-        metrics = tuple(address.metrics for address in addresses if address.metrics)
+        urls = tuple(address.url for address in addresses)
         for config in sweep.announced(configs, logger.info):
             try:
                 if not config.server.urls:
-                    server = dataclasses.replace(
-                        config.server, urls=urls, headers=headers, metrics_urls=metrics
-                    )
+                    server = dataclasses.replace(config.server, urls=urls)
                     config = dataclasses.replace(config, server=server)
                 yield from run(config, invocation)
             except HarnessError as error:

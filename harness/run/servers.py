@@ -37,7 +37,7 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
         found = every_server([config.server.address(url) for url in urls])
         check_shares(config.server.client_processes, len(found))
         logger.info("using the server%s at %s", "s" * (len(found) > 1), ", ".join(one.url for one in found))
-        yield tuple(_with_key(server, running) for server in found), False
+        yield tuple(map(_with_key, found)), False
         return
     for leftover in paths.STATE_DIR.glob("server-*"):
         # Of a run that was killed; its server has ended with it.
@@ -46,9 +46,25 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
             continue
         lifecycle.stop(state_dir=leftover)
         shutil.rmtree(leftover, ignore_errors=True)
-    state_dir = paths.STATE_DIR / f"server-{os.getpid()}"
-    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, state_dir) as info:
-        yield (_with_key(config.server.address(info.grpc_url), info),), True
+    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, _state_dir()) as info:
+        yield (_with_key(config.server.address(info.grpc_url)),), True
+
+
+def _state_dir() -> Path:
+    """Of the server that this process may have started for as long as it needs it."""
+    return paths.STATE_DIR / f"server-{os.getpid()}"
+
+
+def has_our_files(server: Address) -> bool:
+    """Whether it serves the entries that are converted here."""
+    own = _own(server)
+    return own is not None and own.repository == paths.MODEL_REPOSITORY
+
+
+def _own(server: Address) -> lifecycle.ServerInfo | None:
+    """What is at this address, if we have started it: the server that runs here, or this command's."""
+    running = (lifecycle.running(), lifecycle.running(_state_dir()))
+    return next((info for info in running if info and info.grpc_url == server.url), None)
 
 
 def every_server(named: Sequence[Address]) -> tuple[Address, ...]:
@@ -81,9 +97,10 @@ def _ips(server: Address) -> list[str]:
         ) from error
 
 
-def _with_key(server: Address, own: lifecycle.ServerInfo | None) -> Address:
+def _with_key(server: Address) -> Address:
     """The same server; with the key of its control, where it is one of ours."""
-    if own is None or own.grpc_url != server.url:
+    own = _own(server)
+    if own is None:
         return server
     # Its ports may be any.
     server = dataclasses.replace(server, metrics=server.metrics or own.metrics_url)

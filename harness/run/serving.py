@@ -1,5 +1,6 @@
 """The model under test on the server: loaded with the scenario's settings, and proven to be the right one."""
 
+import contextlib
 import json
 import logging
 import re
@@ -33,9 +34,11 @@ _DESCRIPTION = re.compile(r"execution: (\{.*\})")
 class ModelLoader:
     """Loads one model, again only when its settings change: that may take a framework many seconds."""
 
-    def __init__(self, client: TritonClient, entry: str, loan: Loan | None = None) -> None:
-        """`loan`: of a server that is not ours."""
-        self.client, self._entry, self._loan = client, entry, loan
+    def __init__(
+        self, client: TritonClient, entry: str, loan: Loan | None = None, *, has_our_files: bool = False
+    ) -> None:
+        """`loan`: of a server that outlives the run; `has_our_files`: its repository is ours."""
+        self.client, self._entry, self._loan, self._has_our_files = client, entry, loan, has_our_files
         self._found = loan.before if loan else None
         self._is_found = bool(self._found)
         self._loaded: str | None = ""
@@ -72,7 +75,7 @@ class ModelLoader:
         """The configuration with this run's settings: of an entry of ours, or of what else the server has."""
         name, _ = name_and_version(self._entry)
         ours = model_config(name, variant, settings)
-        if is_own and not self._is_found:
+        if is_own and not self._has_settings():
             return to_json(ours)
         return live_config.with_settings(
             self._as_found(),
@@ -80,6 +83,14 @@ class ModelLoader:
             is_any_device=settings.device == "auto",
             is_batch_asked=ours.max_batch_size > variant.max_batch_size,
         )
+
+    def _has_settings(self) -> bool:
+        """Whether the server has settings of its own, whose batch limit is kept; perhaps in its file only."""
+        if self._loan and not self._has_our_files:
+            # A file that cannot be served may still be with ours.
+            with contextlib.suppress(ServerError):
+                self._as_found()
+        return self._found is not None
 
     def _as_found(self) -> live_config.Live:
         """The configuration that is the server's own."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import EXIT_INTERRUPTED, EXIT_SERVER, ConfigError, ServerError
@@ -155,7 +155,15 @@ def _models(info: ServerInfo) -> list[str]:
             index = json.loads(answer.read())
     except (OSError, http.client.HTTPException, ValueError):
         return []
-    return [f"{entry['name']}: {entry['state']}" for entry in index if entry.get("state")]
+    return [f"{entry['name']}: {_state(entry)}" for entry in index if entry.get("state")]
+
+
+def _state(entry: Mapping[str, str]) -> str:
+    """In Triton's words, but for what it calls unavailable since nobody wants it loaded."""
+    reason = entry.get("reason", "")
+    if reason == "unloaded":
+        return "not loaded"
+    return f"{entry['state']}{': ' if reason else ''}{reason}"
 
 
 def _logs(options: argparse.Namespace, state_dir: Path) -> int:

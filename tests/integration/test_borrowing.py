@@ -163,6 +163,18 @@ def test_what_is_changed_is_put_back(
     assert not list((paths.STATE_DIR / "borrowed").glob(f"*@port-{theirs.url.rpartition(':')[2]}.json"))
 
 
+def test_a_model_that_it_has_but_does_not_serve_keeps_its_files_batch_limit(
+    run_harness: Callable, theirs: TritonClient, tmp_path: Path
+) -> None:
+    theirs.unload(ENTRY)
+    result = measured(run_harness, theirs, tmp_path, "--threads", 1)
+    # A plan has batches of 32, and none of the file's delay.
+    assert settings_of(result) == (1, 1, 16, 0)
+    assert result["server"]["is_config_ours"]
+    assert not theirs.is_model_ready(ENTRY)
+    theirs.load(ENTRY, None)
+
+
 def test_what_a_killed_run_has_left_is_put_right_by_the_next_one(
     run_harness: Callable, theirs: TritonClient, tmp_path: Path
 ) -> None:

@@ -181,11 +181,14 @@ def test_another_user_cannot_read_the_key(info: lifecycle.ServerInfo, state: Pat
 def test_the_command_line_says_how_control_is_had_and_shows_what_is_loaded(
     info: lifecycle.ServerInfo, key: str, state: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["status"], state) == 0
-    status = capsys.readouterr().out
-    assert f"--header '{KEY_HEADER}: @{info.key_file}'" in status
-    assert key not in status
-    assert "small: " in status
+    with TritonClient(Address(info.grpc_url, headers=parse_headers(info.headers))) as ours:
+        for change, shown in ((ours.unload, "not loaded"), (lambda name: ours.load(name, None), "READY")):
+            change("small")
+            assert main(["status"], state) == 0
+            status = capsys.readouterr().out
+            assert f"--header '{KEY_HEADER}: @{info.key_file}'" in status
+            assert key not in status
+            assert f"small: {shown}\n" in status
 
 
 def test_a_server_for_others_says_what_they_can_do(
@@ -210,7 +213,7 @@ def test_a_server_for_others_says_what_they_can_do(
 def test_a_run_has_the_key_of_the_server_that_tritonserver_up_has_started(
     info: lifecycle.ServerInfo, is_named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "running", lambda: info)
+    monkeypatch.setattr(lifecycle, "running", lambda _state_dir=None: info)
     monkeypatch.setattr(paths, "MODEL_REPOSITORY", info.repository)
     monkeypatch.delenv("TRITON_URL", raising=False)
     options = {"model": "mobilenet", "platform": "onnxruntime"}

@@ -57,8 +57,8 @@ def peak_reasons(log: DetailLog) -> list[str]:
     if peak(log):
         return []
     rate = log.number("effective_target_qps") or 0
-    found = [f"the search found no rate that keeps the bound; start it lower than --qps {rate:.4g}"]
-    return found + error_reasons(log)
+    advice = _hopeless(log) or f"start it lower than --qps {rate:.4g}"
+    return [f"the search found no rate that keeps the bound: {advice}", *error_reasons(log)]
 
 
 def is_valid(log: DetailLog) -> bool:
@@ -109,11 +109,9 @@ def _over_bound(log: DetailLog) -> str:
     advice = f"lower --qps below {min(offered, completed):.1f}"
     if completed < _KEEPS_UP * offered:
         advice += f", which is all that was answered a second of the {offered:.1f} asked"
-    fastest_ms = (log.number("result_min_latency_ns") or 0) / 1e6
-    hopeless = _of_hopeless_median(figures.percentile_ms(log, 50) or 0.0, fastest_ms, bound)
     return (
         f"p99 latency is {tail:.2f} ms, bound {bound:.2f} ms ({over:.0f} of {count:.0f} queries over it, "
-        f"1 % allowed): {hopeless or advice}"
+        f"1 % allowed): {_hopeless(log) or advice}"
     )
 
 
@@ -137,6 +135,13 @@ def cut_short(
         f"the whole test may be; p99 was {percentiles_s[99.0] * 1e3:.2f} ms until then: {advice}, or see all "
         "of it with --no-early-end"
     )
+
+
+def _hopeless(log: DetailLog) -> str:
+    """What to do where no rate keeps the bound, by a finished test; else nothing."""
+    bound_ms = (log.number("effective_target_latency_ns") or 0) / 1e6
+    fastest_ms = (log.number("result_min_latency_ns") or 0) / 1e6
+    return _of_hopeless_median(figures.percentile_ms(log, 50) or 0.0, fastest_ms, bound_ms)
 
 
 def _of_hopeless_median(median_ms: float, fastest_ms: float, bound_ms: float) -> str:

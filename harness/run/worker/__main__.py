@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.answers.precision import is_full
 from harness.errors import EXIT_SERVER, HarnessError
+from harness.machine import progress
 from harness.machine.command import log_to_stderr
 from harness.models import manifest
 from harness.run.mlperf import loadgen
@@ -266,7 +267,7 @@ def main() -> int:
     """Run the job named on the command line, and tell how far it is to the pipe named after it, if any."""
     job = read_job(Path(sys.argv[1]))
     pipe = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    is_over_bar = pipe is not None and sys.stderr.isatty()
+    is_over_bar = pipe is not None and progress.is_terminal()
     log_to_stderr(os.environ.get("HARNESS_LOG", "INFO"), CLEAR_LINE if is_over_bar else "")
     try:
         with Reporter(pipe) as reporter:

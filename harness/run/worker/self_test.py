@@ -15,6 +15,7 @@ from harness.answers.precision import (
     GOLDEN_SHARE,
     GPU_SHARE,
     MARGIN,
+    QUANTUM,
     allowed_difference,
     is_near_best,
     shortfall,
@@ -131,10 +132,14 @@ def _farthest(variant: Variant, answers: Sequence[Tensors], expected: dict[str, 
 def _distance(spec: TensorSpec, answer: Any, wanted: Any) -> _Distance:
     found = answer.reshape(wanted.shape)
     difference = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
-    is_real = np.issubdtype(wanted.dtype, np.floating)
-    # Whole-number scores are rounded ones: two may be on either side of a half.
-    allowed = allowed_difference(wanted, GPU_SHARE) if is_real else float(spec.is_scores)
-    return _Distance(spec.name, difference, allowed, bool(found.argmax() == wanted.argmax()))
+    if np.issubdtype(wanted.dtype, np.floating):
+        allowed = allowed_difference(wanted, GPU_SHARE)
+        is_same_class = found.argmax() == wanted.argmax()
+    else:
+        allowed = QUANTUM if spec.is_scores else 0.0
+        # Of two winners that rounding made equal, or unequal, either is as good.
+        is_same_class = wanted.max() - wanted.ravel()[found.argmax()] <= allowed
+    return _Distance(spec.name, difference, allowed, bool(is_same_class))
 
 
 def _winners_differ(

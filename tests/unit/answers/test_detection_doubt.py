@@ -116,6 +116,15 @@ def test_a_detector_of_ones_own_that_is_half_right_is_doubted_too(monkeypatch):
     assert doubts(truth_of(places), OF_COCO, OF_COCO.detection.boxed("xyxy"), is_own_file=False)[1] == ()
 
 
+def test_places_and_sizes_near_the_top_left_are_almost_corners_and_yet_told(monkeypatch):
+    places = [(0.02, 0.02, 0.5, 0.4), (0.02, 0.03, 0.45, 0.95), (0.03, 0.02, 0.9, 0.5)]
+    monkeypatch.setattr(sys.modules[__name__], "PLACES", places)
+    variant = reading(OF_COCO, Numbering.COCO, "xyxy")
+    value, (found,) = doubts(truth_of(places), variant, OF_COCO.detection.boxed("xywh"))
+    assert 0.8 < value < 0.95
+    assert found.endswith("with --boxes xywh")
+
+
 def test_from_0_read_as_from_1_moves_every_class(truth):
     meant = CONTIGUOUS.detection.numbered(Numbering.COCO_LESS_1)
     variant = reading(CONTIGUOUS, Numbering.COCO, "xyxy")

@@ -131,6 +131,38 @@ def test_of_a_model_that_was_not_converted_here_there_is_no_folder_to_copy() -> 
 
 
 @pytest.mark.usefixtures("journals")
+@pytest.mark.parametrize(("is_file_of_theirs", "limit"), [(True, 16), (False, 64)])
+def test_a_model_that_was_not_loaded_keeps_the_batch_limit_of_its_file(
+    is_file_of_theirs: bool, limit: int
+) -> None:
+    client = FakeClient(None)
+    variant = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
+    with borrowed(client, "prod") as loan:
+        loader = ModelLoader(client, "prod", loan, has_our_files=not is_file_of_theirs)
+        assert loader.set_up(None, variant, ServerSettings(max_batch_size=64), is_own=True) == ""
+        assert client.model_config("prod")["max_batch_size"] == limit
+    assert client.config is None
+
+
+@pytest.mark.usefixtures("journals")
+def test_a_file_that_cannot_be_served_may_still_be_with_our_settings() -> None:
+    client = FakeClient(None)
+    load = client.load
+
+    def ours_only(entry: str, config_json: str | None) -> None:
+        if config_json is None:
+            raise ServerError("must specify 'platform' or 'backend'")
+        load(entry, config_json)
+
+    client.load = ours_only  # type: ignore[method-assign]
+    variant = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
+    with borrowed(client, "prod") as loan:
+        ModelLoader(client, "prod", loan).set_up(None, variant, ServerSettings(), is_own=True)
+        assert client.model_config("prod")["backend"] == "onnxruntime"
+    assert client.config is None
+
+
+@pytest.mark.usefixtures("journals")
 def test_a_model_that_was_not_loaded_is_unloaded() -> None:
     client = FakeClient(None)
     with borrowed(client, "prod") as loan:

@@ -89,7 +89,6 @@ STYLES = [
             scores="detection_scores",
             classes="detection_classes",
             is_contiguous=True,
-            score_threshold=0.05,
         ),
     ),
 ]

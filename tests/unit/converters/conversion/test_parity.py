@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,43 @@ def test_an_export_beyond_the_tolerance_is_refused_with_the_figures(inputs):
         ConversionError, match=r"model.onnx does not equal its source net.pb: .* 0.25 \(allowed 0.001\)"
     ):
         parity.compare(source, export, _variant(), inputs)
+
+
+def _quantised(quanta, winner=3):
+    """Whole-number scores, each so many above what they are, and two of the best but for one."""
+
+    def run(batch):
+        scores = np.full((len(batch), _CLASSES), 10 + quanta, np.uint8)
+        scores[:, winner], scores[:, 4] = 201, 200
+        return [scores]
+
+    return _graph(run, outputs=(TensorSpec("scores", DType.UINT8, (_CLASSES,)),))
+
+
+def test_a_quantised_networks_scores_may_be_one_off_and_so_may_their_winner(inputs):
+    variant = replace(_variant(), outputs=(TensorSpec("scores", DType.UINT8, (_CLASSES,)),))
+    found = parity.compare(_quantised(0), _quantised(1), variant, inputs).parity
+    assert (found.max_abs_diff, found.tolerance, found.agreement) == (1.0, 1.0, 1.0)
+
+    def tipped(batch):
+        (scores,) = _quantised(0).run(batch)
+        scores[:, 4] = 201
+        scores[:, 3] = 200
+        return [scores]
+
+    other = replace(_quantised(0), run=tipped)
+    assert parity.compare(_quantised(0), other, variant, inputs).parity.agreement == 1.0
+    with pytest.raises(ConversionError, match=r"largest difference 2 \(allowed 1\)"):
+        parity.compare(_quantised(0), _quantised(2), variant, inputs)
+
+
+def test_a_nan_in_a_second_output_is_not_passed_over(inputs):
+    outputs = tuple(TensorSpec(name, DType.FP32, (_CLASSES,)) for name in ("scores", "other"))
+    variant = replace(_variant(), outputs=(outputs[0], replace(outputs[1], is_requested=False)))
+    source = _graph(lambda batch: [_scores(batch)] * 2, outputs=outputs)
+    export = _graph(lambda batch: [_scores(batch), _scores(batch) * np.float32("nan")], outputs=outputs)
+    with pytest.raises(ConversionError, match="largest difference nan"):
+        parity.compare(source, export, variant, inputs)
 
 
 def test_an_export_that_answers_nan_is_refused(inputs):

@@ -465,13 +465,18 @@ def test_imagenets_labels_come_from_whichever_source_has_them(server, tmp_path, 
 
 
 def test_without_a_network_too_it_is_said_what_of_imagenet_belongs_where(monkeypatch, tmp_path, capsys):
-    nowhere = weights("http://127.0.0.1:1/x", checksum=MD5, filename="labels.tgz", member="val.txt")
-    monkeypatch.setattr(imagenet, "_IMAGENET_LABELS", (nowhere,))
+    nowhere = [
+        weights(f"http://127.0.0.1:1/{name}", checksum=MD5, filename="labels.tgz", member="val.txt")
+        for name in "xy"
+    ]
+    monkeypatch.setattr(imagenet, "_IMAGENET_LABELS", nowhere)
     assert __main__.main(["imagenet", "--to", str(tmp_path)]) == 2
     said = capsys.readouterr()
     assert f"unpack it into {tmp_path}\n" in said.out
     assert "into val_map.txt: a line `ILSVRC2012_val_00000001.JPEG 65`" in said.out
-    assert said.err.endswith(f"it can be put by hand at {tmp_path}/labels.tgz\n")
+    remedy = f"it can be put by hand at {tmp_path}/labels.tgz"
+    assert said.err.endswith(f"{remedy}\n")
+    assert said.err.count(remedy) == 1
 
 
 @pytest.mark.usefixtures("labels")

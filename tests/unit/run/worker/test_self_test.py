@@ -1,5 +1,6 @@
 """Whether the model on a server is the verified one, by a made-up server that answers the stored inputs."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,20 @@ def test_whole_number_scores_may_be_on_either_side_of_a_half(
         return
     with pytest.raises(InferenceError, match="not the verified model"):
         check(variant, golden_of({output.name: golden}), outputs)
+
+
+@pytest.mark.parametrize(("best", "passes"), [(199, True), (198, False)])
+def test_of_two_winners_that_rounding_made_either_is_as_good(
+    check: Callable[..., SelfTest], best: int, passes: bool
+) -> None:
+    (output,) = (replace(each, dtype=DType.UINT8) for each in SCORES.requested_outputs)
+    variant = replace(SCORES, outputs=(output,))
+    golden = np.full((COUNT, 1001), 10, np.uint8)
+    golden[:, 7], golden[:, 8] = 200, best
+    served = golden.copy()
+    served[:, 7], served[:, 8] = 199, 200
+    with contextlib.nullcontext() if passes else pytest.raises(InferenceError, match="not the verified"):
+        check(variant, golden_of({output.name: golden}), {output.name: served})
 
 
 def test_numbers_that_are_none_are_no_answer(check: Callable[..., SelfTest]) -> None:
