@@ -82,8 +82,20 @@ def every_server(named: Sequence[Address]) -> tuple[Address, ...]:
             if other := taken.get((ip, port)):
                 raise ConfigError(f"--url names one server twice: {other} and {server.url} are both at {ip}")
         taken |= {(ip, port): server.url for ip in ips}
-        found += [server.at(ip) for ip in ips] if server.is_name else [server]
+        found += [server.at(ip) for ip in _one_of_each(ips)] if server.is_name else [server]
     return tuple(found)
+
+
+def _one_of_each(ips: list[str]) -> list[str]:
+    """One address of each server that a name has.
+
+    Where networks have both kinds (a dual-stack Service of Kubernetes), each server has one of each.
+    """
+    fourth = [ip for ip in ips if ":" not in ip]
+    if 2 * len(fourth) != len(ips):
+        return ips
+    logger.info("its IPv6 addresses are taken for those of the same servers: left out")
+    return fourth
 
 
 def _ips(server: Address) -> list[str]:

@@ -15,9 +15,11 @@ from harness.triton.address import Address, Header, Tls
 HOSTS: Mapping[str, Sequence[str]] = {
     "fleet": ("10.0.0.10", "10.0.0.9", "fd00::1"),
     "other": ("10.0.0.20",),
+    "dual": ("10.0.0.31", "fd00::31", "10.0.0.32", "fd00::32"),
     "alias": ("10.0.0.9",),
     "10.0.0.9": ("10.0.0.9",),
     "::1": ("::1",),
+    "fd00::31": ("fd00::31",),
 }
 
 
@@ -43,6 +45,12 @@ def test_a_name_is_all_servers_that_it_has_in_one_order_and_others_stay_as_they_
     ]
     # "First reachable" is one server, whatever it has.
     assert urls("fleet:8001", "[::1]:8001") == ["fleet:8001", "[::1]:8001"]
+
+
+def test_where_networks_have_both_kinds_of_address_each_server_is_taken_once() -> None:
+    assert urls("dns:///dual:8001") == ["10.0.0.31:8001", "10.0.0.32:8001"]
+    with pytest.raises(ConfigError, match="names one server twice"):
+        urls("dns:///dual:8001", "[fd00::31]:8001")
 
 
 def test_tls_and_tokens_go_to_every_server_of_a_name_and_the_name_is_what_certificates_must_have() -> None:
