@@ -39,7 +39,15 @@ def _breakable(name: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[_/])(?=[^_/])", name))
 
 
+def _options_whole(text: str) -> Markup:
+    """Words whose options are not cut after their hyphens."""
+    parts = re.split(r"(--[a-z][a-z-]*)", text)
+    option = Markup('<span class="option">{}</span>')
+    return Markup("").join(option.format(part) if part.startswith("--") else part for part in parts)
+
+
 _TEMPLATES.filters["breakable"] = _breakable
+_TEMPLATES.filters["options_whole"] = _options_whole
 
 
 def render(run: RecordedRun) -> str:

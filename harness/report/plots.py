@@ -97,7 +97,8 @@ def _search(run: RecordedRun) -> list[Plot]:
         "p99 latency of each test by the rate that it offered, red where too many queries were over the bound"
     )
     large = "; the large ones are of full length" if any(one.is_confirming for one in probes) else ""
-    return [Plot.of("Search for the rate", f"{caption}{large}.", rates.probes(probes, run.bound_ms))]
+    beyond = "; triangles are beyond the axis" if rates.has_beyond(probes, run.bound_ms) else ""
+    return [Plot.of("Search for the rate", f"{caption}{large}{beyond}.", rates.probes(probes, run.bound_ms))]
 
 
 def _latencies(run: RecordedRun) -> list[Plot]:

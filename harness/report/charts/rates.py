@@ -9,7 +9,18 @@ from harness.report.charts.scale import Scale, nice_end, number
 from harness.run.mlperf.rate_search import Probe
 
 _MOST_OVER = 3.0
-"""Of the bound: what is far over it is drawn at the upper end, or the rest would be flat."""
+"""Of the bound: what is far over it is a triangle at the upper end, or the rest would be flat."""
+
+
+def has_beyond(tried: Sequence[Probe], bound_ms: float) -> bool:
+    """Whether any test is so far over the bound that it does not fit the chart."""
+    return any(one.p99_ms > _end_ms(tried, bound_ms) for one in tried)
+
+
+def _end_ms(tried: Sequence[Probe], bound_ms: float) -> float:
+    """Where the axis of latency ends."""
+    high = min(max(bound_ms, *(one.p99_ms for one in tried)), _MOST_OVER * bound_ms)
+    return nice_end(high * 1.05, 3)
 
 
 def probes(tried: Sequence[Probe], bound_ms: float) -> str:
@@ -20,10 +31,10 @@ def probes(tried: Sequence[Probe], bound_ms: float) -> str:
         bound_ms: of the latency.
     """
     rates = [one.rate for one in tried]
+    end_ms = _end_ms(tried, bound_ms)
     margin = 0.08 * (max(rates) - min(rates)) or 0.1 * max(rates)
     across = Scale(max(0.0, min(rates) - margin), max(rates) + margin, LEFT, RIGHT)
-    high = min(max(bound_ms, *(one.p99_ms for one in tried)), _MOST_OVER * bound_ms)
-    up = Scale(0.0, nice_end(high * 1.05, 3), BOTTOM, TOP)
+    up = Scale(0.0, end_ms, BOTTOM, TOP)
     y, words = up(bound_ms), f"bound {number(bound_ms)} ms"
     parts = [
         *axes.below(across, "offered rate, queries/s"),
@@ -34,7 +45,12 @@ def probes(tried: Sequence[Probe], bound_ms: float) -> str:
     labels = Labels()
     for one in tried:
         x, top, radius = across(one.rate), up(one.p99_ms), 5.0 if one.is_confirming else 3.6
-        parts.append(svg.circle((x, top), radius, "dot" if one.is_kept else "dot alarm"))
+        style = "dot" if one.is_kept else "dot alarm"
+        above = [(x - radius, top + radius), (x, top - radius), (x + radius, top + radius)]
+        is_beyond = one.p99_ms > end_ms
+        parts.append(
+            svg.path(above, style, is_closed=True) if is_beyond else svg.circle((x, top), radius, style)
+        )
         labels.take(x - radius, top - radius, x + radius, top + radius)
     beside = [((LEFT + 4, y - 5), "start"), ((RIGHT, y - 5), "end"), ((LEFT + 4, y + 14), "start")]
     parts += labels.put(words, "value alarm-text halo", *beside, ((RIGHT, y + 14), "end"))

@@ -257,6 +257,11 @@ def test_the_rate_that_was_found_is_named_and_no_words_cover_a_test() -> None:
     assert "50.00/s" in words
     bound, covered = words["bound 100.0 ms"], parts(picture, "circle", "dot")[0]
     assert abs(float(bound.get("y")) - float(covered.get("cy"))) > 5 or bound.get("text-anchor") == "end"
+    # The one of 500 ms is no dot at the upper edge, which would be of 300.
+    assert len(parts(picture, "circle", "dot")) == 2
+    assert len(parts(picture, "path", "dot alarm")) == 1
+    assert rates.has_beyond(tried, 100.0)
+    assert not rates.has_beyond([tried[0], tried[2]], 100.0)
 
 
 def test_each_servers_cpus_gpus_and_queue_have_a_line_and_what_is_not_told_has_none() -> None:

@@ -32,7 +32,7 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
         "INVALID",
         "180.0<small>ms p99 of 100 ms, at 39.50 queries/s offered</small>",
         "MLPerf&#39;s metric, completed samples, is 40.00/s",
-        "lower --qps below 40.0 &lt;&amp;&gt;",
+        'lower <span class="option">--qps</span> below 40.0 &lt;&amp;&gt;',
         "not an official MLPerf result",
         "Seeded weights; 8 s instead of 600 s.",
         "252 of 256 samples are right",
