@@ -11,7 +11,7 @@ from harness.machine.command import OneLineParser
 from harness.machine.paths import RESULTS_DIR
 from harness.server.kubernetes import cluster, manifests
 from harness.server.kubernetes.cluster import Cluster
-from harness.server.kubernetes.manifests import OVERLAYS, Choice
+from harness.server.kubernetes.manifests import ACCESS_MODES, OVERLAYS, Choice
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, rest = parser().parse_known_args(arguments)
         if rest and options.command not in ("render", "bench"):
             raise ConfigError(f"{options.command} does not take {' '.join(rest)}; see --help")
-        choice = Choice(options.overlay, options.replicas, options.registry, options.tag, tuple(rest))
+        choice = Choice(
+            options.overlay,
+            options.replicas,
+            options.registry,
+            options.tag,
+            tuple(rest),
+            options.storage_class,
+            options.access_mode,
+            options.data_claim,
+        )
         return _COMMANDS[options.command](options, Cluster(options.namespace), choice)
 
     return command.run(body)
@@ -64,6 +73,19 @@ def parser() -> OneLineParser:
         help="of the images' names, such as registry.example.org/me",
     )
     result.add_argument("--tag", default="", help="of the images (default: latest)")
+    result.add_argument(
+        "--storage-class", default="", metavar="CLASS", help="of the volumes (default: the cluster's own)"
+    )
+    result.add_argument(
+        "--access-mode",
+        choices=ACCESS_MODES,
+        default="",
+        help="of the volume of models, which all pods share: ReadWriteOnce where all are on one node "
+        "(default: ReadWriteMany)",
+    )
+    result.add_argument(
+        "--data-claim", default="", metavar="CLAIM", help="bench: a claim with a data set, read as DATA_DIR"
+    )
     result.add_argument(
         "--volumes", action="store_true", help="down: the volumes as well, and what is in them"
     )

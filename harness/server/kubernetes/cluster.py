@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 900
 """An image of 10 GB may have to be pulled first."""
 _POLL_S = 2.0
+_SETTLING_S = 30.0
+"""Longest that servers which were removed may still be there when a benchmark begins."""
+_SERVER = "app.kubernetes.io/name=mlperf-triton-vision,app.kubernetes.io/component=server"
+"""The labels of the servers' pods, whoever runs them."""
 _STDERR = 2
 _OF_ITS_LOG = re.compile(r"[EWI]\d{4} ")
 """How a line of kubectl's own log begins; what it answers comes after these."""
@@ -35,6 +39,8 @@ _REMOVED_IF_KNOWN = (
     *("servicemonitors.monitoring.coreos.com", "inferenceservices.serving.kserve.io"),
     "servingruntimes.serving.kserve.io",
 )
+_OVER = {"Failed", "Succeeded"}
+"""Phases of pods that nothing runs in any more."""
 _NEVER_STARTS = {
     "CreateContainerConfigError",
     "CreateContainerError",
@@ -49,8 +55,13 @@ class Cluster:
 
     namespace: str = ""
 
-    def ask(self, *words: str, text: str | None = None) -> str:
+    def ask(self, *words: str, text: str | None = None, takes_a_part: bool = False) -> str:
         """What kubectl answers.
+
+        Args:
+            words: its command.
+            text: what it reads.
+            takes_a_part: whether an answer counts though it also fails at something.
 
         Raises:
             ServerError: it is not installed, or says no.
@@ -61,7 +72,7 @@ class Cluster:
             )
         except FileNotFoundError as error:
             raise ServerError("no cluster: the command `kubectl` is not installed") from error
-        if asked.returncode:
+        if asked.returncode and not (takes_a_part and asked.stdout):
             lines = (line for line in asked.stderr.splitlines() if not _OF_ITS_LOG.match(line))
             said = " ".join(" ".join(lines).split()) or "nothing"
             raise ServerError(f"kubectl {words[0]} fails: {said}")
@@ -94,13 +105,64 @@ def up(cluster: Cluster, choice: Choice) -> None:
     said = cluster.ask("apply", "--filename", "-", text=manifests.not_of_kinds(text, _CLIENT_KINDS))
     logger.info("%s", said.strip())
     logger.info("waiting until every server is ready")
-    words = ["rollout", "status", f"deployment/{SERVERS}"]
+    words = ["rollout", "status"]
     if choice.overlay == "kserve":
-        words = ["wait", "--for=condition=Ready", f"inferenceservice/{SERVERS}-kserve"]
-    if not cluster.show(*words, f"--timeout={_READY_TIMEOUT_S}s"):
+        words = ["wait", "--for=condition=Ready"]
+    if not cluster.show(*words, _servers_of(choice), f"--timeout={_READY_TIMEOUT_S}s"):
         raise ServerError(
-            f"not every server is ready (see above); kubectl describe pods --selector {PART_OF} says why"
+            f"not every server is ready (see above); {_unbound(cluster)}kubectl describe pods --selector "
+            f"{PART_OF} says why"
         )
+    if choice.overlay == "kserve":
+        # It is Ready as soon as some of them are.
+        _await_all(cluster, choice, _READY_TIMEOUT_S)
+
+
+def _servers_of(choice: Choice) -> str:
+    """What keeps the servers' number."""
+    return f"inferenceservice/{SERVERS}-kserve" if choice.overlay == "kserve" else f"deployment/{SERVERS}"
+
+
+def _unbound(cluster: Cluster) -> str:
+    """Which claims have no volume, the commonest reason for pods that wait; empty where all have."""
+    names = [
+        str(claim["metadata"]["name"])
+        for claim in cluster.items("persistentvolumeclaim")
+        if claim.get("status", {}).get("phase") != "Bound"
+    ]
+    return f"no volume for the claim {', '.join(names)} (--storage-class, --access-mode); " if names else ""
+
+
+def _await_all(cluster: Cluster, choice: Choice, timeout_s: float) -> None:
+    """Wait until as many servers as there should be are ready, and no others are there."""
+    deadline = time.monotonic() + timeout_s
+    while missing := _missing(cluster, choice):
+        if time.monotonic() > deadline:
+            raise ServerError(missing)
+        time.sleep(_POLL_S)
+
+
+def _missing(cluster: Cluster, choice: Choice) -> str:
+    """What is wrong with the number of servers, or nothing; one that waits for a node has no address yet.
+
+    Raises:
+        ServerError: nobody keeps any.
+    """
+    spec = json.loads(cluster.ask("get", _servers_of(choice), "--output", "json"))["spec"]
+    wanted = spec["predictor"]["minReplicas"] if choice.overlay == "kserve" else spec["replicas"]
+    pods = [pod for pod in cluster.items("pod", _SERVER) if pod["status"].get("phase") not in _OVER]
+    ready = sum(map(_is_ready, pods))
+    if ready == len(pods) == wanted:
+        return ""
+    of = f"{len(pods)} pods of servers" if len(pods) > wanted else f"{wanted} servers"
+    remedy = "down removes those of another overlay, then up" if len(pods) > wanted else "up waits for them"
+    return f"{ready} of {of} are ready, and {wanted} are wanted: ./run.sh kubernetes {remedy}"
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = pod["status"].get("conditions", ())
+    is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return is_ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def bench(cluster: Cluster, choice: Choice, results: Path) -> int:
@@ -111,7 +173,7 @@ def bench(cluster: Cluster, choice: Choice, results: Path) -> int:
 
     Raises:
         ConfigError: the number of servers is not fixed.
-        ServerError: there are no servers, or the client cannot be started.
+        ServerError: there are no servers, or not as many as there should be, or the client cannot be started.
     """
     if choice.replicas is not None:
         up(cluster, choice)
@@ -123,14 +185,19 @@ def bench(cluster: Cluster, choice: Choice, results: Path) -> int:
             "an autoscaler may change the number of servers while they are measured: "
             "./run.sh kubernetes down, then up without --overlay hpa"
         )
+    _await_all(cluster, choice, _SETTLING_S)
     text = manifests.render(choice, key)
-    cluster.ask("delete", "job", JOB, "--ignore-not-found", "--wait")
+    # Its pods may be there for a while longer than an earlier job, and ask the servers all the time.
+    cluster.ask("delete", "job", JOB, "--ignore-not-found", "--cascade=foreground", "--wait")
+    cluster.ask("delete", "pod", "--selector", f"job-name={JOB}", "--ignore-not-found", "--wait")
     cluster.ask("apply", "--filename", "-", text=manifests.of_kinds(text, {"Job"}))
     try:
-        pod = _started(cluster)
+        job = json.loads(cluster.ask("get", "job", JOB, "--output", "json"))
+        pods = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
+        pod = _started(cluster, pods)
         # What the client says is shown as it comes; where the connection is lost, the pod tells how it ended.
         subprocess.run(cluster.command("logs", "--follow", f"pod/{pod}"), check=False)
-        code = _ended(cluster)
+        code = _ended(cluster, pods)
     except KeyboardInterrupt:
         cluster.ask("delete", "job", JOB, "--ignore-not-found", "--wait=false")
         raise
@@ -144,7 +211,8 @@ def down(cluster: Cluster, *, with_volumes: bool) -> None:
     Raises:
         ServerError: the cluster does not answer, or lets us not.
     """
-    known = set(cluster.ask("api-resources", "--output", "name").split())
+    # Where an API is down that others serve, such as a metrics adapter's, it tells of all others and fails.
+    known = set(cluster.ask("api-resources", "--output", "name", takes_a_part=True).split())
     kinds = [*_REMOVED, *(kind for kind in _REMOVED_IF_KNOWN if kind in known)]
     if with_volumes:
         kinds += ["persistentvolumeclaim"]
@@ -152,11 +220,11 @@ def down(cluster: Cluster, *, with_volumes: bool) -> None:
     logger.info("%s", said.strip() or "there was nothing")
 
 
-def _started(cluster: Cluster) -> str:
-    """The name of the client's pod, once its container has started."""
+def _started(cluster: Cluster, pods: str) -> str:
+    """The name of the client's pod, which a selector tells, once its container has started."""
     deadline, last = time.monotonic() + _READY_TIMEOUT_S, ""
     while time.monotonic() < deadline:
-        for pod in cluster.items("pod", f"job-name={JOB}"):
+        for pod in cluster.items("pod", pods):
             state = _state(pod)
             if "running" in state or "terminated" in state:
                 return str(pod["metadata"]["name"])
@@ -170,10 +238,10 @@ def _started(cluster: Cluster) -> str:
     raise ServerError(f"the client did not start within {_READY_TIMEOUT_S} s: {last or 'it has no pod'}")
 
 
-def _ended(cluster: Cluster) -> int:
+def _ended(cluster: Cluster, pods: str) -> int:
     """The exit code of the client's container, once it has ended."""
-    while pods := cluster.items("pod", f"job-name={JOB}"):
-        for pod in pods:
+    while found := cluster.items("pod", pods):
+        for pod in found:
             if ended := _state(pod).get("terminated"):
                 return int(ended["exitCode"])
             if pod["status"].get("phase") == "Failed":
@@ -203,7 +271,7 @@ def _copy_results(cluster: Cluster, reader: str, results: Path) -> None:
     try:
         cluster.ask("apply", "--filename", "-", text=reader)
         try:
-            cluster.ask("wait", "--for=condition=Ready", "--timeout=120s", f"pod/{READER}")
+            cluster.ask("wait", "--for=condition=Ready", f"--timeout={_READY_TIMEOUT_S}s", f"pod/{READER}")
             count = _unpack(cluster, results)
         finally:
             cluster.ask("delete", "pod", READER, "--ignore-not-found", "--wait=false")

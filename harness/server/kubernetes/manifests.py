@@ -18,10 +18,13 @@ from harness.machine.paths import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "docker" / "kubernetes"
 OVERLAYS = ("gpu", "hpa", "kserve")
+ACCESS_MODES = ("ReadWriteMany", "ReadWriteOnce")
 PART_OF = "app.kubernetes.io/part-of=mlperf-triton-vision"
 """The label of all that is ours."""
 SERVERS, JOB, READER = "triton", "bench", "results"
 """Names in docker/kubernetes/base."""
+_MODELS = "model-repository"
+"""The claim that client and servers share."""
 _SECRET = "triton-control"
 _IMAGES = ("mlperf-triton-vision-server", "mlperf-triton-vision-client")
 
@@ -39,6 +42,12 @@ class Choice:
     tag: str = ""
     benchmark: Sequence[str] = ()
     """Options of the client, in the place of the manifests' ones."""
+    storage_class: str = ""
+    """Of the volumes; empty: the cluster's default."""
+    access_mode: str = ""
+    """Of the volume that all pods share, one of `ACCESS_MODES`; empty: what the manifests say."""
+    data_claim: str = ""
+    """A claim that has a data set, for the client; empty: none."""
 
     def __post_init__(self) -> None:
         """Reject what contradicts itself."""
@@ -55,7 +64,10 @@ def render(choice: Choice, key: str) -> str:
 
     Raises:
         ServerError: there is no kustomize, or it fails.
+        ConfigError: an installed package has no manifests.
     """
+    if not FOLDER.is_dir():
+        raise ConfigError(f"there are no manifests at {FOLDER}: this command needs a checkout of the project")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         (folder / "key").write_text(key, encoding="ascii")
@@ -124,7 +136,7 @@ def _kustomization(choice: Choice, source: str) -> Mapping[str, Any]:
         # Its name has a digest of the key, so that servers with another key are other servers.
         "secretGenerator": [{"name": _SECRET, "files": ["key"], "options": {"labels": {ours: label}}}],
         "images": images,
-        "patches": [*_replicas(choice), *_arguments(choice)],
+        "patches": [*_replicas(choice), *_arguments(choice), *_storage(choice), *_data(choice)],
     }
 
 
@@ -142,9 +154,31 @@ def _arguments(choice: Choice) -> list[Mapping[str, Any]]:
     return [_patch("Job", {path: list(choice.benchmark)})] if choice.benchmark else []
 
 
-def _patch(kind: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    changes = [{"op": "replace", "path": path, "value": value} for path, value in values.items()]
-    return {"target": {"kind": kind}, "patch": json.dumps(changes)}
+def _storage(choice: Choice) -> list[Mapping[str, Any]]:
+    claim, found = "PersistentVolumeClaim", []
+    if choice.storage_class:
+        found.append(_patch(claim, {"/spec/storageClassName": choice.storage_class}, op="add"))
+    if choice.access_mode:
+        found.append(_patch(claim, {"/spec/accessModes": [choice.access_mode]}, name=_MODELS))
+    return found
+
+
+def _data(choice: Choice) -> list[Mapping[str, Any]]:
+    if not choice.data_claim:
+        return []
+    pod, name = "/spec/template/spec", "data"
+    claim = {"claimName": choice.data_claim, "readOnly": True}
+    added = {
+        f"{pod}/volumes/-": {"name": name, "persistentVolumeClaim": claim},
+        f"{pod}/containers/0/volumeMounts/-": {"name": name, "mountPath": "/data", "readOnly": True},
+        f"{pod}/containers/0/env/-": {"name": "DATA_DIR", "value": "/data"},
+    }
+    return [_patch("Job", added, op="add")]
+
+
+def _patch(kind: str, values: Mapping[str, Any], *, op: str = "replace", name: str = "") -> Mapping[str, Any]:
+    changes = [{"op": op, "path": path, "value": value} for path, value in values.items()]
+    return {"target": {"kind": kind, **({"name": name} if name else {})}, "patch": json.dumps(changes)}
 
 
 def _kustomize() -> list[str]:

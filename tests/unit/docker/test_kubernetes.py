@@ -118,7 +118,7 @@ def test_a_server_is_started_by_the_images_own_command(overlay: str) -> None:
             "pvc://model-repository"
         )
         arguments = [word.replace("/mnt/models", "/models") for word in arguments]
-    added = ["--load-model=*"] if overlay == "hpa" else []
+    added = ["--load-model=*", "--exit-on-error=false"] if overlay == "hpa" else []
     assert arguments == [*json.loads(command), *added]
 
 
@@ -200,7 +200,8 @@ def test_what_the_client_writes_goes_into_volumes_at_the_images_paths() -> None:
     compose = services("compose.yaml")["client"]
     written = {target.split(":")[1] for target in compose["volumes"] if not target.endswith(":ro")}
     assert written <= set(mounts(client))
-    assert environment(client)["MODEL_DIR"] == compose["environment"]["MODEL_DIR"]
+    for name in ("MODEL_DIR", "MLPERF_TRITON_HOME"):
+        assert environment(client)[name] == compose["environment"][name]
     # As whom docker/client.Dockerfile has made its folders.
     assert ("USER", "1000") in instructions(PROJECT_ROOT / "docker" / "client.Dockerfile")
     assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 1000
@@ -234,6 +235,8 @@ def test_an_autoscaler_has_the_say_over_replicas_and_reads_tritons_queue() -> No
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"]
     (endpoint,) = one("ServiceMonitor", Choice("hpa"))["spec"]["endpoints"]
     assert endpoint["port"] in {port["name"] for port in one("Service", Choice("hpa"))["spec"]["ports"]}
+    assert one("Service", Choice("hpa"))["spec"]["publishNotReadyAddresses"] is False
+    assert one("PodDisruptionBudget", Choice("hpa"))["spec"]["maxUnavailable"] == 1
     with pytest.raises(ConfigError, match="--replicas contradicts"):
         Choice("hpa", replicas=2)
 
@@ -268,8 +271,33 @@ def test_the_benchmarks_options_reach_the_client_as_they_were_typed() -> None:
 
 def test_no_option_is_both_the_clusters_and_the_benchmarks() -> None:
     ours = set(command.parser()._option_string_actions) - {"-h", "--help"}
-    assert len(ours) == 6
+    assert len(ours) == 9
     assert ours & {flag for option in OPTIONS.values() for flag in option.flags} == set()
+
+
+@pytest.mark.parametrize("overlay", ALL)
+def test_volumes_are_of_the_kind_that_a_cluster_has_and_a_data_set_is_read_from_a_claim(overlay: str) -> None:
+    choice = Choice(overlay, storage_class="fast", access_mode="ReadWriteOnce", data_claim="images")
+    claims = [each for each in documents(choice) if each["kind"] == "PersistentVolumeClaim"]
+    assert [each["spec"]["accessModes"] for each in claims] == [["ReadWriteOnce"]] * 2
+    assert {each["spec"]["storageClassName"] for each in claims} == {"fast"}
+    pod = job_pod(choice)
+    (client,) = pod["containers"]
+    mount = mounts(client)[environment(client)["DATA_DIR"]]
+    assert mount["readOnly"] is True
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    assert volume["persistentVolumeClaim"] == {"claimName": "images", "readOnly": True}
+    for document in documents(choice):
+        if document["kind"] not in OTHERS:
+            validate(document, RELEASES[-1])
+
+
+def test_an_installed_package_has_no_manifests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(manifests, "FOLDER", tmp_path / "kubernetes")
+    assert command.main(["render"]) == 2
+    assert "this command needs a checkout of the project" in capsys.readouterr().err
 
 
 def test_render_prints_the_manifests_and_asks_no_cluster(capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,9 +337,17 @@ case "$*" in kustomize*) exec {real} "$@" ;; esac
 words="$*"
 [ "$1" = apply ] && words="$words $(grep '^kind:' | tr '\\n' ' ')"
 echo "$words" >>"{folder}/calls"
-cat "{folder}/answers/$1 $2" 2>/dev/null || cat "{folder}/answers/$1" 2>/dev/null
+name=$(echo "$1 $2" | tr / ' ')
+case "$*" in *component=server*) name="get servers" ;; esac
+cat "{folder}/answers/$name" 2>/dev/null || cat "{folder}/answers/$1" 2>/dev/null
 exit $(cat "{folder}/codes/$1" 2>/dev/null || echo 0)
 """
+
+
+def server(*, is_ready: bool = True, phase: str = "Running", **metadata: str) -> Document:
+    """A server's pod."""
+    ready = {"type": "Ready", "status": str(is_ready)}
+    return {"metadata": metadata, "status": {"phase": phase, "conditions": [ready]}}
 
 
 class Kubectl:
@@ -325,14 +361,22 @@ class Kubectl:
         program.write_text(KUBECTL.format(real=shutil.which("kubectl"), folder=folder))
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
-        for kind in ("secret", "horizontalpodautoscaler", "pod"):
+        for kind in ("secret", "horizontalpodautoscaler", "pod", "persistentvolumeclaim"):
             self.lists(kind)
+        self.answers("get job", json.dumps({"metadata": {"uid": "new"}}))
+        self.serves(1, server())
 
     def answers(self, words: str, text: str | bytes) -> None:
         (self._folder / "answers" / words).write_bytes(text.encode() if isinstance(text, str) else text)
 
     def lists(self, kind: str, *items: Document) -> None:
         self.answers(f"get {kind}", json.dumps({"items": items}))
+
+    def serves(self, wanted: int, *servers: Document) -> None:
+        predictor = {"minReplicas": wanted}
+        self.answers("get deployment triton", json.dumps({"spec": {"replicas": wanted}}))
+        self.answers("get inferenceservice triton-kserve", json.dumps({"spec": {"predictor": predictor}}))
+        self.lists("servers", *servers)
 
     def fails(self, word: str) -> None:
         (self._folder / "codes" / word).write_text("1")
@@ -384,21 +428,69 @@ def test_up_applies_the_servers_and_waits_for_all_of_them(kubectl: Kubectl) -> N
     assert wait == "rollout status deployment/triton --timeout=900s"
 
 
-def test_servers_that_do_not_become_ready_are_one_line(
+def test_servers_that_do_not_become_ready_are_one_line_which_names_claims_without_a_volume(
     kubectl: Kubectl, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kubectl.fails("wait")
-    assert command.main(["up", "--overlay", "kserve"]) == 3
-    assert (
-        capsys.readouterr().err.splitlines()[-1].startswith("error: not every server is ready (see above); ")
+    claims = {"model-repository": "Pending", "client": "Bound"}
+    kubectl.lists(
+        "persistentvolumeclaim",
+        *({"metadata": {"name": name}, "status": {"phase": phase}} for name, phase in claims.items()),
     )
-    assert kubectl.calls()[-1] == "wait --for=condition=Ready inferenceservice/triton-kserve --timeout=900s"
+    assert command.main(["up", "--overlay", "kserve"]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: not every server is ready (see above); no volume for the claim model-rep")
+    assert "client (" not in last
+    assert kubectl.calls()[-2] == "wait --for=condition=Ready inferenceservice/triton-kserve --timeout=900s"
+
+
+def test_kserves_servers_are_waited_for_though_it_calls_some_of_them_ready(
+    kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(_seconds: float) -> None:
+        kubectl.serves(2, server(), server())
+
+    monkeypatch.setattr(cluster.time, "sleep", later)
+    kubectl.serves(2, server(), server(is_ready=False))
+    assert command.main(["up", "--overlay", "kserve", "--replicas", "2"]) == 0
+    assert sum("component=server" in call for call in kubectl.calls()) == 2
+
+
+@pytest.mark.parametrize(
+    ("servers", "says"),
+    [
+        ([server()], "1 of 2 servers are ready, and 2 are wanted: ./run.sh kubernetes up waits for them"),
+        ([server(), server(is_ready=False)], "1 of 2 servers are ready"),
+        ([server(), server(deletionTimestamp="now")], "1 of 2 servers are ready"),
+        ([server(), server(), server()], "3 of 3 pods of servers are ready, and 2 are wanted: "),
+    ],
+)
+def test_fewer_or_more_servers_than_there_should_be_are_not_measured(
+    kubectl: Kubectl,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    servers: list[Document],
+    says: str,
+) -> None:
+    monkeypatch.setattr(cluster, "_SETTLING_S", -1.0)
+    kubectl.lists("secret", SECRET)
+    kubectl.serves(2, *servers)
+    assert command.main(["bench"]) == 3
+    assert says in capsys.readouterr().err
+    assert not [call for call in kubectl.calls() if call.startswith("apply")]
+
+
+def test_pods_in_which_nothing_runs_any_more_are_no_servers(kubectl: Kubectl) -> None:
+    kubectl.serves(1, server(), server(is_ready=False, phase="Failed"))
+    kubectl.lists("secret", SECRET)
+    kubectl.lists("pod", pod(terminated={"exitCode": 0}))
+    assert command.main(["bench"]) == 0
 
 
 def test_a_benchmark_that_is_interrupted_does_not_go_on_in_the_cluster(
     kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(_there: cluster.Cluster) -> int:
+    def interrupted(_there: cluster.Cluster, _pods: str) -> int:
         raise KeyboardInterrupt
 
     kubectl.lists("secret", SECRET)
@@ -424,8 +516,15 @@ def test_bench_shows_what_the_client_prints_and_has_its_exit_code(
     assert command.main(["bench", "--model", "mobilenet"]) == code
     assert capfd.readouterr().out == "Offline VALID\n"
     calls = kubectl.calls()
-    assert "delete job bench --ignore-not-found --wait" in calls
-    assert "apply --filename - kind: Job " in calls
+    # No pod of an earlier job is taken for this one's, or goes on beside it.
+    assert calls.index("delete job bench --ignore-not-found --cascade=foreground --wait") < calls.index(
+        "delete pod --selector job-name=bench --ignore-not-found --wait"
+    )
+    assert calls.index("delete pod --selector job-name=bench --ignore-not-found --wait") < calls.index(
+        "apply --filename - kind: Job "
+    )
+    asked = [call for call in calls if call.startswith("get pod") and "component=server" not in call]
+    assert {call.split()[3] for call in asked} == {"batch.kubernetes.io/controller-uid=new"}
     assert "logs --follow pod/bench-x" in calls
     assert calls[-1] == "delete pod results --ignore-not-found --wait=false"
 
@@ -485,6 +584,13 @@ def test_down_removes_what_is_ours_and_keeps_the_volumes(kubectl: Kubectl) -> No
         document["kind"].lower() for overlay in ("", "gpu", "hpa") for document in documents(Choice(overlay))
     }
     assert kinds - {"servicemonitor"} == set(removed[1]) - {"servicemonitors.monitoring.coreos.com"}
+
+
+def test_down_goes_on_where_an_api_is_down_that_others_serve(kubectl: Kubectl) -> None:
+    kubectl.answers("api-resources", "pods\nservicemonitors.monitoring.coreos.com\n")
+    kubectl.fails("api-resources")
+    assert command.main(["down"]) == 0
+    assert "servicemonitors.monitoring.coreos.com" in kubectl.calls()[-1]
 
 
 def test_results_that_are_not_here_yet_are_copied(
