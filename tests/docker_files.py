@@ -17,7 +17,7 @@ import yaml
 from harness.machine.paths import PROJECT_ROOT
 
 FOLDER = PROJECT_ROOT / "docker"
-_TOP_FOLDERS = re.compile(r"(?<![\w.:/-])/(?=(?:opt|models|weights|data|host|control)\b)")
+_TOP_FOLDERS = re.compile(r"(?<![\w.:/-])/(?=(?:opt|models|weights|data|host|control|mnt)\b)")
 """The root folder, before one that our images have."""
 
 

@@ -1,4 +1,4 @@
-"""What docker/kubernetes/ starts, started without a cluster: two replicas with their probes, and the Job.
+"""What docker/kubernetes/ starts, started without a cluster: replicas with their probes, and the Job.
 
 Both images are laid out as folders, as for compose.yaml; for the Service's name stands what it resolves to.
 """
@@ -6,6 +6,7 @@ Both images are laid out as folders, as for compose.yaml; for the Service's name
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 import urllib.request
@@ -19,10 +20,15 @@ import tritonclient.grpc
 import yaml
 from tritonclient.utils import InferenceServerException
 
+from harness.models.platforms import Platform
 from harness.server import flags, regions
 from harness.server.kubernetes.manifests import Choice, render
+from tests import small_models
 from tests.docker_files import FOLDER, Image, lay_out
 from tests.integration.test_docker import READY_TIMEOUT_S, free_ports, put_tritonserver
+
+if not (shutil.which("kubectl") or shutil.which("kustomize")):
+    pytest.skip("neither kubectl nor kustomize is installed", allow_module_level=True)
 
 REPLICAS = 2
 KEY = "the key of all replicas"
@@ -46,7 +52,7 @@ class Place:
     client: Image
     volumes: Path
     containers: dict[str, Any]
-    """By the kind of what they are in."""
+    """By the kind of what they are in, or by the overlay."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
                 volume = root / "volumes" / mount["name"] / mount.get("subPath", "")
                 volume.mkdir(parents=True, exist_ok=True)
                 images[name].mount(mount["mountPath"], volume)
+    containers |= {overlay: server_of(overlay) for overlay in ("hpa", "kserve")}
+    # Where KServe mounts the claim.
+    images["server"].mount("/mnt/models", root / "volumes" / "model-repository")
     return Place(images["server"], images["client"], root / "volumes", containers)
+
+
+def server_of(overlay: str) -> dict[str, Any]:
+    """The container of an overlay's servers."""
+    kind = {"kserve": "ServingRuntime"}.get(overlay, "Deployment")
+    (found,) = [each for each in yaml.safe_load_all(render(Choice(overlay), KEY)) if each["kind"] == kind]
+    (container,) = found["spec"].get("template", found)["spec"]["containers"]
+    return dict(container)
 
 
 def environment_of(image: Image, container: dict[str, Any]) -> dict[str, str]:
@@ -79,9 +96,9 @@ def environment_of(image: Image, container: dict[str, Any]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(place: Place, number: int) -> Iterator[Replica]:
+def started(place: Place, number: int, of: str = "Deployment") -> Iterator[Replica]:
     """One replica, ready by its own probes."""
-    container = place.containers["Deployment"]
+    container = place.containers[of]
     with free_ports() as ports:
         pass
     prefix = f"triton_kubernetes_test_{os.getpid()}_{number}_"
@@ -136,6 +153,29 @@ def test_a_replica_is_ready_by_its_probes_and_controlled_by_the_secrets_key(plac
             client.get_model_repository_index()
         client.get_model_repository_index(headers={flags.KEY_HEADER: KEY})
     assert {file.name for file in (place.volumes / "control").iterdir()} == {"key"}
+
+
+@pytest.mark.parametrize(("overlay", "is_loaded"), [("hpa", True), ("kserve", False)])
+def test_a_replica_of_an_overlay_starts_whatever_else_is_in_the_volume(
+    place: Place, overlay: str, is_loaded: bool
+) -> None:
+    models = place.volumes / "model-repository"
+    version = models / "small" / "1"
+    version.mkdir(parents=True)
+    small_models.write(Platform.ONNXRUNTIME, version / "model.onnx")
+    (version.parent / "config.pbtxt").write_text(small_models.config_text(Platform.ONNXRUNTIME))
+    # Of a file system; and what a conversion that was killed has left.
+    (models / "lost+found").mkdir()
+    (models / "half").mkdir()
+    try:
+        with (
+            started(place, 1, overlay) as replica,
+            tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{replica.grpc}") as client,
+        ):
+            assert client.is_model_ready("small") == is_loaded
+    finally:
+        for folder in models.iterdir():
+            shutil.rmtree(folder)
 
 
 @pytest.mark.nightly
