@@ -57,7 +57,9 @@ def _providers(config: batching.Config) -> list[Any]:
     if config.gpu is None:
         return _CPU
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise batching.LoadError(f"{config.model}: KIND_GPU, but this onnxruntime has no CUDA; use KIND_CPU")
+        raise batching.LoadError(
+            f"{config.model}: KIND_GPU, but this onnxruntime has no CUDA; use KIND_CPU (--device cpu)"
+        )
     return [("CUDAExecutionProvider", {"device_id": config.gpu}), *_CPU]
 
 

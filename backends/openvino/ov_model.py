@@ -44,7 +44,9 @@ def load(args: Mapping[str, str]) -> tuple[batching.Config, batching.Run]:
     """Open the file, compare it with the configuration, and compile it for this CPU."""
     config = batching.read_config(args, _FILENAME)
     if config.gpu is not None:
-        raise batching.LoadError(f"{config.model}: KIND_GPU, but OpenVINO runs on the CPU here; use KIND_CPU")
+        raise batching.LoadError(
+            f"{config.model}: KIND_GPU, but OpenVINO runs on the CPU here; use KIND_CPU (--device cpu)"
+        )
     model = _read(config.model, config.file)
     inputs = [tensor.name for tensor in config.inputs]
     outputs = [tensor.name for tensor in config.outputs]

@@ -64,7 +64,9 @@ def _device(config: batching.Config) -> torch.device:
     if config.gpu is None:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise batching.LoadError(f"{config.model}: KIND_GPU, but this torch has no CUDA; use KIND_CPU")
+        raise batching.LoadError(
+            f"{config.model}: KIND_GPU, but this torch has no CUDA; use KIND_CPU (--device cpu)"
+        )
     return torch.device("cuda", config.gpu)
 
 

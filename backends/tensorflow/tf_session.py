@@ -89,7 +89,9 @@ def _session_options(config: batching.Config) -> Any:
         options.device_count["GPU"] = 0
         return options
     if not tf.config.list_physical_devices("GPU"):
-        raise batching.LoadError(f"{config.model}: KIND_GPU, but this tensorflow sees no GPU; use KIND_CPU")
+        raise batching.LoadError(
+            f"{config.model}: KIND_GPU, but this tensorflow sees no GPU; use KIND_CPU (--device cpu)"
+        )
     options.gpu_options.visible_device_list = str(config.gpu)
     options.gpu_options.allow_growth = True
     return options

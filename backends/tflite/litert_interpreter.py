@@ -32,7 +32,9 @@ def load(args: Mapping[str, str]) -> tuple[batching.Config, batching.Run]:
     """Open the file and compare it with the configuration."""
     config = batching.read_config(args, _FILENAME)
     if config.gpu is not None:
-        raise batching.LoadError(f"{config.model}: KIND_GPU, but LiteRT has no GPU; use KIND_CPU")
+        raise batching.LoadError(
+            f"{config.model}: KIND_GPU, but LiteRT has no GPU; use KIND_CPU (--device cpu)"
+        )
     return config, _Runner(config).run
 
 

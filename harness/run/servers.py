@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -46,25 +45,14 @@ def servers(config: RunConfig) -> Iterator[tuple[tuple[Address, ...], bool]]:
             continue
         lifecycle.stop(state_dir=leftover)
         shutil.rmtree(leftover, ignore_errors=True)
-    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, _state_dir()) as info:
+    with lifecycle.for_a_while(paths.MODEL_REPOSITORY, lifecycle.temporary_state_dir()) as info:
         yield (_with_key(config.server.address(info.grpc_url)),), True
-
-
-def _state_dir() -> Path:
-    """Of the server that this process may have started for as long as it needs it."""
-    return paths.STATE_DIR / f"server-{os.getpid()}"
 
 
 def has_our_files(server: Address) -> bool:
     """Whether it serves the entries that are converted here."""
-    own = _own(server)
+    own = lifecycle.at(server.url)
     return own is not None and own.repository == paths.MODEL_REPOSITORY
-
-
-def _own(server: Address) -> lifecycle.ServerInfo | None:
-    """What is at this address, if we have started it: the server that runs here, or this command's."""
-    running = (lifecycle.running(), lifecycle.running(_state_dir()))
-    return next((info for info in running if info and info.grpc_url == server.url), None)
 
 
 def every_server(named: Sequence[Address]) -> tuple[Address, ...]:
@@ -111,7 +99,7 @@ def _ips(server: Address) -> list[str]:
 
 def _with_key(server: Address) -> Address:
     """The same server; with the key of its control, where it is one of ours."""
-    own = _own(server)
+    own = lifecycle.at(server.url)
     if own is None:
         return server
     # Its ports may be any.

@@ -4,6 +4,7 @@ Only that server is used, none of pytriton's Python API. Every rule here is a tr
 say which.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -89,7 +90,7 @@ def environment(wheel: Wheel) -> dict[str, str]:
     libdir = sysconfig.get_config_var("LIBDIR")
     env["LD_LIBRARY_PATH"] = _joined(wheel.libraries, libdir, env.get("LD_LIBRARY_PATH"))
     env["PYTHONNOUSERSITE"] = "1"
-    if not _has_gpu_framework():
+    if not gpu_backends():
         # KIND_AUTO would pick a GPU that none of the installed frameworks can use.
         env["CUDA_VISIBLE_DEVICES"] = "-1"
     return env
@@ -99,10 +100,23 @@ def _joined(*folders: Path | str | None) -> str:
     return os.pathsep.join(str(folder) for folder in folders if folder)
 
 
-def _has_gpu_framework() -> bool:
-    names = {(dist.metadata["Name"] or "").lower() for dist in importlib.metadata.distributions()}
-    # CUDA builds of torch and tensorflow depend on the former; onnxruntime's is a package of its own.
-    return any(name.startswith("nvidia-cudnn") for name in names) or "onnxruntime-gpu" in names
+@functools.cache
+def gpu_backends() -> frozenset[str]:
+    """Those of our backends whose framework is installed in a build for GPUs, by Triton's names of them."""
+    installed = {(dist.metadata["Name"] or "").lower() for dist in importlib.metadata.distributions()}
+    has_cudnn = any(name.startswith("nvidia-cudnn") for name in installed)
+    # Builds for CPUs: torch's depends on none of NVIDIA's packages, the others' have other names.
+    is_for_gpus = {
+        "pytorch": has_cudnn and "torch" in installed and _depends_on_nvidia("torch"),
+        "tensorflow": has_cudnn and "tensorflow" in installed,
+        "onnxruntime": "onnxruntime-gpu" in installed,
+    }
+    return frozenset(name for name, is_so in is_for_gpus.items() if is_so)
+
+
+def _depends_on_nvidia(package: str) -> bool:
+    wanted = importlib.metadata.requires(package) or ()
+    return any(line.lower().startswith(("nvidia-", "cuda-")) for line in wanted)
 
 
 def check_python(wheel: Wheel, env: dict[str, str]) -> None:

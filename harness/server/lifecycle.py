@@ -284,6 +284,17 @@ def running(state_dir: Path = SERVER_STATE_DIR) -> ServerInfo | None:
     )
 
 
+def temporary_state_dir() -> Path:
+    """Of the server that this process may have started for as long as it needs it."""
+    return paths.STATE_DIR / f"server-{os.getpid()}"
+
+
+def at(grpc_url: str) -> ServerInfo | None:
+    """The server at this address, if it is one of ours: the one that runs here, or this process's."""
+    found = (running(), running(temporary_state_dir()))
+    return next((info for info in found if info and info.grpc_url == grpc_url), None)
+
+
 def _read_state(state_dir: Path) -> dict[str, Any] | None:
     try:
         state = json.loads((state_dir / _STATE_FILE).read_text(encoding="utf-8"))

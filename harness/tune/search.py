@@ -215,7 +215,7 @@ def _measure(
         scenario,
         server=server,
         samples_per_query=test.rule.samples_per_query,
-        wishes=tuning.Wishes(device=config.server.device),
+        wishes=tuning.Wishes(device=test.device(facts.variant, [loader.client.server])),
         choice=choice,
     )
     if not loader.load(to_json(model_config(facts.entry, facts.variant, trial.server))):

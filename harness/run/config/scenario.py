@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from harness.machine.environment import cpu_count
 from harness.models.spec import Variant
 from harness.run.config.measured.fingerprint import Fingerprint, fingerprint
-from harness.run.config.run_config import RunConfig, RunMode
+from harness.run.config.run_config import AUTO, RunConfig, RunMode
 from harness.run.config.tuning import Tuning, Wishes, tune
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import (
@@ -25,6 +25,7 @@ from harness.run.mlperf.user_conf import (
     TARGET_LATENCY,
     TARGET_QPS,
 )
+from harness.server import launch, lifecycle
 from harness.triton.address import Address
 from harness.triton.client import is_on_this_host
 
@@ -171,24 +172,37 @@ class ScenarioPlan:
             servers: none for one of our own.
         """
         asked, local = self.config.server, sum(map(is_on_this_host, servers))
-        are_local = local == len(servers) and asked.device != "gpu"
+        device = self.device(variant, servers)
+        are_local = local == len(servers) and device != "gpu"
         # Servers on this machine share its cores.
         own_cpus = max(1, cpu_count() // max(1, local)) if are_local else 0
         found = fingerprint(
             servers[0] if servers else None,
-            asked.device,
+            device,
             asked.threads or own_cpus,
             is_cpu_only=variant.platform.facts.is_cpu_only,
         )
         # Where it has GPUs, it is they that its instances are for, not the cores.
         return dataclasses.replace(found, cores=asked.threads or 0) if found.gpus else found
 
-    @property
-    def wishes(self) -> Wishes:
-        """What was asked of the server's settings."""
+    def device(self, variant: Variant, servers: Sequence[Address]) -> str:
+        """Where the model is to be: `auto` is Triton's choice, which does not know what frameworks can.
+
+        Args:
+            variant: the model as it is served.
+            servers: as for `server`.
+        """
+        asked, able = self.config.server.device, launch.gpu_backends()
+        is_ours = not servers or lifecycle.at(servers[0].url) is not None
+        # It has GPUs, for another framework: this one is installed in a build for CPUs.
+        lacks_build = is_ours and bool(able) and variant.platform.facts.triton_backend not in able
+        return "cpu" if asked == AUTO and lacks_build else asked
+
+    def wishes(self, device: str) -> Wishes:
+        """What was asked of the server's settings, with the model on a `device`."""
         asked = self.config.server
         return Wishes(
-            device=asked.device,
+            device=device,
             max_batchsize=asked.max_batchsize,
             instances=asked.instances,
             gpus=asked.gpus,
@@ -213,7 +227,7 @@ class ScenarioPlan:
             self.scenario,
             server=self.server(variant, servers),
             samples_per_query=int(self.samples_per_query.value),
-            wishes=self.wishes,
+            wishes=self.wishes(self.device(variant, servers)),
         )
         server = dataclasses.replace(tuning.server, precision=self.config.choice.precision)
         return dataclasses.replace(tuning, server=server, in_flight=asked.in_flight or tuning.in_flight)

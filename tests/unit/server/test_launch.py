@@ -29,6 +29,48 @@ def test_the_stub_finds_this_interpreters_packages_and_libpython(monkeypatch: py
     assert "PYTHONPATH" not in env
 
 
+def distribution(folder: Path, name: str, *requires: str) -> None:
+    """As pip leaves it."""
+    place = folder / f"{name.replace('-', '_')}-1.0.dist-info"
+    place.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0"]
+    lines += [f"Requires-Dist: {each}" for each in requires]
+    (place / "METADATA").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("installed", "able"),
+    [
+        # requirements.lock where pip finds PyTorch's CPU build, and where it takes PyPI's.
+        ({"torch": (), "tensorflow-cpu": (), "onnxruntime": ()}, set()),
+        (
+            {"torch": ("nvidia-cudnn-cu13==9.1",), "nvidia-cudnn-cu13": (), "tensorflow-cpu": ()},
+            {"pytorch"},
+        ),
+        (
+            {"torch": (), "tensorflow": (), "nvidia-cudnn-cu12": (), "onnxruntime-gpu": ()},
+            {"tensorflow", "onnxruntime"},
+        ),
+    ],
+)
+def test_a_framework_has_gpus_in_a_build_for_them_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: dict[str, tuple[str, ...]], able: set[str]
+) -> None:
+    for name, requires in installed.items():
+        distribution(tmp_path, name, *requires)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert launch.gpu_backends.__wrapped__() == able
+
+
+def test_gpus_are_hidden_from_a_server_of_which_no_framework_can_use_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for able, hidden in ((frozenset(), "-1"), (frozenset({"pytorch"}), None)):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr(launch, "gpu_backends", lambda able=able: able)
+        assert launch.environment(WHEEL).get("CUDA_VISIBLE_DEVICES") == hidden
+
+
 def test_a_missing_libpython_is_one_line_that_says_what_to_install(tmp_path: Path) -> None:
     stub = tmp_path / "stub"
     # What the dynamic linker of glibc prints, and its exit status.

@@ -169,6 +169,30 @@ def test_a_server_with_gpus_is_asked_before_its_machines_cores_are_counted(
     assert found.in_flight == (4 if origin == GPU_RULE else 16)
 
 
+@pytest.mark.parametrize(
+    ("asked", "able", "is_ours", "device"),
+    [
+        ("auto", {"pytorch"}, True, "cpu"),
+        ("auto", {"onnxruntime"}, True, "auto"),
+        # No framework has GPUs: they are hidden from the server.
+        ("auto", set(), True, "auto"),
+        ("gpu", {"pytorch"}, True, "gpu"),
+        ("auto", {"pytorch"}, False, "auto"),
+    ],
+)
+def test_a_framework_without_a_build_for_gpus_stays_on_the_cpus_of_a_server_of_ours(
+    monkeypatch: pytest.MonkeyPatch, asked: str, able: set[str], is_ours: bool, device: str
+) -> None:
+    monkeypatch.setattr(scenario.launch, "gpu_backends", lambda: frozenset(able))
+    monkeypatch.setattr(scenario.lifecycle, "at", lambda _url: object() if is_ours else None)
+    test = planned(Scenario.OFFLINE, device=asked)
+    assert test.config.platform == "onnxruntime"
+    variant = test.config.spec.variants[test.config.platform]
+    assert test.tuning(variant, [Address("127.0.0.1:1")]).server.device == device
+    if is_ours:
+        assert test.tuning(variant, []).server.device == device
+
+
 def test_cores_are_counted_only_where_they_are_ours() -> None:
     test = planned(Scenario.SINGLE_STREAM)
     variant = test.config.spec.variants[test.config.platform]
