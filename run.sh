@@ -21,17 +21,18 @@ usage() {
 usage: ./run.sh COMMAND [OPTIONS]
 
   setup                     install what is needed into .venv (done by every other command when it has to be)
-  demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 6 minutes
+  demo                      the four MLPerf scenarios and accuracy, briefly, with no download: about 5 minutes
   bench --model M ...       benchmark one model on one platform; `bench --help` lists the options
   check                     are the answers right? every model, every platform, a few samples in every scenario
-  local [WORDS] [OPTIONS]   the same, asked as the MLPerf reference's run_local.sh; WORDS are, in any order:
+  local [WORDS] [OPTIONS]   as bench, asked as the MLPerf reference's run_local.sh; WORDS are, in any order:
                               tf onnxruntime pytorch tflite openvino          (tf if none is given)
                               resnet50 mobilenet ssd-mobilenet ssd-resnet34   (resnet50)
                               cpu gpu                                         (cpu)
-  docker [WORDS] [OPTIONS]  the same in containers, as its run_and_time.sh: NVIDIA's Triton and a client
+  docker [WORDS] [OPTIONS]  as local, in containers, as its run_and_time.sh: NVIDIA's Triton and a client
   kubernetes COMMAND ...    many servers on a cluster: render, up, bench, down; `kubernetes --help`
   report RUN                a finished run's page again, or a picture of it
   compare RUN RUN ...       finished runs side by side
+  tune --model M ...        a server's own best settings, measured once, for all later runs
   limits                    how close serving comes to the hardware: bare framework, this harness, plain client
   fetch MODEL|DATA          download a model's published weights, or a data set: coco2017, imagenet (labels)
   convert MODEL [PLATFORM]  build a model repository entry (every platform of the model if none is named)
@@ -281,7 +282,7 @@ main() {
         local) run_local "$@" ;;
         docker) run_docker "$@" ;;
         kubernetes) run_kubernetes "$@" ;;
-        report | compare) run_command "harness.$command" "$@" ;;
+        report | compare | tune) run_command "harness.$command" "$@" ;;
         limits) run_command harness.bench "$@" ;;
         fetch) run_command converters.fetch "$@" ;;
         convert) convert "$@" ;;

@@ -1,5 +1,11 @@
 """`python -m harness`."""
 
+import _signal  # type: ignore[import-not-found]
+
+if __name__ == "__main__":
+    # At once, as in start.py: Ctrl-C may end it while it is still imported.
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
 import sys
 
 from harness.errors import EXIT_USAGE

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger().setLevel(_level(asked.configs[0]))
         if not asked.is_dry_run:
             return _run(asked)
+        for config in asked.configs:
+            preparation.check_folders(config)
         settings.show(asked.configs)
         return None
 

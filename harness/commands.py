@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from harness.errors import EXIT_USAGE, EXIT_VALID, nearest
 
@@ -22,9 +23,9 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
 
 
 def command_line(words: Sequence[str]) -> list[str] | None:
-    """What python is to run, as `-m MODULE OPTION ...`; None where the first word is none of ours."""
+    """What python is to run, as `START MODULE OPTION ...`; None where the first word is none of ours."""
     found = _COMMANDS.get(words[0]) if words else None
-    return ["-m", *found, *words[1:]] if found else None
+    return [str(Path(__file__).with_name("start.py")), *found, *words[1:]] if found else None
 
 
 def main() -> int:

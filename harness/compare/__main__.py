@@ -17,6 +17,9 @@ from harness.machine import command, files
 from harness.machine.command import OneLineParser
 from harness.run.results import recorded_run
 
+_AS_WIDE_AS_IT_GETS = 1000
+"""Where a terminal is narrow, rows are as wide as they are, rather than cut short."""
+
 
 def parser() -> argparse.ArgumentParser:
     """All options."""
@@ -62,7 +65,7 @@ def _beside(folder: Path) -> Path:
 
 
 def _show(comparison: Comparison) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
     for row in comparison.rows:
         console.print(f"{row.label}: {title(row.run)} ({row.run.name})", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -46,6 +46,18 @@ def check_writable(folder: Path, what: str = "results", option: str = "--output"
         raise ConfigError(f"cannot write {what} to {folder}: {reason}; see {option}") from error
 
 
+def check_place(folder: Path, what: str = "results", option: str = "--output") -> None:
+    """As `check_writable`, but that nothing is made or written: what is there already tells.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "it cannot be written to" if there.is_dir() else "it is no folder"
+        raise ConfigError(f"cannot write {what} to {folder}: {there}: {reason}; see {option}")
+
+
 @contextmanager
 def whole(path: Path, *, is_locked: bool = False) -> Iterator[Path]:
     """Give a path beside `path` to write to, which takes its place when the block ends; removed if it fails.

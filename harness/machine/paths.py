@@ -68,12 +68,6 @@ def make_home() -> None:
     Raises:
         ConfigError: they cannot be written.
     """
-    is_expected = HOME_DIR == PROJECT_ROOT or _is_installed(PROJECT_ROOT)
-    if not is_expected and not os.environ.get(HOME_VARIABLE):
-        logger.warning(
-            "%s cannot be written: models, state and results are in %s ($%s names another folder)",
-            *(PROJECT_ROOT, HOME_DIR, HOME_VARIABLE),
-        )
     for folder in (STATE_DIR, MODEL_REPOSITORY):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,6 +78,12 @@ def make_home() -> None:
             raise ConfigError(
                 f"cannot write {folder} ({reason}): set {HOME_VARIABLE} to a folder that can be written"
             )
+    is_expected = HOME_DIR == PROJECT_ROOT or _is_installed(PROJECT_ROOT)
+    if not is_expected and not os.environ.get(HOME_VARIABLE):
+        logger.warning(
+            "%s cannot be written: models, state and results are in %s ($%s names another folder)",
+            *(PROJECT_ROOT, HOME_DIR, HOME_VARIABLE),
+        )
 
 
 def absolute(text: str | Path, folder: Path | None = None) -> Path:

@@ -1,14 +1,14 @@
 """What a run needs before any server is asked: an exported model, preprocessed samples, true labels."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import coco, imagenet, sample_cache
 from harness.data.dataset import Dataset
 from harness.errors import ConversionError, DatasetError
-from harness.machine import paths
+from harness.machine import files, paths
 from harness.models import get_variant, manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE, Manifest, WeightsWord, is_user_file
 from harness.models.spec import Task, Variant
@@ -58,6 +58,23 @@ def foreseen(config: RunConfig) -> tuple[str, ...]:
     return (f"this will be no official MLPerf result: {'; '.join(found)}",) if found else ()
 
 
+def check_folders(config: RunConfig) -> None:
+    """See, without touching any, that the images and the places of what a run leaves are there.
+
+    Raises:
+        DatasetError: the images are not there, or their list is damaged.
+        ConfigError: a folder cannot be written to.
+    """
+    files.check_place(config.output.output)
+    files.check_place(config.data.cache, "samples", "--cache")
+    data = config.data
+    if data.dataset_path is None or data.dataset == SYNTHETIC:
+        return
+    if not data.dataset_path.is_dir():
+        raise DatasetError(f"dataset folder {data.dataset_path} does not exist; see --dataset-path")
+    _survey_of(config)(data.dataset_path, list_file=data.dataset_list)
+
+
 def of_weights(weights: str) -> Iterator[str]:
     """What keeps a run with such weights (`Manifest.weights`) from being official."""
     if weights != OFFICIAL:
@@ -82,12 +99,15 @@ def _survey(config: RunConfig) -> tuple[str, ...]:
     data = config.data
     if data.dataset_path is None or data.dataset == SYNTHETIC:
         return (SYNTHETIC_IMAGES,)
-    survey = coco.survey if config.spec.task == Task.DETECTION else imagenet.survey
     try:
-        return survey(data.dataset_path, list_file=data.dataset_list)
+        return _survey_of(config)(data.dataset_path, list_file=data.dataset_list)
     except DatasetError:
         # Which the run will say itself.
         return ()
+
+
+def _survey_of(config: RunConfig) -> Callable[..., tuple[str, ...]]:
+    return coco.survey if config.spec.task == Task.DETECTION else imagenet.survey
 
 
 def _check_data_dir(config: RunConfig) -> None:

@@ -92,11 +92,14 @@ def _describe_search(search: PeakSearch) -> str:
 
 
 def _left_of(plan: Plan, search: PeakSearch) -> str:
-    """How long LoadGen goes on halving, once it has both bounds, and the test that confirms what it finds."""
-    if not (search.low and search.high):
-        return ""
-    tests = max(1, math.ceil(math.log2(max(search.high - search.low, _PEAK_PRECISION) / _PEAK_PRECISION)))
+    """How long LoadGen goes on halving, once it has both bounds, and the test that confirms what it finds.
+
+    Until then nobody knows how many rates it will try: how long each takes.
+    """
     one_s = max(plan.min_duration_ms / 1000, plan.min_query_count / search.rate)
+    if not (search.low and search.high):
+        return f", each rate takes {progress.about(one_s)}"
+    tests = max(1, math.ceil(math.log2(max(search.high - search.low, _PEAK_PRECISION) / _PEAK_PRECISION)))
     return f", {progress.about((tests + 1) * one_s)} left"
 
 

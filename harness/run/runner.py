@@ -30,7 +30,7 @@ from harness.run.config.scenario import ScenarioPlan, scenarios_of
 from harness.run.config.tuning import SERVERS_OWN, Tuning, as_served
 from harness.run.entries.elsewhere import lacks_frameworks
 from harness.run.judgement import Ended, Occasion, judge, new_invocation
-from harness.run.mlperf import logs, verdict
+from harness.run.mlperf import figures, logs, verdict
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rate_search import Search, confirming_rates
 from harness.run.mlperf.rounds import Scenario
@@ -256,9 +256,9 @@ def _set_up(
     if tuning.server_origin:
         own = tuning.server
         logger.info(
-            "%s is measured with %s: %d instances, batches of up to %d, queue delay %d us",
-            *(prepared.served, tuning.server_origin, own.instances, max(1, own.max_batch_size)),
-            own.max_queue_delay_us,
+            "%s is measured with %s: %s, batches of up to %d, queue delay %d us",
+            *(prepared.served, tuning.server_origin, figures.counted(own.instances, "instance", "instances")),
+            *(max(1, own.max_batch_size), own.max_queue_delay_us),
         )
     if left_out := _not_applied(config, tuning):
         logger.warning("not applied by %s: %s", tuning.server_origin, ", ".join(left_out))
@@ -321,8 +321,8 @@ def _save_images(prepared: Prepared, truths: Truths, folder: Path) -> None:
 def _length(plan: Plan) -> str:
     if plan.mode == Mode.ACCURACY:
         return "every sample once"
-    unit = "samples" if plan.scenario == Scenario.OFFLINE else "queries"
-    return f"at least {plan.min_duration_ms / 1000:g} s and {plan.min_query_count} {unit}"
+    unit = ("sample", "samples") if plan.scenario == Scenario.OFFLINE else ("query", "queries")
+    return f"at least {plan.min_duration_ms / 1000:g} s and {figures.counted(plan.min_query_count, *unit)}"
 
 
 def job_of(

@@ -72,10 +72,15 @@ class Searcher:
         except _Failed as failed:
             return failed.outcome
         found, _ = bracket(tried)
-        return self.confirm([tried[0].rate] if found is None else confirming_rates(found))
+        if found is not None:
+            return self.confirm(confirming_rates(found))
+        return self.confirm([tried[0].rate], "no rate kept the bound; measuring the first in full length:")
 
-    def confirm(self, rates: Sequence[float]) -> Outcome:
-        """Test in full length at one rate after the other until LoadGen says VALID; what that came to."""
+    def confirm(self, rates: Sequence[float], doing: str = "confirming") -> Outcome:
+        """Test in full length at one rate after the other until LoadGen says VALID; what that came to.
+
+        `doing` says what it is for, before the rate.
+        """
         plan = self.job.plan
         queries = max(plan.min_query_count, rates[0] * plan.min_duration_ms / 1000)
         if queries < EARLY_STOPPING_MIN_QUERIES[plan.scenario]:
@@ -83,6 +88,7 @@ class Searcher:
             rates = rates[:1]
         try:
             for rate in rates:
+                logger.info("Server: %s %.4g queries/s", doing, rate)
                 outcome = self._confirm(rate, is_last=rate == rates[-1])
                 if self.probes[-1].is_kept:
                     break
@@ -120,7 +126,6 @@ class Searcher:
 
     def _confirm(self, rate: float, *, is_last: bool) -> Outcome:
         full = self.job.plan
-        logger.info("Server: confirming %.4g queries/s", rate)
         return self._test(full, rate, probe_of=None if is_last else full, is_confirming=True)
 
     def _test(self, plan: Plan, rate: float | None, *, probe_of: Plan | None, is_confirming: bool) -> Outcome:

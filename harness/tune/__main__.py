@@ -1,4 +1,4 @@
-"""Find the best settings of a server: `python -m harness.tune --model M --platform P`."""
+"""Find the best settings of a server: `./run.sh tune --model M --platform P`."""
 
 import argparse
 import contextlib
@@ -26,7 +26,7 @@ from harness.tune.search import find_best, short
 
 def _parser() -> argparse.ArgumentParser:
     result = OneLineParser(
-        prog="python -m harness.tune",
+        prog="./run.sh tune",
         description="Find the best settings of a server; some 8 minutes for a small model on one platform, "
         "hours for all. Later runs on the same server (device, cores, version of Triton) use them.",
         allow_abbrev=False,

@@ -25,6 +25,7 @@ from harness.run.config import tuning
 from harness.run.config.measured.fingerprint import Fingerprint
 from harness.run.config.measured.table import Choice, Measured
 from harness.run.config.scenario import ScenarioPlan
+from harness.run.mlperf import figures
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.preparation import Prepared
@@ -242,7 +243,8 @@ def short(choice: Choice) -> str:
     extra = "".join(f" {name.rpartition('.')[2]}={value}" for name, value in choice.parameters.items())
     joined = f", {choice.max_batch} at once" if choice.max_batch else ""
     delay = f", held up to {choice.max_queue_delay_us} us" if choice.max_queue_delay_us else ""
-    return f"{choice.instances} instances, batch {choice.client_batch}{joined}{delay}{extra}:"
+    instances = figures.counted(choice.instances, "instance", "instances")
+    return f"{instances}, batch {choice.client_batch}{joined}{delay}{extra}:"
 
 
 def _shown(scenario: Scenario, figure: float) -> str:

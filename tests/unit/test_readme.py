@@ -18,6 +18,7 @@ MODULES = {
     "convert": "converters",
     "check": "harness",
     "limits": "harness.bench",
+    "tune": "harness.tune",
 }
 """What the words after ./run.sh run."""
 
@@ -40,7 +41,7 @@ def help_of(module: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", [*dict.fromkeys(MODULES.values()), "harness.tune"])
+@pytest.mark.parametrize("module", dict.fromkeys(MODULES.values()))
 def test_every_option_in_a_command_of_the_readme_exists(module: str) -> None:
     used = [rest for asked, rest in commands() if asked == module]
     assert used, "the README does not name it"

@@ -152,7 +152,7 @@ def test_help_lists_every_command(script: Path) -> None:
     listed = set(re.findall(r"^  ([a-z-]+)\s", done.stdout, re.MULTILINE))
     assert listed == {
         "setup", "demo", "bench", "check", "limits", "local", "docker", "kubernetes", "report", "compare",
-        "fetch", "convert", "lock", "test", "help",
+        "fetch", "convert", "tune", "lock", "test", "help",
         "tritonserver-up", "tritonserver-status", "tritonserver-logs", "tritonserver-down",
     }  # fmt: skip
 

@@ -41,12 +41,13 @@ def _version(root: Path) -> str | None:
 
 
 def _git(root: Path, *words: str) -> str:
-    """What git prints; nothing where there is no git, no repository, or one that it does not trust."""
+    """What git prints; nothing where there is no git, or no repository."""
     # Inside a hook, git's own variables name another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *words],
+            # Whoever it belongs to: its programs are those that run right now.
+            ["git", "-C", str(root), "-c", f"safe.directory={root}", *words],
             env={**environment, "GIT_OPTIONAL_LOCKS": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

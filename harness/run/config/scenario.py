@@ -290,14 +290,16 @@ class ScenarioPlan:
 
 def overlong(config: RunConfig) -> Iterator[str]:
     """Which tests take longer than their duration, as their fewest queries do at the rate that was given."""
-    if config.request.mode in (RunMode.ACCURACY, RunMode.FIND_PEAK):
+    if config.request.mode == RunMode.ACCURACY:
         return
     for test in scenarios_of(config):
         duration_s, queries, rate = test.duration.value / 1000, test.queries, test.rate
         if rate and duration_s and queries.value > rate.value * duration_s:
             unit = "samples" if test.scenario == Scenario.OFFLINE else "queries"
+            is_search = config.request.mode == RunMode.FIND_PEAK
+            what = "the first test of LoadGen's search" if is_search else test.scenario
             yield (
-                f"{test.scenario} at {rate.value:g} a second takes {queries.value / rate.value:.0f} s "
+                f"{what} at {rate.value:g} a second takes {queries.value / rate.value:.0f} s "
                 f"instead of {duration_s:g}: it has at least {queries.value:.0f} {unit} ({queries.origin})"
             )
 

@@ -1,6 +1,6 @@
 """How a model is served in each scenario: instances, threads, batches and requests in flight.
 
-The choice is what was measured to be best: of the very server by its user, with `python -m harness.tune`, or
+The choice is what was measured to be best: of the very server by its user, with `./run.sh tune`, or
 else of a CPU with as many cores in the project's own table. A choice that was clearly better than the rule's
 is carried to up to twice the cores. Else the rule holds: one instance with all threads answers a single
 sample soonest; one instance per core, with one thread each, gives the most samples per second of many, and

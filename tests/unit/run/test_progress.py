@@ -80,7 +80,8 @@ def test_a_test_is_one_line(of, status, text):
     ],
 )
 def test_loadgens_search_tells_the_rate_and_between_which_it_is(search, said):
-    left = ", about 70 s left" if search.high else ""
+    # Until both bounds are known, nobody knows how many there will be.
+    left = ", about 70 s left" if search.high else ", each rate takes about 10 s"
     assert progress.describe_test(PEAK, status_of(4, 90), 5.0, search) == (
         f"Server: {said}, 90 samples, 1 in flight, 5.0/s{left}"
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,7 +116,10 @@ def test_a_confirming_test_that_fails_is_kept_aside_and_made_again_at_a_lower_ra
     assert [job.probe_of is None for job in search.run.jobs[-7:]] == [False] * 6 + [True]
 
 
-def test_where_no_rate_keeps_the_bound_the_first_is_measured_to_its_end(tmp_path: Path) -> None:
+def test_where_no_rate_keeps_the_bound_the_first_is_measured_to_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     search = searcher(tmp_path, lambda _: 11)
     outcome = search.find()
     assert outcome.plan is not None
@@ -124,6 +128,10 @@ def test_where_no_rate_keeps_the_bound_the_first_is_measured_to_its_end(tmp_path
     assert search.result().found is None
     assert isinstance(search.run, Worker)
     assert search.run.jobs[-1].probe_of is None
+    said = [record.getMessage() for record in caplog.records]
+    rate = f"{nearest(60.0):.4g} queries/s"
+    assert f"Server: no rate kept the bound; measuring the first in full length: {rate}" in said
+    assert not [line for line in said if "confirming" in line]
 
 
 @pytest.mark.parametrize(

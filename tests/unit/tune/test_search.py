@@ -181,7 +181,7 @@ def test_an_error_of_a_measurement_ends_the_search() -> None:
 def test_what_was_found_is_told_beside_what_the_others_reached() -> None:
     found = Found([Choice(1, 1), Choice(2, 4, max_batch=2, parameters=SPINNING)], [[0.01], [0.002]], 1)
     assert described(found, Scenario.SERVER, " at 20.0 queries/s") == (
-        "2.00 ms at 20.0 queries/s against 1 instances, batch 1: 10.00 ms"
+        "2.00 ms at 20.0 queries/s against 1 instance, batch 1: 10.00 ms"
     )
     assert described(Found(found.choices, found.figures, 0), Scenario.OFFLINE) == (
         "100.0 samples/s against 2 instances, batch 4, 2 at once allow_spinning=1: 500.0 samples/s"

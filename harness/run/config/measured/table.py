@@ -72,7 +72,9 @@ def read(file: Path) -> tuple[Measured, ...]:
     try:
         return loads(tuple[Measured, ...], file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is damaged ({error}): delete it, or run python -m harness.tune") from error
+        raise ConfigError(
+            f"{file} is damaged ({error}): delete it, or make it anew with ./run.sh tune"
+        ) from error
 
 
 def add(file: Path, new: Measured) -> None:

@@ -1,5 +1,6 @@
 """Version and commit of a checkout, with real git."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -32,6 +33,16 @@ def test_a_checkout_tells_its_commit_and_whether_files_are_as_in_it(checkout: Pa
     assert tool(checkout) == Tool("1.2.3", commit, is_dirty=False)
     (checkout / "pyproject.toml").write_text('[project]\nversion = "1.2.4"\n')
     assert tool(checkout) == Tool("1.2.4", commit, is_dirty=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give folders away")
+def test_somebody_elses_checkout_tells_its_commit_too(checkout: Path) -> None:
+    commit = git(checkout, "rev-parse", "HEAD")
+    for path in (checkout, *checkout.rglob("*")):
+        os.chown(path, 65534, 65534)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(checkout, "status")
+    assert tool(checkout) == Tool("1.2.3", commit, is_dirty=False)
 
 
 def test_a_copy_inside_another_repository_has_no_commit_of_its_own(checkout: Path) -> None:

@@ -343,6 +343,24 @@ def test_a_dry_run_writes_nothing_but_its_settings(folder: Path, capsys: pytest.
     assert printed.out.endswith("--dry-run: nothing was started or written.\n")
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--dataset-path {0}/nowhere", "dataset folder {0}/nowhere does not exist"),
+        (
+            "--output /dev/null/x",
+            "cannot write results to /dev/null/x: /dev/null: it is no folder; see --output",
+        ),
+        ("--cache /dev/full", "cannot write samples to /dev/full: /dev/full: it is no folder; see --cache"),
+    ],
+)
+def test_a_dry_run_looks_for_the_folders_of_a_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: str, says: str
+) -> None:
+    assert cli.main(shlex.split(f"{MODEL} {options.format(folder)} --dry-run")) == 2
+    assert says.format(folder) in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("option", "level"), [("--quiet", logging.WARNING), ("--debug", logging.DEBUG)])
 def test_quiet_and_debug_are_levels_of_the_log(
     option: str, level: int, monkeypatch: pytest.MonkeyPatch

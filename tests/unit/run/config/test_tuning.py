@@ -279,7 +279,7 @@ def test_a_new_measurement_replaces_the_old_one_of_the_same_server(tables) -> No
 @pytest.mark.parametrize("text", ["[", '[{"model": "mobilenet"}]', '{"model": 1}', "[3]"])
 def test_a_damaged_table_is_named(tables, text: str) -> None:
     tables[0].write_text(text)
-    with pytest.raises(ConfigError, match=r"own\.json is damaged .* run python -m harness\.tune"):
+    with pytest.raises(ConfigError, match=r"own\.json is damaged .* anew with \./run\.sh tune"):
         tuned(Scenario.OFFLINE, 2)
 
 

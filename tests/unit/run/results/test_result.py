@@ -207,6 +207,16 @@ def test_a_table_says_what_kind_of_run_it_is(
     assert capsys.readouterr().out.splitlines()[0].strip() == f"ssd-mobilenet on tflite{kind}"
 
 
+def test_a_narrow_terminal_cuts_no_figure_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table([result("tflite", Scenario.SINGLE_STREAM, is_quick=False)])
+    printed = capsys.readouterr().out
+    assert "SingleStream" in printed
+    assert "\u2026" not in printed
+
+
 @pytest.mark.parametrize(
     ("server", "said"),
     [
