@@ -212,7 +212,11 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
                 "N",
             ),
             Option(
-                "time", "shortest duration instead of the round's", Kind.NUMBER, "SECONDS", field="time_s"
+                "time",
+                "shortest duration instead of the round's, as 90 (seconds) or 10m",
+                Kind.NUMBER,
+                "SECONDS",
+                field="time_s",
             ),
             Option("queries_single", "SingleStream: fewest queries", Kind.NUMBER, "N"),
             Option("queries_multi", "MultiStream and Server: fewest queries", Kind.NUMBER, "N"),

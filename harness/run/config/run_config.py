@@ -21,7 +21,7 @@ from harness.models.recipes import RECIPES
 from harness.models.spec import BOX_FORMS, Layout, ModelSpec, Nms, Numbering, Precision
 from harness.run.config import values
 from harness.run.config.layers import Layers
-from harness.run.config.values import number, one_of, positive
+from harness.run.config.values import duration, number, one_of, positive
 from harness.run.mlperf import user_conf
 from harness.run.mlperf.reference import is_published
 from harness.run.mlperf.rounds import LATEST_ROUND, Scenario, get_round
@@ -253,7 +253,7 @@ class RuleChanges:
             round=get_round(layers.take("round", LATEST_ROUND)).name,
             is_official=layers.find("round") is not None,
             count=whole("count", "default"),
-            time_s=positive("time", layers.take("time", None, "round"), float),
+            time_s=duration(layers.take("time", None, "round")),
             qps=positive("qps", layers.take("qps", None, "calibrated"), float),
             max_latency_s=values.latencies(layers.take("max_latency", None, "round")),
             queries_single=whole("queries_single"),

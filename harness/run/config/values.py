@@ -15,6 +15,8 @@ _LARGEST = 1_000_000_000
 """Of any count, rate or time: more overflows what LoadGen and gRPC count in."""
 _A_SECOND = {"ms": 1e3, "us": 1e6, "s": 1}
 """In each unit of a latency."""
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+"""In each unit of a duration."""
 _DOUBTFUL_BOUND_S = 10
 """A bound without a unit from which on it was hardly meant in seconds: MLPerf's are of 0.01 to 0.13."""
 _URL = re.compile(r"(?:grpcs://|(?:grpcs\+)?dns:///)?([\w.-]+|\[[0-9a-fA-F:.]+\]):([0-9]{1,5})")
@@ -110,13 +112,27 @@ def latencies(text: str | None) -> tuple[float, ...]:
 
 
 def _latency(text: str) -> float:
-    unit = next((unit for unit in _A_SECOND if text.endswith(unit)), "")
-    found = number("max-latency", text.removesuffix(unit), float)
+    unit = next((unit for unit in _A_SECOND if text.lower().endswith(unit)), "")
+    found = number("max-latency", text[: len(text) - len(unit)], float)
     if not unit and found >= _DOUBTFUL_BOUND_S:
         raise ConfigError(
             f"--max-latency {text} would be {text} seconds: did you mean {text}ms? Write {text}s if not"
         )
     return found / _A_SECOND.get(unit, 1)
+
+
+def duration(text: Any) -> float | None:
+    """Seconds, or so many of the unit behind: `90`, `90s`, `10m`, `1h`; None stays None.
+
+    Raises:
+        ConfigError: it is not a number above 0.
+    """
+    if text is None:
+        return None
+    found = re.fullmatch(r"([\d.e+-]+?) *([a-zA-Z]*)", str(text).strip())
+    if not found or found[2].lower() not in ("", *_SECONDS):
+        raise ConfigError(f"--time {text} is impossible: it takes seconds, or {', '.join(_SECONDS)} behind")
+    return number("time", found[1], float) * _SECONDS.get(found[2].lower(), 1)
 
 
 def names(text: str | None) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def test_a_scenario_named_twice_runs_once() -> None:
 def test_several_latency_bounds_are_kept_in_order() -> None:
     server = {**MINIMAL, "scenario": "Server"}
     assert resolve({**server, "max_latency": "0.2,0.05,0.20"}).changes.max_latency_s == (0.2, 0.05)
-    in_units = resolve({**server, "max_latency": "15ms, 0.015, 500us,100s"})
+    in_units = resolve({**server, "max_latency": "15MS, 0.015, 500us,100s"})
     assert in_units.changes.max_latency_s == (0.015, 0.0005, 100.0)
 
 
@@ -211,3 +211,24 @@ def test_processes_and_requests_in_flight_have_bounds() -> None:
     for option, most in (("client_processes", 64), ("in_flight", 65536)):
         with pytest.raises(ConfigError, match=f"above 0, and up to {most}"):
             resolve({"model": "mobilenet", "platform": "onnxruntime", option: str(most + 1)})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("0.5", 0.5), ("90s", 90), ("10M", 600), ("1 h", 3600), ("2min", 120)]
+)
+def test_a_duration_is_in_seconds_or_in_the_unit_behind_it(text: str, seconds: float) -> None:
+    assert resolve({**MINIMAL, "time": text}).changes.time_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("5d", "--time 5d is impossible: it takes seconds, or s, m, min, h behind"),
+        ("s", "--time s is impossible: it takes seconds"),
+        ("-1", "--time -1 is impossible: it takes a number above 0"),
+        ("0m", "--time 0 is impossible: it takes a number above 0"),
+    ],
+)
+def test_what_is_no_duration_is_one_line(text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolve({**MINIMAL, "time": text})
