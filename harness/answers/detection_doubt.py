@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.answers import box_forms, coco_scoring
-from harness.answers.doubt import MUCH_BETTER, is_much_better
+from harness.answers.doubt import ANY_GAIN, MUCH_BETTER, is_much_better
 from harness.answers.payloads import SIGNIFICANT_SCORE, Payload, records_of, split
 from harness.data.annotations import Annotations, subset
 from harness.machine import progress
@@ -19,13 +20,14 @@ from harness.models.spec import BOX_FORMS, Detection, Numbering, Variant
 
 _LOW = 0.2
 """mAP from which on nothing else is tried of a named model: the published detectors have as much."""
-_BETTER = 1.0
-"""The same of a file of the user's own, who may have said the wrong reading: any gain is told that
-`is_much_better` does not leave to chance."""
+_LEAST_GAIN = 0.01
+"""Of mAP, where it is `MUCH_BETTER` times as much: a weak detector's whole is a few points."""
 _NEAR_ZERO = 0.01
 _IMAGES, _PLACED_IMAGES = 200, 50
 """How many are scored again, and of how many the places of boxes without their classes: some seconds."""
 _LISTED = 5
+_FAR_FEWER = 0.5
+"""Of the detections of no category, so many are of none in another numbering, where that one may be meant."""
 
 
 def of_detections(
@@ -106,7 +108,8 @@ def _better_reading(answers: _Answers, is_own_file: bool) -> str:
     readings = [current.boxed(form).numbered(numbering) for numbering in Numbering]
     scores = {reading: answers.score(reading) for reading in readings}
     best, now = max(scores.values()), scores[current] if current in scores else answers.score(current)
-    if not is_much_better(best, now, _BETTER if is_own_file else MUCH_BETTER):
+    is_far_better = best - now >= _LEAST_GAIN and best >= MUCH_BETTER * now
+    if not is_far_better and not is_much_better(best, now, ANY_GAIN if is_own_file else MUCH_BETTER):
         return ""
     # Several are as good where only those classes were found that they number alike.
     options = " or ".join(_options(current, reading) for reading in readings if scores[reading] == best)
@@ -137,15 +140,29 @@ def _near_zero(mean_precision: float, variant: Variant, is_own_file: bool) -> It
 
 
 def _unknown_classes(records: Payload, annotations: Annotations, detection: Detection) -> Iterator[str]:
-    """Of detections that are of no category: whatever they show, they count for nothing."""
-    if detection.is_contiguous:
-        return
+    """Of detections that are of no category: whatever they show, they count for nothing.
+
+    A detector may know more classes than the file has; then no other numbering knows many more of them.
+    """
     classes = records[records[:, 5] >= SIGNIFICANT_SCORE, 6].astype(np.int64)
-    is_unknown = ~np.isin(classes, annotations.category_ids)
-    if is_unknown.any():
+    is_unknown = _is_unknown(classes, annotations, detection)
+    fewest = min(
+        int(_is_unknown(classes + other.class_offset - detection.class_offset, annotations, other).sum())
+        for other in map(detection.numbered, Numbering)
+    )
+    if fewest < _FAR_FEWER * is_unknown.sum():
         unknown = np.unique(classes[is_unknown])
         listed = ", ".join(map(str, unknown[:_LISTED])) + (" …" if len(unknown) > _LISTED else "")
         yield (
             f"{is_unknown.sum()} of {len(classes)} detections are of classes that the annotation file lacks "
             f"({listed}), and count for nothing: --classes says what the numbers mean"
         )
+
+
+def _is_unknown(
+    classes: npt.NDArray[np.int64], annotations: Annotations, detection: Detection
+) -> npt.NDArray[np.bool_]:
+    """Which of these, as they are logged, are of no category."""
+    if detection.is_contiguous:
+        return np.asarray((classes < 1) | (classes > len(annotations.category_ids)))
+    return ~np.isin(classes, annotations.category_ids)

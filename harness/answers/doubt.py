@@ -15,10 +15,14 @@ from harness.models.spec import Variant
 
 MUCH_BETTER = 2.0
 """So many times as much is right in the right reading, where nobody has asked for another."""
-_LEAST_GAIN = 0.05
+LEAST_GAIN = 0.05
 """As a share: a shift by one is right by chance, or since neighbours look alike, for far fewer samples."""
 _LEAST_GAINED = 2
 """Samples."""
+ANY_GAIN = 1.0
+"""The same of a file of the user's own, who may have said the wrong reading: any gain that is no chance."""
+_LEAST_SAMPLES = 3
+"""With fewer, a good model may well be right as seldom as by guessing."""
 _ABOVE_CHANCE = 1.64
 """Such deviations that a share of right answers has to be above it, if there could be as many: chance reaches
 them once in twenty times."""
@@ -29,7 +33,7 @@ samples of three labels, all of them right, are 2.45."""
 
 def is_much_better(value: float, than: float, times: float = MUCH_BETTER) -> bool:
     """Whether another reading of the same answers, which scores 0 to 1, must be the right one."""
-    return value - than >= _LEAST_GAIN and value >= times * than
+    return value - than >= LEAST_GAIN and value >= times * than
 
 
 def _is_no_chance(shifted: npt.NDArray[np.int64], true: npt.NDArray[np.int64], share: float) -> bool:
@@ -78,9 +82,10 @@ def _of_classes(
     answered: npt.NDArray[np.int64], true: npt.NDArray[np.int64], variant: Variant, is_own_file: bool
 ) -> Iterator[str]:
     share = float((answered == true).mean())
+    times = ANY_GAIN if is_own_file else MUCH_BETTER
     for shift in (-1, 1):
         shifted = float((answered + shift == true).mean())
-        if is_much_better(shifted, share) and _is_no_chance(answered + shift, true, share):
+        if is_much_better(shifted, share, times) and _is_no_chance(answered + shift, true, share):
             option = f"give --label-offset {variant.label_offset + shift}, or " if is_own_file else ""
             yield (
                 f"with every answer one {'higher' if shift > 0 else 'lower'} {shifted:.2%} would be right "
@@ -88,6 +93,8 @@ def _of_classes(
             )
             return
     classes = len(np.unique(true))
+    if len(true) < _LEAST_SAMPLES:
+        return
     if share == 0 or (classes > 1 and (share <= 1 / classes or _is_at_chance(answered, true))):
         remedy = "--preprocess names another, --label-offset shifts labels" if is_own_file else "check both"
         yield (

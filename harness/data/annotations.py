@@ -33,6 +33,12 @@ COCO_CATEGORIES: tuple[tuple[int, str], ...] = (
 
 _VAL2017_IMAGES = 5_000
 _VAL2017_ANNOTATIONS = 36_781
+_BEYOND_PX = 1
+"""A box may end so far outside of its image: some count pixels from 1."""
+_MOST_BEYOND = 0.1
+"""Share of the boxes that may end farther outside: hardly any does in a set that is what it says."""
+_SHARES = 2.0
+"""Pixels that no object of any image is larger than where boxes are shares of the image."""
 _EXIF_ORIENTATION = 0x0112
 _FIRST_SIDEWAYS = 5
 """EXIF orientations from here on swap height and width."""
@@ -109,6 +115,9 @@ _FIELDS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
 }
 
 
+_DEFAULTS: Mapping[str, Any] = {"iscrowd": 0}
+
+
 def read_annotations(path: Path) -> Annotations:
     """Read and check an instances_*.json file.
 
@@ -129,12 +138,42 @@ def read_annotations(path: Path) -> Annotations:
                     f"{path}: annotation {annotation['id']} has the {key} {annotation[key]}, which the file "
                     f"does not list; cut images, categories and annotations down together"
                 )
+    _check_boxes(images, annotations, path)
     return Annotations(
         images=tuple(CocoImage(**image) for image in images),
         annotations=tuple(_ids_above_zero(annotations)),
         category_ids=tuple(category["id"] for category in categories),
         category_names=tuple(category["name"] for category in categories),
     )
+
+
+def _check_boxes(images: Sequence[dict[str, Any]], annotations: Sequence[dict[str, Any]], path: Path) -> None:
+    """See that boxes are places and sizes in pixels of their images; some that are not may be mistakes.
+
+    Raises:
+        DatasetError: many are not; names the first.
+    """
+    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
+    wanted = "COCO's are left, top, width, height in pixels of the image"
+    beyond = [each for each in annotations if _is_beyond(each["bbox"], sizes[each["image_id"]])]
+    if len(beyond) > _MOST_BEYOND * len(annotations):
+        first, (width, height) = beyond[0], sizes[beyond[0]["image_id"]]
+        raise DatasetError(
+            f"{path}: {len(beyond)} of {len(annotations)} boxes end outside of their images, the first in "
+            f"annotation {first['id']} ({first['bbox']} in {width}x{height} pixels): they are corners, or of "
+            f"images of another size; {wanted}"
+        )
+    if annotations and all(max(annotation["bbox"][2:]) < _SHARES for annotation in annotations):
+        raise DatasetError(
+            f"{path}: no box is as large as {_SHARES:g} pixels, so they are shares of the image's sides; "
+            f"{wanted}"
+        )
+
+
+def _is_beyond(box: Sequence[float], size_px: tuple[int, int]) -> bool:
+    """Whether a box ends outside of an image of (width, height) pixels."""
+    ends = (start + length for start, length in zip(box[:2], box[2:], strict=True))
+    return any(end > side + _BEYOND_PX for end, side in zip(ends, size_px, strict=True))
 
 
 def _ids_above_zero(annotations: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
@@ -177,6 +216,8 @@ def _records(document: Mapping[str, Any], key: str, path: Path) -> list[dict[str
 def _record(record: Any, fields: Mapping[str, Callable[[Any], bool]], where: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DatasetError(f"{where} is {record!r:.40}, not a record with {', '.join(fields)}")
+    # As pycocotools' own users leave it out where nothing is a crowd.
+    record = {**_DEFAULTS, **record} if "iscrowd" in fields else record
     for field, is_good in fields.items():
         if field not in record:
             raise DatasetError(f"{where} (id {record.get('id', 'missing')}) has no {field!r}")

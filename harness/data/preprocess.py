@@ -195,12 +195,15 @@ def _is_complete_for_pillow(content: bytes) -> bool:
 
 
 def _resized_px(height: int, width: int, size_px: tuple[int, int], crop: float) -> tuple[int, int]:
-    """(height, width) after the aspect-keeping resize; a square image takes the second branch."""
+    """(height, width) after the aspect-keeping resize, which is just as large as what the crop is cut from.
+
+    For square inputs, which are all that the reference has, its own arithmetic.
+    """
     # In percent, as the reference calculates.
-    short_height, short_width = (math.floor(100.0 * side / (100.0 * crop)) for side in size_px)
-    if height > width:
-        return int(short_height * height / width), short_width
-    return short_height, int(short_width * width / height)
+    least_height, least_width = (math.floor(100.0 * side / (100.0 * crop)) for side in size_px)
+    if least_width * height > least_height * width:
+        return int(least_width * height / width), least_width
+    return least_height, int(least_height * width / height)
 
 
 def _opencv(interpolation: int) -> _ResizeAndCrop:

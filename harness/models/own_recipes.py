@@ -136,49 +136,51 @@ def _changed(text: str, recipe: Preprocess, given: Mapping[str, list[str]]) -> P
             raise _error(text, "resize=stretch keeps the whole image: leave crop out")
         recipe = replace(recipe, crop=crop)
     if given.keys() & {"scale", "mean", "std"}:
-        recipe = replace(recipe, steps=tuple(_steps(text, given)), dtype=DType.FP32)
+        # What is not said stays NAME's.
+        by_key = {**_by_key(recipe.steps), **_steps(text, given)}
+        steps = tuple(by_key[key] for key in ("scale", "mean", "std") if key in by_key)
+        recipe = replace(recipe, steps=steps, dtype=DType.FP32)
     return recipe
 
 
-def _steps(text: str, given: Mapping[str, list[str]]) -> list[Step]:
+def _steps(text: str, given: Mapping[str, list[str]]) -> dict[str, Step]:
+    """What is said of the arithmetic, by the grammar's keys."""
     for key in ("mean", "std"):
         if len(given.get(key, ())) not in (0, 1, 3):
             raise _error(text, f"{key} takes one number or three, not {len(given[key])}")
-    steps = []
+    steps = {}
     if "scale" in given:
         share = re.fullmatch(r"1(?:\.0*)?\s*/\s*(.+)", given["scale"][0])
         # As the reference does: 1/255 as a factor would have other last bits.
-        steps.append(
+        steps["scale"] = (
             Step("divide", (_nonzero(text, "scale", share[1]),))
             if share
             else Step("multiply", (_nonzero(text, "scale", given["scale"][0]),))
         )
     if "mean" in given:
-        steps.append(Step("subtract", tuple(_number(text, "mean", each) for each in given["mean"])))
+        steps["mean"] = Step("subtract", tuple(_number(text, "mean", each) for each in given["mean"]))
     if "std" in given:
-        steps.append(Step("divide", tuple(_nonzero(text, "std", each) for each in given["std"])))
+        steps["std"] = Step("divide", tuple(_nonzero(text, "std", each) for each in given["std"]))
     return steps
 
 
-def _arithmetic(steps: tuple[Step, ...]) -> list[str]:
-    """The steps in the words of the grammar, or one by one where they are others than it has."""
-
-    def listed(values: tuple[float, ...]) -> str:
-        return ",".join(f"{value:g}" for value in values)
-
-    parts, ops = [], [step.op for step in steps]
-    if ops == ["divide", "subtract", "multiply"]:
-        # imagenet_mobilenet's: the factor comes last.
-        (divided,), mean, (factor,) = (step.values for step in steps)
-        return [f"scale=1/{divided:g}", f"mean={listed(mean)}", f"std={listed((1 / factor,))}"]
+def _by_key(steps: tuple[Step, ...]) -> dict[str, Step]:
+    """Steps by the grammar's keys, in their order: a factor in front for all channels, a mean, a divisor."""
+    found = {}
     for index, step in enumerate(steps):
-        if step.op == "subtract":
-            parts.append(f"mean={listed(step.values)}")
-        elif index == 0 and len(step.values) == 1:
-            sign = "1/" if step.op == "divide" else ""
-            parts.append(f"scale={sign}{step.values[0]:g}")
-        else:
-            parts.append(f"std={listed(step.values)}")
+        is_scale = index == 0 and len(step.values) == 1
+        found["mean" if step.op == "subtract" else "scale" if is_scale else "std"] = step
+    return found
+
+
+def _arithmetic(steps: tuple[Step, ...]) -> list[str]:
+    """The steps in the words of the grammar."""
+    parts = []
+    for key, step in _by_key(steps).items():
+        # imagenet_mobilenet's last one is a factor.
+        is_factor = key == "std" and step.op == "multiply"
+        values = ",".join(f"{1 / value if is_factor else value:g}" for value in step.values)
+        parts.append(f"{key}={'1/' if key == 'scale' and step.op == 'divide' else ''}{values}")
     return parts
 
 

@@ -109,7 +109,6 @@ def test_images_and_categories_keep_the_order_of_the_file(folder):
         (changed("images", 2, id=7), r"images\[2\] has the id 7, which another one has too"),
         (changed("annotations", 1, bbox=...), r"annotations\[1\] \(id 12\) has no 'bbox'"),
         (changed("annotations", 1, area=...), r"annotations\[1\] \(id 12\) has no 'area'"),
-        (changed("annotations", 1, iscrowd=...), r"annotations\[1\] \(id 12\) has no 'iscrowd'"),
         (changed("annotations", 1, bbox=[1, 2, 3]), r"annotations\[1\] \(id 12\) has the bbox \[1, 2, 3\]"),
         (changed("annotations", 1, bbox=[1, 2, 3, float("nan")]), r"\(id 12\) has the bbox .*nan"),
         (changed("annotations", 1, id=-1), r"annotations\[1\] \(id -1\) has the id -1"),
