@@ -93,6 +93,41 @@ def test_settings_of_a_run_leave_a_servers_tensors_versions_and_devices_alone() 
     assert found["instance_group"] == [{"count": 1}]
 
 
+def group(count: int, *gpus: int, **others: object) -> dict[str, Any]:
+    return {"count": count, "kind": "KIND_GPU", "gpus": list(gpus), **others}
+
+
+ON_CPU = {"count": 2, "kind": "KIND_CPU"}
+
+
+@pytest.mark.parametrize(
+    ("live", "instances", "found"),
+    [
+        ([group(1, 0), group(1, 1)], 2, [group(2, 0), group(2, 1)]),
+        ([group(1, 0, 1)], 2, [group(2, 0, 1)]),
+        # Of one GPU, as with host policies: three on it, together.
+        ([group(1, 0, host_policy="a"), group(4, 0)], 3, [group(2, 0, host_policy="a"), group(1, 0)]),
+        ([group(4, 0), group(4, 0), group(4, 1)], 1, [group(1, 0), group(1, 1)]),
+        ([group(1, 0, 1), group(1, 0)], 2, [group(2, 0, 1)]),
+        # None is without.
+        ([group(1, 0), group(1, 0, 1)], 1, [group(1, 0), group(1, 0, 1)]),
+        ([group(9, 0, passive=True), group(1, 1)], 2, [group(2, 1)]),
+        ([group(1, 0), ON_CPU], 3, [group(3, 0), {**ON_CPU, "count": 3}]),
+        # On any device as many as are asked for.
+        ([ON_CPU, ON_CPU], 3, [{**ON_CPU, "count": 3}]),
+        ([group(9, 0, passive=True)], 3, [{"count": 3}]),
+        ([], 3, [{"count": 3}]),
+    ],
+)
+def test_each_device_of_a_live_model_gets_the_instances_that_are_asked_for(
+    live: list[dict[str, Any]], instances: int, found: list[dict[str, Any]]
+) -> None:
+    variant = MODELS["resnet50"].variants[Platform.ONNXRUNTIME]
+    ours = model_config("resnet_prod", variant, ServerSettings(instances=instances))
+    changed = json.loads(with_settings({**LIVE, "instance_group": live}, ours, is_any_device=True))
+    assert changed["instance_group"] == found
+
+
 ACCELERATED = """
     optimization {
       execution_accelerators {
