@@ -20,6 +20,8 @@ HOSTS: Mapping[str, Sequence[str]] = {
     "10.0.0.9": ("10.0.0.9",),
     "::1": ("::1",),
     "fd00::31": ("fd00::31",),
+    "FD00::31": ("fd00::31",),
+    "ALIAS": ("10.0.0.9",),
 }
 
 
@@ -84,6 +86,19 @@ def test_a_server_that_is_named_twice_is_found_by_its_address(named: tuple[str, 
     with pytest.raises(ConfigError, match=f"names one server twice: {named[0]} and {named[1]} are both at "):
         urls(*named)
     assert len(urls("alias:8001", "10.0.0.9:8002")) == 2
+
+
+def test_over_tls_names_with_one_address_are_servers_that_a_gateway_tells_apart() -> None:
+    named = ("grpcs://alias:443", "grpcs://10.0.0.9:443", "grpcs://fleet:443")
+    assert urls(*named) == [*named]
+    for twice in (
+        ("grpcs://alias:443", "grpcs://ALIAS:443"),
+        ("grpcs+dns:///fleet:443", "grpcs://10.0.0.9:443"),
+        ("grpcs://[FD00::31]:443", "grpcs+dns:///dual:443"),
+        ("grpcs+dns:///fleet:443", "grpcs+dns:///alias:443"),
+    ):
+        with pytest.raises(ConfigError, match="names one server twice"):
+            urls(*twice)
 
 
 def test_client_processes_are_shared_out_evenly() -> None:
