@@ -288,7 +288,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "metrics_url",
                 "where each server of --url has its metrics, as http://HOST:8002/metrics (default: on the "
-                "port after gRPC's)",
+                "port after gRPC's); each server of dns:///NAME has its own address in place of HOST",
                 Kind.LIST,
                 "LIST",
                 field="metrics_urls",

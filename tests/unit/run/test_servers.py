@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.run.config.checks import check_shares
+from harness.run.config.resolution import resolve
 from harness.run.servers import every_server
 from harness.run.serving import check_alike, triton_version
 from harness.triton.address import Address, Header, Tls
@@ -62,6 +63,15 @@ def test_tls_and_tokens_go_to_every_server_of_a_name_and_the_name_is_what_certif
         *("grpcs://10.0.0.9:443", "grpcs://10.0.0.10:443", "grpcs://[fd00::1]:443")
     ]
     assert {(server.name, server.tls, server.headers) for server in found} == {("fleet", tls, headers)}
+
+
+def test_metrics_that_were_said_of_a_name_are_those_of_each_of_its_servers() -> None:
+    words = {"url": "dns:///fleet:8001,other:8001", "metrics_url": "http://fleet:9/m,http://other:8/metrics"}
+    server = resolve({"model": "resnet50", "platform": "onnxruntime", **words}).server
+    assert [one.metrics_url for one in every_server(server.servers)] == [
+        *("http://10.0.0.9:9/m", "http://10.0.0.10:9/m", "http://[fd00::1]:9/m"),
+        "http://other:8/metrics",
+    ]
 
 
 @pytest.mark.parametrize("url", ["dns:///nobody:8001", "nobody:8001", "grpcs://nobody:8001"])
