@@ -3,6 +3,7 @@
 Here a live configuration is what `TritonClient.model_config` returns: plain JSON with the schema's names.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from harness.models.spec import Precision
 
 Live = Mapping[str, Any]
 
+_LARGEST = 2**31 - 1
+"""Of what a configuration counts."""
 _NO_GPU = -1
 """The one device of instances that no GPU is listed for."""
 _DEVICES = {"KIND_CPU": "cpu", "KIND_GPU": "gpu"}
@@ -58,6 +61,32 @@ def laid_over(live: Live, part: str) -> str:
     # Its text, not the message made of it, in which a number that is set to 0 is as one that is not there.
     text_format.Merge(part, config)
     return to_json(config)
+
+
+def said_in(part: str, facts: Facts) -> dict[str, Any]:
+    """What a part of a config.pbtxt says itself of what a run can choose, by the fields of `ServerSettings`.
+
+    Args:
+        part: its text.
+        facts: as for `settings_of`.
+    """
+    # What is the same, whatever it is laid over: a message does not tell a 0 that is said from silence.
+    one, other = (
+        vars(settings_of(json.loads(laid_over(_filled(number, facts), part)), facts))
+        for number in (_LARGEST - 1, _LARGEST)
+    )
+    # No configuration says that one.
+    return {name: value for name, value in one.items() if value == other[name] and name != "precision"}
+
+
+def _filled(number: int, facts: Facts) -> Live:
+    """A configuration of which each setting is another one than with another number, odd or even."""
+    config = ModelConfig(max_batch_size=number)
+    config.dynamic_batching.max_queue_delay_microseconds = number
+    config.dynamic_batching.preferred_batch_size.extend((1, number))
+    config.instance_group.add(count=number, gpus=(number,), kind=number % 2)
+    config.parameters[facts.thread_parameter].string_value = str(number)
+    return dict(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 
 def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool, is_batch_asked: bool = False) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.models import MODELS
-from harness.models.live_config import has_settings, laid_over, read, settings_of, with_settings
+from harness.models.live_config import has_settings, laid_over, read, said_in, settings_of, with_settings
 from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.platforms import Platform
 
@@ -57,6 +57,32 @@ def test_a_part_of_a_configuration_is_laid_over_the_rest_and_lists_are_replaced(
     assert found["parameters"] == {**LIVE["parameters"], "arena": {"string_value": "0"}}
     assert found["optimization"] == {"graph": {"level": 1}, "priority": "PRIORITY_MAX"}
     assert (found["max_batch_size"], found["version_policy"]) == (16, LIVE["version_policy"])
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("optimization { graph { level: 1 } } dynamic_batching { }", {}),
+        ("max_batch_size: 0", {"max_batch_size": 0}),
+        ("dynamic_batching { max_queue_delay_microseconds: 0 }", {"max_queue_delay_us": 0}),
+        ("dynamic_batching { preferred_batch_size: 1 }", {"preferred_batch": (1,)}),
+        (
+            "instance_group { count: 3 kind: KIND_GPU gpus: 2 }",
+            {"instances": 3, "device": "gpu", "gpus": (2,)},
+        ),
+        ("instance_group { count: 3 }", {"instances": 3, "device": "auto", "gpus": ()}),
+        (
+            'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
+            'parameters { key: "arena" value { string_value: "0" } }',
+            {"threads": 2, "parameters": (("arena", "0"),)},
+        ),
+        ("sequence_batching { }", {"max_queue_delay_us": 0, "preferred_batch": (), "joins": False}),
+    ],
+)
+def test_what_a_part_of_a_configuration_says_is_told_from_what_it_leaves_open(
+    part: str, said: dict[str, Any]
+) -> None:
+    assert said_in(part, ONNX) == {"parameters": (), "joins": True, **said}
 
 
 def test_a_preferred_batch_that_triton_filled_in_goes_with_the_limit_that_it_came_from() -> None:

@@ -270,7 +270,12 @@ CASES = (
     Case(
         "--server-config",
         f"{MODEL} --server-config FOLDER/part.pbtxt",
-        {"server-config": "FOLDER/part.pbtxt"},
+        {
+            "server-config": "FOLDER/part.pbtxt",
+            "max-batchsize": 4,
+            "SingleStream: server: largest batch": 4,
+            "SingleStream: server: instances": 1,
+        },
     ),
     Case(
         "--server-config", f"{MODEL} --server-config kep", refusal="kep: no such file (nor one of keep, ours)"
