@@ -13,7 +13,7 @@ from types import MappingProxyType
 from harness.models import MODELS, own_recipes
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
-from harness.models.spec import PIXELS, BoxOrder, Layout, Nms, Numbering, Precision
+from harness.models.spec import LARGEST_BATCH, PIXELS, BoxOrder, Layout, Nms, Numbering, Precision
 from harness.run.config.run_config import AUTO, DATASETS, KEEP, OURS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario
@@ -316,7 +316,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "max_batchsize",
                 "most samples in one batch, here and on the server; with a free batch axis also more than "
-                "the model declares",
+                f"the model declares, up to {LARGEST_BATCH}",
                 Kind.NUMBER,
                 "N",
             ),
