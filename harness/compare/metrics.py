@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from harness.compare.differences import MISSING, Difference
 from harness.report.charts.scale import number
 from harness.run.results.recorded_run import RecordedRun
-from harness.run.telemetry.record import GpuUse, Range, Telemetry
+from harness.run.telemetry.record import GpuUse, Range, Telemetry, each_gpu
 
 _GROUP = "servers' metrics"
 _OfGpu = Callable[[GpuUse], Range | None]
@@ -34,7 +34,7 @@ def _described(run: RecordedRun) -> Mapping[str, str]:
 
 
 def _of_gpus(servers: Sequence[Telemetry], of: _OfGpu) -> Iterable[Range | None]:
-    return (of(gpu) for server in servers for gpu in server.gpus)
+    return map(of, each_gpu(servers))
 
 
 def _mean(ranges: Iterable[Range | None], times: float = 1.0) -> float | None:

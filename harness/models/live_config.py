@@ -3,14 +3,15 @@
 Here a live configuration is what `TritonClient.model_config` returns: plain JSON with the schema's names.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
 from google.protobuf.message import Message
 from tritonclient.grpc import model_config_pb2
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from harness.errors import ConfigError
 from harness.models.model_config import ServerSettings, to_json
@@ -19,6 +20,10 @@ from harness.models.spec import Precision
 
 Live = Mapping[str, Any]
 
+_LARGEST = 2**31 - 1
+"""Of what a configuration counts."""
+_NO_GPU = -1
+"""The one device of instances that no GPU is listed for."""
 _DEVICES = {"KIND_CPU": "cpu", "KIND_GPU": "gpu"}
 
 
@@ -58,6 +63,32 @@ def laid_over(live: Live, part: str) -> str:
     return to_json(config)
 
 
+def said_in(part: str, facts: Facts) -> dict[str, Any]:
+    """What a part of a config.pbtxt says itself of what a run can choose, by the fields of `ServerSettings`.
+
+    Args:
+        part: its text.
+        facts: as for `settings_of`.
+    """
+    # What is the same, whatever it is laid over: a message does not tell a 0 that is said from silence.
+    one, other = (
+        vars(settings_of(json.loads(laid_over(_filled(number, facts), part)), facts))
+        for number in (_LARGEST - 1, _LARGEST)
+    )
+    # No configuration says that one.
+    return {name: value for name, value in one.items() if value == other[name] and name != "precision"}
+
+
+def _filled(number: int, facts: Facts) -> Live:
+    """A configuration of which each setting is another one than with another number, odd or even."""
+    config = ModelConfig(max_batch_size=number)
+    config.dynamic_batching.max_queue_delay_microseconds = number
+    config.dynamic_batching.preferred_batch_size.extend((1, number))
+    config.instance_group.add(count=number, gpus=(number,), kind=number % 2)
+    config.parameters[facts.thread_parameter].string_value = str(number)
+    return dict(json_format.MessageToDict(config, preserving_proto_field_name=True))
+
+
 def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool, is_batch_asked: bool = False) -> str:
     """A live configuration with the settings of ours instead of its own, as JSON for a load.
 
@@ -66,18 +97,16 @@ def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool, is_batc
     Args:
         live: of a model that fits ours, though another file or backend may be behind it.
         ours: what `model_config` makes.
-        is_any_device: its instances stay on the devices that they are on.
+        is_any_device: its instances stay on the devices that they are on, each of which has as many as ours.
         is_batch_asked: the batch limit of ours was asked for, and the live one does not bound it.
     """
     config = _message(live)
     limit = ours.max_batch_size if is_batch_asked and config.max_batch_size else config.max_batch_size
     config.max_batch_size = min(ours.max_batch_size, limit)
-    (group,) = ours.instance_group
-    if is_any_device and config.instance_group:
-        group = ModelConfig(instance_group=config.instance_group[:1]).instance_group[0]
-        group.count = ours.instance_group[0].count
-    del config.instance_group[:]
-    config.instance_group.append(group)
+    own = [group for group in config.instance_group if is_any_device and not group.passive]
+    groups = _with_count(own, ours.instance_group[0].count) or ours.instance_group
+    config.ClearField("instance_group")
+    config.instance_group.extend(groups)
     if config.WhichOneof("scheduling_choice") in (None, "dynamic_batching"):
         config.ClearField("dynamic_batching")
         if ours.HasField("dynamic_batching") and config.max_batch_size > 1:
@@ -85,6 +114,28 @@ def with_settings(live: Live, ours: ModelConfig, *, is_any_device: bool, is_batc
     if config.backend == ours.backend:
         config.MergeFrom(ModelConfig(parameters=ours.parameters))
     return to_json(config)
+
+
+def _with_count(groups: Sequence[ModelInstanceGroup], count: int) -> list[ModelInstanceGroup]:
+    """The groups where they are, with so many instances together on each device, of which none goes without.
+
+    Groups on the same devices share them out; those that nothing is left for are not among the result.
+    """
+    if not any(group.gpus for group in groups):
+        groups = groups[:1]
+    devices = [tuple(group.gpus) or (_NO_GPU,) for group in groups]
+    missing = {device: count for listed in devices for device in listed}
+    found = []
+    for number, (group, listed) in enumerate(zip(groups, devices, strict=True)):
+        to_come = [device for others in devices[number:] for device in others]
+        share = max(-(-missing[device] // to_come.count(device)) for device in listed)
+        missing |= {device: max(0, missing[device] - share) for device in listed}
+        if share:
+            kept = ModelInstanceGroup()
+            kept.CopyFrom(group)
+            kept.count = share
+            found.append(kept)
+    return found
 
 
 def settings_of(live: Live, facts: Facts) -> ServerSettings:

@@ -142,7 +142,7 @@ def strip(run: RecordedRun) -> list[Cell]:
         cells.append(Cell("Samples" if run.scenario == Scenario.OFFLINE else "Queries", f"{count:,}"))
     joules = result.test.energy_per_sample_j
     if joules is not None:
-        cells.append(Cell("Energy of a sample", number(joules), "J, GPUs"))
+        cells.append(Cell("Energy of a sample", number(joules), "J, all GPUs"))
     if result.is_cut and result.figures:
         cells.append(Cell("Ended early, after", number(result.figures.took or 0.0), "s"))
     if result.test.test_s:

@@ -64,12 +64,17 @@ def every_server(named: Sequence[Address]) -> tuple[Address, ...]:
     found: list[Address] = []
     taken: dict[tuple[str, str], str] = {}
     for server in named:
-        _, port = server.host_and_port
+        host, port = server.host_and_port
         ips = [] if server.path else _ips(server)
-        for ip in ips:
-            if other := taken.get((ip, port)):
-                raise ConfigError(f"--url names one server twice: {other} and {server.url} are both at {ip}")
-        taken |= {(ip, port): server.url for ip in ips}
+        # Over TLS the name goes along: by it, a gateway with one address chooses among the servers behind it.
+        is_by_name = server.is_encrypted and not server.is_name
+        hosts = [host.strip("[]").lower()] if is_by_name else ips
+        for place in hosts:
+            if other := taken.get((place, port)):
+                raise ConfigError(
+                    f"--url names one server twice: {other} and {server.url} are both at {place}"
+                )
+        taken |= {(place, port): server.url for place in hosts}
         found += [server.at(ip) for ip in _one_of_each(ips)] if server.is_name else [server]
     return tuple(found)
 

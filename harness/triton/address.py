@@ -20,6 +20,8 @@ _UNIX, _DNS, _ENCRYPTED_DNS = "unix:", "dns:///", "grpcs+dns:///"
 _NAME = re.compile(r"[a-z0-9_.-]+")
 _NOT_OURS_TO_SET = re.compile(r"grpc-.*|.*-bin|te|content-type|host|connection|user-agent")
 _VALUE = re.compile(r"[ -~]+")
+_HOST = re.compile(r"//(\[[^]]*\]|[^:/]*)")
+"""Of a URL."""
 _REFERENCE = re.compile(r"((?:\S+ +)?)(\$\w+|@.+)")
 _KEPT = "$HARNESS_HEADER_"
 _LARGEST_HEADERS = 8192
@@ -203,9 +205,10 @@ class Address:
     def at(self, ip: str) -> Self:
         """One of the servers that a name has: that at this IP address."""
         name, port = self.host_and_port
-        place = f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-        url = f"{_ENCRYPTED}{place}" if self.is_encrypted else place
-        return replace(self, url=url, name=name, metrics="")
+        host = f"[{ip}]" if ":" in ip else ip
+        url = f"{_ENCRYPTED if self.is_encrypted else ''}{host}:{port}"
+        # Said of the name, they are of each: at its own address, by the same scheme, port and path.
+        return replace(self, url=url, name=name, metrics=_HOST.sub(f"//{host}", self.metrics, count=1))
 
     @property
     def target(self) -> str:

@@ -24,6 +24,10 @@ _RAW_INPUT_TAG = b"\x3a"
 """Field 7 (`raw_input_contents`), length-delimited, of ModelInferRequest."""
 _INFER_RESPONSE_TAG = 0x12
 """Field 2 (`infer_response`), length-delimited, of ModelStreamInferResponse."""
+_LARGEST_MESSAGE = 2**31 - 1
+"""Bytes, in gRPC and protobuf: Triton takes no more, and they count no further."""
+_HEADER_BYTES = 1 << 16
+"""Of a request without its samples, at most: some names."""
 _OFFSET_BYTES = 6
 """Of a varint, seven bits each: 4 TB, which no /dev/shm holds."""
 _DESCRIBE = "describe_execution"
@@ -88,6 +92,11 @@ def message_request_header(
     request = _request(entry, source, outputs, batch)
     header = b"".join((request.SerializeToString(), _RAW_INPUT_TAG, _varint(size)))
     return message_prefix(len(header) + size) + header
+
+
+def most_in_message(source: TensorSpec) -> int:
+    """How many samples a request can carry itself."""
+    return max(1, (_LARGEST_MESSAGE - _HEADER_BYTES) // source.sample_bytes)
 
 
 def _varint(number: int) -> bytes:

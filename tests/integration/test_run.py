@@ -61,7 +61,7 @@ def images(tmp_path: Path) -> Path:
         (("--model", "resnet51", "--platform", "onnxruntime"), "unknown model 'resnet51'"),
         (("--model", "mobilenet", "--platform", "caffe"), "unknown platform 'caffe'"),
         ((*QUICK, "--qps", "0"), "--qps 0 is impossible"),
-        ((*QUICK, "--max-batchsize", "100000"), "takes at most 65536 samples at once"),
+        ((*QUICK, "--max-batchsize", "100000"), "it takes a whole number above 0, and up to 65536"),
         ((*QUICK, "--output", "/dev/null/here"), "cannot write results to /dev/null/here"),
         ((*QUICK, "--cache", "/dev/full"), "cannot write samples to /dev/full: it is no folder; see --cache"),
         ((*MINIMAL, "--dataset-path", "/no/such/folder"), "/no/such/folder"),

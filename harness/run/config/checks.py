@@ -105,10 +105,9 @@ def check_placement(config: RunConfig, variant: Variant) -> None:
         raise ConfigError(f"--gpus is impossible: {what} calculates on the CPU")
     preferred = max(asked.preferred_batch, default=None)
     for option, size in {"--max-batchsize": asked.max_batchsize, "--preferred-batch": preferred}.items():
+        # With a free batch axis, what the options take is no more.
         if size and size > most:
-            raise ConfigError(
-                f"{option} {size} is impossible: {what} takes at most {most} sample{'s' * (most > 1)} at once"
-            )
+            raise ConfigError(f"{option} {size} is impossible: {what} takes at most 1 sample at once")
 
 
 def _check_quick(config: RunConfig) -> None:

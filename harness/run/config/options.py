@@ -13,7 +13,7 @@ from types import MappingProxyType
 from harness.models import MODELS, own_recipes
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
-from harness.models.spec import PIXELS, BoxOrder, Layout, Nms, Numbering, Precision
+from harness.models.spec import LARGEST_BATCH, PIXELS, BoxOrder, Layout, Nms, Numbering, Precision
 from harness.run.config.run_config import AUTO, DATASETS, KEEP, OURS, TRANSPORTS, RunMode
 from harness.run.mlperf.reference import PROFILES
 from harness.run.mlperf.rounds import LATEST_ROUND, ROUNDS, Scenario
@@ -292,7 +292,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "metrics_url",
                 "where each server of --url has its metrics, as http://HOST:8002/metrics (default: on the "
-                "port after gRPC's)",
+                "port after gRPC's); each server of dns:///NAME has its own address in place of HOST",
                 Kind.LIST,
                 "LIST",
                 field="metrics_urls",
@@ -320,7 +320,7 @@ GROUPS: Mapping[str, tuple[Option, ...]] = MappingProxyType(
             Option(
                 "max_batchsize",
                 "most samples in one batch, here and on the server; with a free batch axis also more than "
-                "the model declares",
+                f"the model declares, up to {LARGEST_BATCH}",
                 Kind.NUMBER,
                 "N",
             ),

@@ -18,7 +18,7 @@ from harness.models.manifest import OFFICIAL, WeightsWord, is_user_file
 from harness.models.model_config import DEVICES
 from harness.models.platforms import Platform
 from harness.models.recipes import RECIPES
-from harness.models.spec import BOX_FORMS, Layout, ModelSpec, Nms, Numbering, Precision
+from harness.models.spec import BOX_FORMS, LARGEST_BATCH, Layout, ModelSpec, Nms, Numbering, Precision
 from harness.run.config import values
 from harness.run.config.layers import Layers
 from harness.run.config.values import duration, number, one_of, positive
@@ -355,9 +355,11 @@ class ServerChoice:
                 "instances", layers.take("instances", None, _BY_SCENARIO), int, _MOST_INSTANCES
             ),
             threads=positive("threads", threads, int),
-            max_batchsize=positive("max-batchsize", layers.take("max_batchsize", None, "model"), int),
+            max_batchsize=positive(
+                "max-batchsize", layers.take("max_batchsize", None, "model"), int, LARGEST_BATCH
+            ),
             preferred_batch=values.numbers(
-                "preferred-batch", layers.take("preferred_batch", None, "whatever waits"), 1
+                "preferred-batch", layers.take("preferred_batch", None, "whatever waits"), 1, LARGEST_BATCH
             ),
             queue_delay_us=values.from_zero("queue-delay", layers.take("queue_delay", None, _BY_SCENARIO)),
             transport=one_of("transport", layers.take("transport", AUTO), TRANSPORTS),

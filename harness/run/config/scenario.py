@@ -1,11 +1,12 @@
 """One scenario as it will be run: the round's rules with what was asked for instead, each with its origin."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.machine.environment import cpu_count
-from harness.models.spec import Variant
+from harness.models.spec import LARGEST_BATCH, Variant
 from harness.run.config.measured.fingerprint import Fingerprint, fingerprint
 from harness.run.config.run_config import AUTO, RunConfig, RunMode
 from harness.run.config.tuning import Tuning, Wishes, tune
@@ -28,6 +29,9 @@ from harness.run.mlperf.user_conf import (
 from harness.server import launch, lifecycle
 from harness.triton.address import Address
 from harness.triton.client import is_on_this_host
+from harness.triton.messages import most_in_message
+
+logger = logging.getLogger(__name__)
 
 USER_CONF = "--user_conf"
 PACED = (Scenario.SERVER, Scenario.OFFLINE)
@@ -220,7 +224,9 @@ class ScenarioPlan:
         Raises:
             ConfigError: the user's table of measured settings is damaged.
         """
-        asked = self.config.server
+        asked, most = self.config.server, self._most_in_request(variant, servers)
+        if self.scenario == Scenario.OFFLINE and (asked.max_batchsize or 0) > most:
+            logger.info("%s: requests have up to %d samples, since messages hold 2 GiB", self.scenario, most)
         tuning = tune(
             self.config.spec,
             variant,
@@ -228,9 +234,15 @@ class ScenarioPlan:
             server=self.server(variant, servers),
             samples_per_query=int(self.samples_per_query.value),
             wishes=self.wishes(self.device(variant, servers)),
+            most_in_request=most,
         )
         server = dataclasses.replace(tuning.server, precision=self.config.choice.precision)
         return dataclasses.replace(tuning, server=server, in_flight=asked.in_flight or tuning.in_flight)
+
+    def _most_in_request(self, variant: Variant, servers: Sequence[Address]) -> int:
+        """Samples that fit in a request, to whichever server."""
+        is_shared = self.config.server.transport != "grpc" and all(map(is_on_this_host, servers))
+        return LARGEST_BATCH if is_shared else min(LARGEST_BATCH, most_in_message(variant.input))
 
     @property
     def is_shortened(self) -> bool:

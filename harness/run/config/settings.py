@@ -3,20 +3,21 @@
 With --dry-run nothing is touched.
 """
 
+import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.machine import paths
 from harness.machine.environment import cpu_count
-from harness.models import get_variant, own_recipes
+from harness.models import get_variant, live_config, own_recipes
 from harness.models.spec import Variant
 from harness.run.config.options import OPTIONS, Kind
-from harness.run.config.run_config import AUTO, KEEP, SYNTHETIC, RunConfig
+from harness.run.config.run_config import AUTO, KEEP, OURS, SYNTHETIC, RunConfig
 from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
-from harness.run.config.tuning import Tuning
+from harness.run.config.tuning import Tuning, as_served
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
 from harness.triton.address import Header
@@ -25,6 +26,15 @@ from harness.triton.client import is_on_this_host
 _IN_ANOTHER = ("model_name", "find_peak_performance", "all", "config", "dry_run")
 """Options whose effect is the value of another one."""
 _CALIBRATED = "calibrated"
+_OF_SERVER = {
+    "instances": "server: instances",
+    "gpus": "server: GPUs",
+    "threads": "server: threads of each",
+    "max_batch_size": "server: largest batch",
+    "preferred_batch": "server: preferred batches",
+    "max_queue_delay_us": "server: queue delay, us",
+}
+"""Names of settings, by the fields of `ServerSettings`."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,12 @@ def of_request(config: RunConfig, variant: Variant | None, served: Tuning | None
         found_out |= of_server
         origins |= {name: served.server_origin for name in of_server if config.fields()[name] is None}
         origins |= {name: f"{origins[name]}: not applied" for name in not_applied(config, served)}
+    elif not served:
+        said, file = _said_by_file(config), str(config.server.server_config)
+        options = {"threads": "threads", "max_batchsize": "max_batch_size"}
+        of_file = {name: said[of] or None for name, of in options.items() if of in said}
+        found_out |= of_file
+        origins |= {name: file for name in of_file if config.fields()[name] is None}
     fields = config.fields()
     fields["user_conf"] = config.changes.user_conf.path
     fields["output"] = config.output.output_file or config.output.output
@@ -75,6 +91,14 @@ def of_request(config: RunConfig, variant: Variant | None, served: Tuning | None
         origin = origins.get(name, "default")
         found.append(Setting(name.replace("_", "-"), value, origin, "request"))
     return [*found, *_found_by(config, variant)]
+
+
+def _said_by_file(config: RunConfig) -> Mapping[str, Any]:
+    """What the file of --server-config says, by the fields of `ServerSettings`; nothing without one."""
+    word = config.server.server_config
+    if word in (None, KEEP, OURS):
+        return {}
+    return live_config.said_in(live_config.read(Path(word)), config.platform.facts)
 
 
 def is_given(config: RunConfig, setting: Setting) -> bool:
@@ -202,18 +226,18 @@ def _tuning_settings(config: RunConfig, tuning: Tuning) -> Iterator[Setting]:
     origin = own or tuning.origin
     asked = config.provenance
     instances = own or (asked["instances"] if config.server.instances else tuning.origin)
-    yield Setting("server: instances", server.instances, instances)
+    yield Setting(_OF_SERVER["instances"], server.instances, instances)
     if server.gpus:
-        yield Setting("server: GPUs", list(server.gpus), own or asked["gpus"])
+        yield Setting(_OF_SERVER["gpus"], list(server.gpus), own or asked["gpus"])
     threads = own or ("the framework's" if not server.threads else config.provenance["threads"])
-    yield Setting("server: threads of each", server.threads or None, threads)
-    yield Setting("server: largest batch", server.max_batch_size, limit)
+    yield Setting(_OF_SERVER["threads"], server.threads or None, threads)
+    yield Setting(_OF_SERVER["max_batch_size"], server.max_batch_size, limit)
     if server.preferred_batch:
         preferred = own or asked["preferred_batch"]
-        yield Setting("server: preferred batches", list(server.preferred_batch), preferred)
+        yield Setting(_OF_SERVER["preferred_batch"], list(server.preferred_batch), preferred)
     is_asked = config.server.queue_delay_us is not None
     delay = own or (asked["queue_delay"] if is_asked else tuning.origin)
-    yield Setting("server: queue delay, us", server.max_queue_delay_us, delay)
+    yield Setting(_OF_SERVER["max_queue_delay_us"], server.max_queue_delay_us, delay)
     for name, value in server.parameters:
         yield Setting(f"server: {name}", value, origin)
     yield Setting("client: samples per request", tuning.client_batch, tuning.origin)
@@ -267,7 +291,34 @@ def tests(config: RunConfig) -> Iterator[tuple[Scenario, list[Setting]]]:
     """
     variant = get_variant(config.spec, config.platform)
     for test in scenarios_of(config):
-        yield test.scenario, of_test(test, test.tuning(variant, config.server.servers))
+        yield test.scenario, _foreseen(test, variant)
+
+
+def _foreseen(test: ScenarioPlan, variant: Variant) -> list[Setting]:
+    """The settings of a test as they were chosen, but for what the file of --server-config says."""
+    config = test.config
+    tuning, said = test.tuning(variant, config.server.servers), _said_by_file(config)
+    if not said:
+        return of_test(test, tuning)
+    parameters = dict(tuning.server.parameters) | dict(said["parameters"])
+    server = dataclasses.replace(tuning.server, **{**said, "parameters": tuple(parameters.items())})
+    devices = len(server.gpus) or test.server(variant, config.server.servers).devices
+    if said.get("gpus") or server.device == "cpu":
+        # Which the file's instances were counted on.
+        devices = 1
+    tuning = as_served(
+        tuning,
+        [dataclasses.replace(server, instances=server.instances * devices)],
+        test.scenario,
+        samples_per_query=int(test.samples_per_query.value),
+        server_origin="",
+        in_flight=config.server.in_flight,
+    )
+    names = {_OF_SERVER.get(field) for field in said} | {f"server: {name}" for name, _ in said["parameters"]}
+    return [
+        dataclasses.replace(one, origin=str(config.server.server_config)) if one.name in names else one
+        for one in of_test(test, dataclasses.replace(tuning, server=server))
+    ]
 
 
 def _setting_line(setting: Setting) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.models.model_config import RUN_BATCH, ServerSettings
-from harness.models.spec import ModelSpec, Variant
+from harness.models.spec import LARGEST_BATCH, ModelSpec, Variant
 from harness.run.config.measured import table
 from harness.run.config.measured.fingerprint import Fingerprint
 from harness.run.config.measured.table import Choice, Measured
@@ -136,6 +136,7 @@ def tune(
     samples_per_query: int,
     wishes: Wishes,
     choice: Choice | None = None,
+    most_in_request: int = LARGEST_BATCH,
 ) -> Tuning:
     """Choose the settings of one scenario.
 
@@ -147,6 +148,7 @@ def tune(
         samples_per_query: of MultiStream.
         wishes: what the user asks for.
         choice: to be tried instead of the measured one.
+        most_in_request: samples; as many as fit, where they travel in messages.
 
     Raises:
         ConfigError: the user's own table is damaged.
@@ -160,7 +162,8 @@ def tune(
     # The user's batch is what Offline is asked for, even where a smaller one was faster.
     wanted = (wishes.max_batchsize if scenario == Scenario.OFFLINE else None) or choice.client_batch
     # A choice may have been measured with more samples in a query than this one has.
-    batch = min(wanted, limit, samples_per_query if scenario == Scenario.MULTI_STREAM else wanted)
+    of_query = samples_per_query if scenario == Scenario.MULTI_STREAM else wanted
+    batch = min(wanted, limit, of_query, most_in_request)
     settings = ServerSettings(
         instances=choice.instances,
         threads=threads and max(1, threads // choice.instances),

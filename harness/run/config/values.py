@@ -74,16 +74,17 @@ def from_zero(option: str, value: Any) -> int | None:
     return int(value)
 
 
-def numbers(option: str, text: str | None, least: int) -> tuple[int, ...]:
+def numbers(option: str, text: str | None, least: int, most: int = _LARGEST) -> tuple[int, ...]:
     """A list of whole numbers, ascending; one that is given twice counts once. None: an empty one.
 
     Raises:
-        ConfigError: one is none, or less than `least`.
+        ConfigError: one is none, less than `least`, or more than `most`.
     """
     parts = [] if text is None else [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and least <= int(part) <= _LARGEST for part in parts):
+    if not all(part.isdecimal() and least <= int(part) <= most for part in parts):
         raise ConfigError(
-            f"--{option} {text} is impossible: it takes whole numbers from {least} on, as {least},{least + 1}"
+            f"--{option} {text} is impossible: it takes whole numbers from {least} on, up to {most}, as "
+            f"{least},{least + 1}"
         )
     return tuple(sorted({int(part) for part in parts}))
 

@@ -160,7 +160,7 @@ def _faults(collected: Sequence[Result], *, is_sweep: bool) -> Iterator[str]:
             yield f"{_whose(result, is_sweep=is_sweep)} on a busy machine: {disturbed}."
     for result in collected:
         if (joules := result.test.energy_per_sample_j) is not None:
-            yield f"{_whose(result, is_sweep=is_sweep)}: {joules:.3g} J a sample, of the servers' GPUs."
+            yield f"{_whose(result, is_sweep=is_sweep)}: {joules:.3g} J a sample, of all the servers' GPUs."
     yield from dict.fromkeys(
         (f"{result.model} on {result.platform}: " if is_sweep else "") + f"Doubtful: {doubt}"
         for result in collected

@@ -76,12 +76,6 @@ class Telemetry:
     nvml: str = ""
     """Why the clocks of the GPUs are not known; empty where they are, or there is none."""
 
-    @property
-    def energy_j(self) -> float | None:
-        """Of all its GPUs; None where one of them does not tell."""
-        told = [gpu.energy_j for gpu in self.gpus if gpu.energy_j is not None]
-        return sum(told) if told and len(told) == len(self.gpus) else None
-
 
 @dataclass(frozen=True)
 class Course:
@@ -102,18 +96,30 @@ class Course:
 
 
 def energy_j(servers: Sequence[Telemetry]) -> float | None:
-    """What the GPUs of all servers took in a test; None where one of the servers does not tell."""
-    told = [one.energy_j for one in servers]
+    """What the GPUs that servers list took in a test, all of them; None where that of one is not told."""
+    told = [gpu.energy_j for gpu in each_gpu(servers)]
     known = [joules for joules in told if joules is not None]
-    return sum(known) if known and len(known) == len(told) else None
+    are_all_told = len(known) == len(told) and all(one.gpus for one in servers)
+    return sum(known) if known and are_all_told else None
+
+
+def each_gpu(servers: Sequence[Telemetry]) -> list[GpuUse]:
+    """The GPUs of all servers, each once: several servers of one machine list the same.
+
+    Of one that several tell of, the first counts that has its energy.
+    """
+    found: dict[str, GpuUse] = {}
+    for gpu in (gpu for server in servers for gpu in server.gpus):
+        if gpu.uuid not in found or found[gpu.uuid].energy_j is None:
+            found[gpu.uuid] = gpu
+    return list(found.values())
 
 
 def gpus(servers: Sequence[Telemetry], names: Mapping[str | None, str]) -> str:
     """The GPUs of all servers in words, by `names` of UUIDs; empty where none is told of."""
     found = [
         names.get(gpu.uuid) or f"GPU of {(gpu.memory_total_bytes or 0) / 2**30:.0f} GiB"
-        for server in servers
-        for gpu in server.gpus
+        for gpu in each_gpu(servers)
     ]
     return ", ".join(f"{found.count(name)} x {name}" for name in dict.fromkeys(found))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from harness.run.worker.qsl import (
     SampleLibrary,
     SharedMemoryStore,
     Stores,
+    batch_that_fits,
     open_stores,
 )
 from harness.run.worker.sut import Complete, Endpoint, Record, ServerEndpoint, Slot, Sut
@@ -145,6 +147,7 @@ def connected(job: Job) -> Iterator[Session]:
         stores = open_stores(job, clients, variant, rows)
         stack.enter_context(contextlib.closing(Stores(stores)))
         transports = [store.transport for store in stores]
+        job = dataclasses.replace(job, client_batch=batch_that_fits(stores, variant, job.client_batch))
         loop = stack.enter_context(event_loop())
         if job.processes == 1:
             library = SampleLibrary(samples, Stores(stores))

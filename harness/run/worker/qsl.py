@@ -18,7 +18,12 @@ from harness.models.spec import Variant
 from harness.run.worker.job import Job
 from harness.triton.client import TritonClient
 from harness.triton.http2 import Message
-from harness.triton.messages import message_request_header, offset_bytes, shared_memory_request_header
+from harness.triton.messages import (
+    message_request_header,
+    most_in_message,
+    offset_bytes,
+    shared_memory_request_header,
+)
 from harness.triton.shared_memory import Segment
 
 logger = logging.getLogger(__name__)
@@ -192,6 +197,18 @@ def open_stores(
         return [messages] * len(clients)
     shared = SharedMemoryStore(near, entry, variant, segment, batch)
     return [shared if client in near else messages for client in clients]
+
+
+def batch_that_fits(stores: Sequence[SampleStore], variant: Variant, batch: int) -> int:
+    """As many samples as are wanted in a request, or as fit, where a store's travel in messages.
+
+    That they do is mostly known before; not where they should lie in shared memory that has no room.
+    """
+    most = most_in_message(variant.input)
+    if batch <= most or not any(isinstance(store, MessageStore) for store in stores):
+        return batch
+    logger.info("requests have up to %d samples instead of %d, since messages hold 2 GiB", most, batch)
+    return most
 
 
 def _maps(client: TritonClient, name: str, *, is_must: bool) -> bool:

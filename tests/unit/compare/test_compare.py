@@ -306,7 +306,7 @@ def test_what_the_servers_metrics_said_is_shown_beside_each_other(write_run, tmp
         return write_run(name, tests={"PerformanceOnly": {"telemetry": list(servers)}})
 
     def server(url: str, cpu: float, **gpu: object) -> dict[str, object]:
-        gpus = [{"uuid": "GPU-1", "memory_total_bytes": 80 * 2**30, **gpu}] if gpu else []
+        gpus = [{"uuid": f"GPU-{url}", "memory_total_bytes": 80 * 2**30, **gpu}] if gpu else []
         return {"url": url, "source": "", "readings": 9, "cpu": {"mean": cpu, "most": 1.0}, "gpus": gpus}
 
     power = {"mean": 300.0, "most": 700.0}

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.models import MODELS
-from harness.models.live_config import has_settings, laid_over, read, settings_of, with_settings
+from harness.models.live_config import has_settings, laid_over, read, said_in, settings_of, with_settings
 from harness.models.model_config import ServerSettings, model_config, to_json
 from harness.models.platforms import Platform
 
@@ -59,6 +59,32 @@ def test_a_part_of_a_configuration_is_laid_over_the_rest_and_lists_are_replaced(
     assert (found["max_batch_size"], found["version_policy"]) == (16, LIVE["version_policy"])
 
 
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("optimization { graph { level: 1 } } dynamic_batching { }", {}),
+        ("max_batch_size: 0", {"max_batch_size": 0}),
+        ("dynamic_batching { max_queue_delay_microseconds: 0 }", {"max_queue_delay_us": 0}),
+        ("dynamic_batching { preferred_batch_size: 1 }", {"preferred_batch": (1,)}),
+        (
+            "instance_group { count: 3 kind: KIND_GPU gpus: 2 }",
+            {"instances": 3, "device": "gpu", "gpus": (2,)},
+        ),
+        ("instance_group { count: 3 }", {"instances": 3, "device": "auto", "gpus": ()}),
+        (
+            'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
+            'parameters { key: "arena" value { string_value: "0" } }',
+            {"threads": 2, "parameters": (("arena", "0"),)},
+        ),
+        ("sequence_batching { }", {"max_queue_delay_us": 0, "preferred_batch": (), "joins": False}),
+    ],
+)
+def test_what_a_part_of_a_configuration_says_is_told_from_what_it_leaves_open(
+    part: str, said: dict[str, Any]
+) -> None:
+    assert said_in(part, ONNX) == {"parameters": (), "joins": True, **said}
+
+
 def test_a_preferred_batch_that_triton_filled_in_goes_with_the_limit_that_it_came_from() -> None:
     found = json.loads(laid_over(LIVE, "max_batch_size: 4"))
     assert found["dynamic_batching"] == {"max_queue_delay_microseconds": "3000"}
@@ -91,6 +117,41 @@ def test_settings_of_a_run_leave_a_servers_tensors_versions_and_devices_alone() 
     found = json.loads(with_settings(of_another, ours, is_any_device=False))
     assert found["parameters"] == LIVE["parameters"]
     assert found["instance_group"] == [{"count": 1}]
+
+
+def group(count: int, *gpus: int, **others: object) -> dict[str, Any]:
+    return {"count": count, "kind": "KIND_GPU", "gpus": list(gpus), **others}
+
+
+ON_CPU = {"count": 2, "kind": "KIND_CPU"}
+
+
+@pytest.mark.parametrize(
+    ("live", "instances", "found"),
+    [
+        ([group(1, 0), group(1, 1)], 2, [group(2, 0), group(2, 1)]),
+        ([group(1, 0, 1)], 2, [group(2, 0, 1)]),
+        # Of one GPU, as with host policies: three on it, together.
+        ([group(1, 0, host_policy="a"), group(4, 0)], 3, [group(2, 0, host_policy="a"), group(1, 0)]),
+        ([group(4, 0), group(4, 0), group(4, 1)], 1, [group(1, 0), group(1, 1)]),
+        ([group(1, 0, 1), group(1, 0)], 2, [group(2, 0, 1)]),
+        # None is without.
+        ([group(1, 0), group(1, 0, 1)], 1, [group(1, 0), group(1, 0, 1)]),
+        ([group(9, 0, passive=True), group(1, 1)], 2, [group(2, 1)]),
+        ([group(1, 0), ON_CPU], 3, [group(3, 0), {**ON_CPU, "count": 3}]),
+        # On any device as many as are asked for.
+        ([ON_CPU, ON_CPU], 3, [{**ON_CPU, "count": 3}]),
+        ([group(9, 0, passive=True)], 3, [{"count": 3}]),
+        ([], 3, [{"count": 3}]),
+    ],
+)
+def test_each_device_of_a_live_model_gets_the_instances_that_are_asked_for(
+    live: list[dict[str, Any]], instances: int, found: list[dict[str, Any]]
+) -> None:
+    variant = MODELS["resnet50"].variants[Platform.ONNXRUNTIME]
+    ours = model_config("resnet_prod", variant, ServerSettings(instances=instances))
+    changed = json.loads(with_settings({**LIVE, "instance_group": live}, ours, is_any_device=True))
+    assert changed["instance_group"] == found
 
 
 ACCELERATED = """

@@ -128,7 +128,7 @@ def test_gpus_and_energy_are_told_by_the_servers_metrics(write_run) -> None:
     assert machine["Server's memory"] == "125.0 GiB"
     assert machine["GPU 0"] == "GPU-1, 80 GiB: 85% busy, 612 W, 1755 MHz"
     # 400 J for 800 samples.
-    assert "<dt>Energy of a sample</dt><dd>0.500 <small>J, GPUs" in page_of(folder)
+    assert "<dt>Energy of a sample</dt><dd>0.500 <small>J, all GPUs" in page_of(folder)
 
 
 def test_what_is_known_of_this_machine_is_not_told_again_by_its_servers_metrics(write_run) -> None:

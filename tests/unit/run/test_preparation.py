@@ -240,7 +240,6 @@ def test_a_label_for_which_the_model_has_no_class_is_refused_before_a_server_is_
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ({"max_batchsize": "65537"}, "resnet50 on onnxruntime takes at most 65536 samples at once"),
         ({"model": "ssd-resnet34", "max_batchsize": "2"}, "takes at most 1 sample at once"),
         ({"model": "ssd-resnet34", "preferred_batch": "1,2"}, "^--preferred-batch 2 is impossible"),
         ({"platform": "openvino", "gpus": "0"}, "^--gpus is impossible: resnet50 on openvino"),

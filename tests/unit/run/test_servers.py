@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.run.config.checks import check_shares
+from harness.run.config.resolution import resolve
 from harness.run.servers import every_server
 from harness.run.serving import check_alike, triton_version
 from harness.triton.address import Address, Header, Tls
@@ -20,6 +21,8 @@ HOSTS: Mapping[str, Sequence[str]] = {
     "10.0.0.9": ("10.0.0.9",),
     "::1": ("::1",),
     "fd00::31": ("fd00::31",),
+    "FD00::31": ("fd00::31",),
+    "ALIAS": ("10.0.0.9",),
 }
 
 
@@ -62,6 +65,15 @@ def test_tls_and_tokens_go_to_every_server_of_a_name_and_the_name_is_what_certif
     assert {(server.name, server.tls, server.headers) for server in found} == {("fleet", tls, headers)}
 
 
+def test_metrics_that_were_said_of_a_name_are_those_of_each_of_its_servers() -> None:
+    words = {"url": "dns:///fleet:8001,other:8001", "metrics_url": "http://fleet:9/m,http://other:8/metrics"}
+    server = resolve({"model": "resnet50", "platform": "onnxruntime", **words}).server
+    assert [one.metrics_url for one in every_server(server.servers)] == [
+        *("http://10.0.0.9:9/m", "http://10.0.0.10:9/m", "http://[fd00::1]:9/m"),
+        "http://other:8/metrics",
+    ]
+
+
 @pytest.mark.parametrize("url", ["dns:///nobody:8001", "nobody:8001", "grpcs://nobody:8001"])
 def test_a_name_without_an_address_is_one_line(url: str) -> None:
     with pytest.raises(ConfigError) as refusal:
@@ -84,6 +96,19 @@ def test_a_server_that_is_named_twice_is_found_by_its_address(named: tuple[str, 
     with pytest.raises(ConfigError, match=f"names one server twice: {named[0]} and {named[1]} are both at "):
         urls(*named)
     assert len(urls("alias:8001", "10.0.0.9:8002")) == 2
+
+
+def test_over_tls_names_with_one_address_are_servers_that_a_gateway_tells_apart() -> None:
+    named = ("grpcs://alias:443", "grpcs://10.0.0.9:443", "grpcs://fleet:443")
+    assert urls(*named) == [*named]
+    for twice in (
+        ("grpcs://alias:443", "grpcs://ALIAS:443"),
+        ("grpcs+dns:///fleet:443", "grpcs://10.0.0.9:443"),
+        ("grpcs://[FD00::31]:443", "grpcs+dns:///dual:443"),
+        ("grpcs+dns:///fleet:443", "grpcs+dns:///alias:443"),
+    ):
+        with pytest.raises(ConfigError, match="names one server twice"):
+            urls(*twice)
 
 
 def test_client_processes_are_shared_out_evenly() -> None:

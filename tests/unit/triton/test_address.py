@@ -130,3 +130,19 @@ def test_a_server_of_a_name_keeps_the_name_and_all_that_opens_its_doors(
     headers = (Header("key", "", "$TOKEN"),)
     server = Address(url, tls=Tls("ca.pem"), headers=headers).at(ip)
     assert server == Address(found, tls=Tls("ca.pem"), headers=headers, name="a.b")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "ip", "found"),
+    [
+        ("http://a.b:9/metrics", "10.0.0.7", "http://10.0.0.7:9/metrics"),
+        ("https://[::1]:9/m//n:1", "fd00::7", "https://[fd00::7]:9/m//n:1"),
+        ("http://a.b/metrics", "10.0.0.7", "http://10.0.0.7/metrics"),
+        ("http://a.b", "10.0.0.7", "http://10.0.0.7"),
+        ("", "10.0.0.7", "http://10.0.0.7:8002/metrics"),
+    ],
+)
+def test_a_server_of_a_name_has_its_metrics_where_it_was_said_of_the_name(
+    metrics: str, ip: str, found: str
+) -> None:
+    assert Address("dns:///a.b:8001", metrics=metrics).at(ip).metrics_url == found

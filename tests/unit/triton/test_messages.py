@@ -9,6 +9,7 @@ from harness.models.spec import DType, TensorSpec
 from harness.triton.messages import (
     ResponseReader,
     message_request_header,
+    most_in_message,
     offset_bytes,
     shared_memory_request_header,
     streamed_response,
@@ -42,6 +43,14 @@ def test_a_message_request_is_what_protobuf_reads_back() -> None:
     ]
     assert [output.name for output in message.outputs] == ["ArgMax:0"]
     assert list(message.raw_input_contents) == [samples.tobytes()]
+
+
+def test_a_message_holds_no_more_than_grpc_and_protobuf_count() -> None:
+    vector = TensorSpec("input:0", DType.FP32, (3, 224, 224))
+    most = most_in_message(vector)
+    header = message_request_header("a" * 255, vector, [CLASS, SCORES], most)
+    assert len(header) - 5 + most * vector.sample_bytes < 2**31 < (most + 1) * vector.sample_bytes
+    assert most_in_message(TensorSpec("input:0", DType.FP32, (3, 20000, 20000))) == 1
 
 
 def test_a_request_names_the_version_that_is_asked() -> None:

@@ -247,6 +247,7 @@ CASES = (
         {"Server: server: preferred batches": [4, 8], "Server: server: largest batch": 8},
     ),
     Case("--preferred-batch", f"{MODEL} --preferred-batch 0", refusal="takes whole numbers from 1 on"),
+    Case("--preferred-batch", f"{MODEL} --preferred-batch 8,65537", refusal="from 1 on, up to 65536, as 1,2"),
     Case(
         "--preferred-batch",
         f"{MODEL} --preferred-batch 8 --max-batchsize 4",
@@ -263,14 +264,25 @@ CASES = (
         f"{MODEL} --scenario Offline --max-batchsize 2048",
         {"Offline: server: largest batch": 2048, "Offline: client: samples per request": 2048},
     ),
+    Case("--max-batchsize", f"{MODEL} --max-batchsize 65537", refusal="above 0, and up to 65536"),
     Case("--transport", f"{MODEL} --transport grpc", {"transport": "grpc"}),
+    Case(
+        "--transport",
+        f"{MODEL} --scenario Offline --device gpu --max-batchsize 65536 --transport grpc",
+        {"Offline: server: largest batch": 65536, "Offline: client: samples per request": 3566},
+    ),
     Case("--in-flight", f"{MODEL} --in-flight 3", {"SingleStream: client: requests in flight": 3}),
     Case("--client-processes", f"{MODEL} --client-processes 2", {"client-processes": 2}),
     Case("--server-config", f"{MODEL} --server-config Keep", {"server-config": "keep"}),
     Case(
         "--server-config",
         f"{MODEL} --server-config FOLDER/part.pbtxt",
-        {"server-config": "FOLDER/part.pbtxt"},
+        {
+            "server-config": "FOLDER/part.pbtxt",
+            "max-batchsize": 4,
+            "SingleStream: server: largest batch": 4,
+            "SingleStream: server: instances": 1,
+        },
     ),
     Case(
         "--server-config", f"{MODEL} --server-config kep", refusal="kep: no such file (nor one of keep, ours)"

@@ -361,6 +361,54 @@ def test_a_dry_run_looks_for_the_folders_of_a_run(
     assert says.format(folder) in capsys.readouterr().err
 
 
+def test_a_dry_run_tells_what_a_file_of_settings_says_and_that_it_is_from_there(folder: Path) -> None:
+    file, words = (
+        folder / "part.pbtxt",
+        f"{MODEL} --scenario Offline --device gpu --threads 4 --queue-delay 9",
+    )
+    before = shown(asked_for(words))
+    file.write_text(
+        "max_batch_size: 16 instance_group { count: 3 } dynamic_batching { preferred_batch_size: [ 8, 16 ] }"
+        'parameters { key: "arena" value { string_value: "1" } }'
+    )
+    found = shown(asked_for(f"{words} --server-config {file}"))
+    told = {
+        "max-batchsize": 16,
+        "Offline: server: instances": 3,
+        "Offline: server: largest batch": 16,
+        "Offline: server: preferred batches": [8, 16],
+        "Offline: server: arena": 1,
+    }
+    assert {name: (str(found[name].value), found[name].origin) for name in told} == {
+        name: (str(value), str(file)) for name, value in told.items()
+    }
+    # What follows: two batches for each of three instances.
+    followed = {"Offline: client: samples per request": 16, "Offline: client: requests in flight": 6}
+    assert {name: found[name].value for name in followed} == followed
+    others = found.keys() - told.keys() - followed.keys() - {"server-config"}
+    assert {name: found[name] for name in others} == {name: before[name] for name in others}
+
+    # A 0, too, and threads.
+    file.write_text(
+        "dynamic_batching { max_queue_delay_microseconds: 0 }"
+        'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
+    )
+    found = shown(asked_for(f"{words} --server-config {file}"))
+    for name, value in {"server: queue delay, us": 0, "server: threads of each": 2}.items():
+        assert found[f"Offline: {name}"] == Setting(name, value, str(file))
+    # The option stays what was asked for.
+    assert found["threads"] == before["threads"]
+
+
+def test_a_dry_run_counts_the_instances_of_a_file_on_the_gpus_that_it_names(folder: Path) -> None:
+    group = "instance_group [ { count: 2 gpus: [ 0, 1 ] }, { count: 1 gpus: [ 2 ] } ]"
+    (folder / "part.pbtxt").write_text(group)
+    words = f"{MODEL} --scenario Offline --gpus 7 --server-config {folder}/part.pbtxt"
+    found = shown(asked_for(words))
+    told = {"server: GPUs": [0, 1, 2], "server: instances": 5, "client: requests in flight": 10}
+    assert {name: found[f"Offline: {name}"].value for name in told} == told
+
+
 @pytest.mark.parametrize(("option", "level"), [("--quiet", logging.WARNING), ("--debug", logging.DEBUG)])
 def test_quiet_and_debug_are_levels_of_the_log(
     option: str, level: int, monkeypatch: pytest.MonkeyPatch

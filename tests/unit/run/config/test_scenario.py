@@ -1,5 +1,6 @@
 """What a scenario's tests are made of, and where each figure comes from."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,23 @@ def test_a_count_of_images_is_one_of_queries_unless_the_run_is_quick(
 ) -> None:
     plan = planned(Scenario.MULTI_STREAM, **given).plan(Mode.PERFORMANCE, 20)
     assert plan.min_query_count == queries
+
+
+@pytest.mark.parametrize(
+    ("given", "is_here", "batch"),
+    [({}, True, 65536), ({}, False, 3566), ({"transport": "grpc"}, True, 3566)],
+)
+def test_requests_that_travel_as_messages_have_no_more_samples_than_these_hold(
+    given: dict[str, str], is_here: bool, batch: int, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    monkeypatch.setattr(scenario, "is_on_this_host", lambda _: is_here)
+    test = planned(Scenario.OFFLINE, max_batchsize="65536", device="gpu", **given)
+    variant = test.config.spec.variants[test.config.platform]
+    with caplog.at_level(logging.INFO):
+        found = test.tuning(variant, [Address("127.0.0.1:1")])
+    assert (found.client_batch, found.server.max_batch_size) == (batch, 65536)
+    said = ["Offline: requests have up to 3566 samples, since messages hold 2 GiB"] * (batch == 3566)
+    assert caplog.messages == said
 
 
 @pytest.mark.parametrize("scenario", [Scenario.SINGLE_STREAM, Scenario.MULTI_STREAM])

@@ -33,7 +33,7 @@ def test_readings_before_and_after_the_test_count_for_its_energy_alone() -> None
     assert (first.energy_j, second.energy_j) == (pytest.approx(900.0), pytest.approx(450.0))
     assert (first.clock_mhz, second.clock_mhz) == (Range(1001.0, 1001.5), None)
     assert first.utilisation == Range(0.9, 0.9)
-    assert found.energy_j == pytest.approx(1350.0)
+    assert energy_j([found]) == pytest.approx(1350.0)
 
 
 def test_without_a_counter_energy_is_power_over_time() -> None:
@@ -52,11 +52,22 @@ def test_without_a_counter_energy_is_power_over_time() -> None:
 
 def test_energy_of_several_servers_is_known_where_all_tell() -> None:
     told = dataclasses.replace(SERVER, gpus=(GpuUse(FIRST, energy_j=2.0), GpuUse(SECOND, energy_j=3.0)))
-    silent = dataclasses.replace(SERVER, gpus=(GpuUse(FIRST, energy_j=2.0), GpuUse(SECOND)))
-    assert energy_j([told, told]) == 10.0
+    other = dataclasses.replace(SERVER, gpus=(GpuUse("GPU-3", energy_j=5.0),))
+    silent = dataclasses.replace(SERVER, gpus=(GpuUse("GPU-3", energy_j=5.0), GpuUse("GPU-4")))
+    assert energy_j([told, other]) == 10.0
     assert energy_j([told, silent]) is None
     assert energy_j([told, Telemetry("b:1", "")]) is None
     assert energy_j([]) is None
+
+
+def test_a_gpu_that_several_servers_list_counts_once() -> None:
+    both = dataclasses.replace(SERVER, gpus=(GpuUse(FIRST, energy_j=1000.0), GpuUse(SECOND, energy_j=3.0)))
+    one = dataclasses.replace(SERVER, gpus=(GpuUse(FIRST, energy_j=1001.0),))
+    assert energy_j([both, one]) == 1003.0
+    assert gpus([both, one], {FIRST: "H100", SECOND: "H100"}) == "2 x H100"
+    # Whichever of them tells.
+    silent = dataclasses.replace(SERVER, gpus=(GpuUse(FIRST), GpuUse(SECOND)))
+    assert energy_j([silent, both]) == energy_j([both, silent]) == 1003.0
 
 
 def test_a_test_between_two_readings_has_the_last_one() -> None:
@@ -66,7 +77,7 @@ def test_a_test_between_two_readings_has_the_last_one() -> None:
 
 def test_a_server_without_gpus_has_its_cpus() -> None:
     found = summary(SERVER, [Reading(0.5, Metrics(cpu=0.5))], 1.0)
-    assert (found.cpu, found.gpus, found.energy_j) == (Range(0.5, 0.5), (), None)
+    assert (found.cpu, found.gpus, energy_j([found])) == (Range(0.5, 0.5), (), None)
 
 
 def test_gpus_are_told_by_name_or_else_by_size() -> None:

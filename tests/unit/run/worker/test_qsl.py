@@ -9,7 +9,14 @@ from harness.errors import ServerError
 from harness.machine.kernel import SHM_DIR
 from harness.models import MODELS
 from harness.models.platforms import Platform
-from harness.run.worker.qsl import SampleLibrary, SharedMemoryStore, Stores, open_stores
+from harness.run.worker.qsl import (
+    MessageStore,
+    SampleLibrary,
+    SharedMemoryStore,
+    Stores,
+    batch_that_fits,
+    open_stores,
+)
 from tests.plans import any_job, any_plan
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]
@@ -128,6 +135,14 @@ def test_samples_lie_in_shared_memory_for_the_servers_that_can_map_it(
     together.close()
     assert [client.mapped for client in clients] == [[] for _ in clients]
     assert not (SHM_DIR / segment).exists()
+
+
+def test_what_travels_in_messages_is_no_more_than_they_hold() -> None:
+    # 602,112 bytes each.
+    messages, shared = MessageStore("an_entry", VARIANT, 65536), object.__new__(SharedMemoryStore)
+    assert batch_that_fits([shared], VARIANT, 65536) == 65536
+    assert batch_that_fits([shared, messages], VARIANT, 65536) == 3566
+    assert batch_that_fits([messages], VARIANT, 3566) == 3566
 
 
 def test_shared_memory_that_was_asked_for_must_be_mapped_by_every_server() -> None:
