@@ -95,8 +95,9 @@ def _detector(variant: Variant, detection: Detection) -> Decoder:
         records[:, :, 5] = scores
         records[:, :, 6] = tensors[classes_at]
         records[:, :, 6] += detection.class_offset
-        is_finite = np.isfinite(records).all(axis=2)
         is_kept = scores >= threshold
+        # What fills slots up that hold no detection is of no account; a score that is no number is.
+        is_finite = np.isfinite(records).all(axis=2) | (scores < threshold)
         if count_at is not None:
             counts = tensors[count_at].reshape(count, 1)
             is_counted = np.arange(found) < counts

@@ -261,6 +261,23 @@ def of_files(paths: Sequence[Path]) -> Annotations:
     return Annotations(tuple(images), (), ids, names)
 
 
+def turned(paths: Sequence[Path]) -> list[Path]:
+    """Images that their EXIF data turns, or mirrors, when they are shown.
+
+    Boxes drawn on pixels as they are stored are not where they should be then, though the size may be right.
+    """
+    return [path for path in paths if _orientation(path) != 1]
+
+
+def _orientation(path: Path) -> int:
+    """EXIF's; 1 of what is no image, which others see to."""
+    try:
+        with Image.open(path) as image:
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError):
+        return 1
+
+
 def _size_px(path: Path) -> tuple[int, int]:
     """(height, width) from the file's header, turned as its EXIF data says: so OpenCV decodes it."""
     try:

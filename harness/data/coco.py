@@ -4,7 +4,15 @@ import hashlib
 import logging
 from pathlib import Path
 
-from harness.data.annotations import Annotations, digest, is_val2017, of_files, read_annotations, subset
+from harness.data.annotations import (
+    Annotations,
+    digest,
+    is_val2017,
+    of_files,
+    read_annotations,
+    subset,
+    turned,
+)
 from harness.data.dataset import (
     IMAGE_SUFFIXES,
     Dataset,
@@ -47,6 +55,7 @@ def open_coco(path: Path, *, list_file: Path | None, count: int | None) -> Datas
         annotations = read_annotations(source)
         samples = take(_locate_coco(path, source, annotations), count, source)
         dataset = _coco_dataset("coco", path, samples, subset(annotations, len(samples)))
+        _tell_of_turned(dataset)
     else:
         dataset = _coco_dataset("coco", path, take(_scan_coco(path), count, path), None)
     if not dataset.has_labels:
@@ -54,6 +63,17 @@ def open_coco(path: Path, *, list_file: Path | None, count: int | None) -> Datas
             "%s: no annotations, so accuracy cannot be measured; they belong into %s", path, COCO_LIST_NAME
         )
     return dataset
+
+
+def _tell_of_turned(dataset: Dataset) -> None:
+    # COCO's own has none.
+    paths = [] if dataset.is_complete else [sample.path for sample in dataset.samples]
+    if found := turned(paths):
+        logger.warning(
+            "%d of %d images are turned or mirrored by their EXIF data, the first is %s: boxes are taken to "
+            "be of the image as it is shown",
+            *(len(found), len(paths), found[0]),
+        )
 
 
 def survey(path: Path, *, list_file: Path | None) -> tuple[str, ...]:

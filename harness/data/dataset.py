@@ -20,9 +20,12 @@ from harness.machine.environment import cpu_count
 from harness.machine.files import LFS_POINTER
 from harness.machine.threads import in_threads
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".jp2", ".j2k"),
+)
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", *UNMARKED_STARTS)
-"""Of what OpenCV reads, and so the MLPerf reference: JPEG, PNG, BMP, WebP, TIFF."""
+"""Of what OpenCV reads, and so the MLPerf reference: JPEG, PNG, BMP, WebP, PPM, JPEG 2000, TIFF."""
 _READERS = 8
 """Threads that look at files: they wait for the disk, not for a core."""
 
@@ -144,4 +147,4 @@ def _probe(path: Path) -> tuple[bytes, str]:
         return content, "is empty"
     if head == LFS_POINTER:
         return content, "is a Git LFS pointer, not the image: run `git lfs pull` there"
-    return content, "" if head.startswith(_MAGIC) else "is no JPEG, PNG, BMP, WebP or TIFF"
+    return content, "" if head.startswith(_MAGIC) else "is no JPEG, PNG, BMP, WebP, PPM, JPEG 2000 or TIFF"

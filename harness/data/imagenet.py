@@ -136,7 +136,14 @@ def _locate(path: Path, source: Path, entries: list[tuple[str, int]]) -> list[Sa
     for folder in (path, path / "val"):
         if any((folder / file).is_file() for file, _ in entries):
             return [Sample(folder / file, label) for file, label in entries]
-    by_name = {image.name: image for image, _ in _synset_images(path)}
+    by_name: dict[str, Path] = {}
+    listed = {file for file, _ in entries}
+    for image, _ in _synset_images(path):
+        if image.name in listed and (other := by_name.get(image.name)):
+            raise DatasetError(
+                f"{source} names {image.name}, which is both {other} and {image}: name folder and file"
+            )
+        by_name[image.name] = image
     if not any(file in by_name for file, _ in entries):
         raise DatasetError(
             f"{source} does not belong to {path}: not one of its {len(entries)} images is there "

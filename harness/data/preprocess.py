@@ -39,8 +39,9 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _TIFF_STARTS = (b"II*\0", b"MM\0*")
-UNMARKED_STARTS = (b"BM", b"RIFF", *_TIFF_STARTS)
-"""Of BMP, WebP and TIFF, which have no marker at their end."""
+_JPEG_2000_STARTS = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+UNMARKED_STARTS = (b"BM", b"RIFF", b"P5", b"P6", *_JPEG_2000_STARTS, *_TIFF_STARTS)
+"""Of BMP, WebP, PGM, PPM, JPEG 2000 and TIFF, whose end no marker shows for sure."""
 _FILLER_BYTES = 64
 """More than what a decoder buffers of a scan's bits; as data, they would be pixels."""
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"

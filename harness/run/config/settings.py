@@ -13,7 +13,7 @@ from typing import Any
 from harness.machine import paths
 from harness.machine.environment import cpu_count
 from harness.models import get_variant, live_config, own_recipes
-from harness.models.spec import Variant
+from harness.models.spec import Task, Variant
 from harness.run.config.options import OPTIONS, Kind
 from harness.run.config.run_config import AUTO, KEEP, OURS, SYNTHETIC, RunConfig
 from harness.run.config.scenario import PACED, ScenarioPlan, scenarios_of
@@ -141,6 +141,8 @@ def assumed(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
     `variant`: as for `of_request`.
     """
     yield _preprocessing(config, variant)
+    if variant is None:
+        yield from _untold(config)
     if variant and not variant.detection:
         shift = f"{variant.label_offset:+d}" if variant.label_offset else ""
         yield Setting("label of class k", f"k{shift}", config.provenance["label_offset"])
@@ -149,6 +151,18 @@ def assumed(config: RunConfig, variant: Variant | None) -> Iterator[Setting]:
         yield Setting("class numbers", f"{found.numbering}: {found.numbering.meaning}", origin["classes"])
         unit = "pixels of the input" if found.are_pixels else "shares of the image's sides"
         yield Setting("box numbers", f"{found.box_order} in {unit}", origin["boxes"])
+
+
+def _untold(config: RunConfig) -> Iterator[Setting]:
+    """How answers are read of a file of the user's own that nobody has looked into."""
+    choice, origin, told = config.choice, config.provenance, "told by the file's outputs"
+    if config.spec.task == Task.CLASSIFICATION:
+        shift = f"{choice.label_offset:+d}" if choice.label_offset else ""
+        label = told if choice.label_offset is None else f"k{shift}"
+        yield Setting("label of class k", label, origin["label_offset"])
+        return
+    yield Setting("class numbers", str(choice.classes or told), origin["classes"])
+    yield Setting("box numbers", choice.boxes or told, origin["boxes"])
 
 
 def _preprocessing(config: RunConfig, variant: Variant | None) -> Setting:
@@ -160,7 +174,10 @@ def _preprocessing(config: RunConfig, variant: Variant | None) -> Setting:
     else:
         recipe = get_variant(config.spec, config.platform).preprocess
     origin = config.provenance[option] if text else "model"
-    return Setting("preprocessing", f"{recipe.name}: {own_recipes.describe(recipe)}", origin)
+    value = f"{recipe.name}: {own_recipes.describe(recipe)}"
+    if config.choice.is_user_file and not variant:
+        value += "; size, layout and type are the file's where they are not asked for"
+    return Setting("preprocessing", value, origin)
 
 
 def _of_model(variant: Variant) -> dict[str, Any]:

@@ -153,3 +153,28 @@ def test_what_is_right_in_no_reading_is_told_of_with_the_preprocessing(truth):
     (found,) = detection_doubt.of_detections(payloads, truth, OF_COCO, 0.0, is_own_file=True)
     assert "mAP 0.00% is next to nothing" in found
     assert "size=300,resize=stretch" in found
+
+
+def test_a_weak_detector_in_another_numbering_is_told_of(truth):
+    meant = OF_COCO.detection.numbered(Numbering.COCO_LESS_1)
+    payloads = answered(truth, OF_COCO, meant)
+    # It finds the objects of one image in nine.
+    payloads = {index: payload if index % 9 == 0 else b"" for index, payload in payloads.items()}
+    value = mean_precision(payloads, truth, is_contiguous=False)
+    (*_, found) = detection_doubt.of_detections(payloads, truth, OF_COCO, value, is_own_file=True)
+    assert value < 0.05
+    assert found.endswith("with --classes coco-1")
+
+
+def test_a_detector_that_knows_more_classes_than_the_file_is_not_doubted_for_it(truth):
+    kept = IDS[:20]
+    few = replace(
+        truth,
+        annotations=tuple(each for each in truth.annotations if each["category_id"] in kept),
+        category_ids=kept,
+        category_names=NAMES[:20],
+    )
+    payloads = answered(truth, OF_COCO, OF_COCO.detection)
+    value = mean_precision(payloads, few, is_contiguous=False)
+    assert value == 1.0
+    assert detection_doubt.of_detections(payloads, few, OF_COCO, value, is_own_file=True) == ()

@@ -84,3 +84,20 @@ def test_few_samples_that_are_mostly_right_are_not_doubted(answered, labels):
 
 def test_one_label_that_is_always_answered_is_not_doubted():
     assert _doubts([4, 4], [4, 4]) == ()
+
+
+def test_of_a_file_of_ones_own_any_gain_by_a_shift_is_told():
+    # Neighbouring classes are much alike: a third is right by mistake.
+    labels = [3 * index % 40 for index in range(60)]
+    answered = [label - 1 if index % 3 else label for index, label in enumerate(labels)]
+    (found,) = _doubts(answered, labels)
+    assert "one higher 66.67% would be right instead of 33.33%" in found
+    answered = [label - 1 if index % 5 < 3 else label for index, label in enumerate(labels)]
+    (found,) = _doubts(answered, labels)
+    assert "one higher 60.00% would be right instead of 40.00%" in found
+    assert _doubts(answered, labels, is_own_file=False) == ()
+
+
+@pytest.mark.parametrize(("answered", "labels"), [([7], [3]), ([7, 4], [3, 4]), ([7, 8], [3, 4])])
+def test_one_or_two_samples_tell_nothing_of_chance(answered, labels):
+    assert _doubts(answered, labels) == ()

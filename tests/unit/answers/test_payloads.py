@@ -118,10 +118,23 @@ def test_what_is_left_in_slots_beyond_the_count_does_no_harm() -> None:
 def test_boxes_that_are_no_numbers_are_refused(where: str) -> None:
     variant = MODELS["ssd-resnet34"].variants[Platform.PYTORCH]
     tensors = {"boxes": np.zeros((1, 200, 4), np.float32), "classes": np.zeros((1, 200), np.int64)}
-    tensors["scores"] = np.zeros((1, 200), np.float32)
+    tensors["scores"] = np.full((1, 200), 0.5, np.float32)
+    # In a detection, whose fourth box and tenth score they are.
     tensors[where].flat[9] = np.nan
     with pytest.raises(InferenceError, match="NaN or infinite"):
         records_of(variant, list(tensors.values()), [0])
+
+
+def test_what_fills_up_slots_without_a_detection_is_of_no_account() -> None:
+    variant = MODELS["ssd-resnet34"].variants[Platform.PYTORCH]
+    boxes, classes = np.zeros((1, 200, 4), np.float32), np.ones((1, 200), np.int64)
+    scores = np.zeros((1, 200), np.float32)
+    scores[0, :3] = 0.5, -np.inf, -1
+    boxes[0, 1:] = np.nan
+    assert len(records_of(variant, [boxes, classes, scores], [0])[0]) == 1
+    scores[0, 7] = np.inf
+    with pytest.raises(InferenceError, match="NaN or infinite"):
+        records_of(variant, [boxes, classes, scores], [0])
 
 
 def test_more_boxes_than_a_payload_holds_are_refused() -> None:

@@ -133,6 +133,55 @@ def test_a_file_that_contradicts_itself_is_refused_with_the_record(folder, docum
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("box", "says"),
+    [
+        # Corners of the image of 40x30 pixels, and places in one that was twice as large.
+        ([20, 10, 39, 29], r"1 of 2 boxes end outside of their images, the first in annotation 11"),
+        ([60, 20, 10, 10], r"\(\[60, 20, 10, 10\] in 40x30 pixels\): they are corners, or of images of anot"),
+    ],
+)
+def test_boxes_that_are_not_in_their_images_are_refused(folder, box, says):
+    with pytest.raises(DatasetError, match=says):
+        read_annotations(write(folder, changed("annotations", 0, bbox=box)))
+
+
+def test_boxes_in_shares_of_the_image_are_refused(folder):
+    document = changed("annotations", 0, bbox=[0.1, 0.1, 0.5, 0.25])
+    document["annotations"][1]["bbox"] = [0.0, 0.5, 1.0, 0.5]
+    with pytest.raises(DatasetError, match="no box is as large as 2 pixels, so they are shares of the image"):
+        read_annotations(write(folder, document))
+
+
+def test_few_boxes_that_reach_beyond_their_image_are_mistakes_of_their_own(folder):
+    document = changed("annotations", 0, bbox=[30, 20, 11, 11])
+    # A pixel: counted from 1. And one of eleven by more.
+    assert len(read_annotations(write(folder, document)).annotations) == 2
+    more = [{**document["annotations"][1], "id": number} for number in range(20, 30)]
+    document["annotations"] += more
+    document["annotations"][0]["bbox"] = [30, 20, 50, 50]
+    assert len(read_annotations(write(folder, document)).annotations) == 12
+
+
+def test_an_object_of_which_it_is_not_said_is_no_crowd(folder):
+    document = changed("annotations", 1, iscrowd=...)
+    assert [entry["iscrowd"] for entry in read_annotations(write(folder, document)).annotations] == [0, 0]
+
+
+def test_images_that_are_turned_though_their_size_is_the_same_are_told_of(folder, caplog):
+    for image in DOCUMENT["images"]:
+        (folder / "val2017" / image["file_name"]).write_bytes(jpeg(image["height"], image["width"]))
+    write(folder, DOCUMENT)
+    open_coco(folder, list_file=None, count=None)
+    assert "EXIF" not in caplog.text
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (8, 8)).save(folder / "val2017" / "a.jpg", exif=exif)
+    open_coco(folder, list_file=None, count=None)
+    assert "1 of 3 images are turned or mirrored by their EXIF data, the first is " in caplog.text
+    assert "a.jpg: boxes are taken to be of the image as it is shown" in caplog.text
+
+
 def test_objects_that_are_numbered_from_zero_are_numbered_from_one(folder):
     document = changed("annotations", 1, id=0)
     found = read_annotations(write(folder, document)).annotations
@@ -277,7 +326,11 @@ def test_images_may_lie_flat_and_annotations_elsewhere(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "defect"),
-    [(None, "is missing"), (b"", "is empty"), (b"<html>", "is no JPEG, PNG, BMP, WebP or TIFF")],
+    [
+        (None, "is missing"),
+        (b"", "is empty"),
+        (b"<html>", "is no JPEG, PNG, BMP, WebP, PPM, JPEG 2000 or TIFF"),
+    ],
 )
 def test_an_unusable_image_is_named_and_nothing_is_skipped(folder, content, defect):
     file = folder / "val2017" / "a.jpg"

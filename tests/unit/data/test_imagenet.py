@@ -144,7 +144,11 @@ def test_a_list_of_other_images_says_that_it_does_not_belong_here(folder, tmp_pa
 
 @pytest.mark.parametrize(
     ("content", "defect"),
-    [(None, "is missing"), (b"", "is empty"), (b"<html>", "is no JPEG, PNG, BMP, WebP or TIFF")],
+    [
+        (None, "is missing"),
+        (b"", "is empty"),
+        (b"<html>", "is no JPEG, PNG, BMP, WebP, PPM, JPEG 2000 or TIFF"),
+    ],
 )
 def test_an_unusable_image_is_named_with_how_many_of_how_many(folder, content, defect):
     for name in ("a.JPEG", "b.JPEG"):
@@ -212,6 +216,18 @@ def test_fewer_synset_folders_give_no_labels(tmp_path):
     for synset in ("n01440764", "n01443537"):
         image(tmp_path / synset / "x.JPEG")
     with pytest.raises(DatasetError, match=r"has 2 synset folders .*all 1000"):
+        opened(tmp_path)
+
+
+def test_a_listed_name_that_two_synset_folders_have_is_not_one_of_them(tmp_path):
+    for synset in ("n01440764", "n01443537"):
+        image(tmp_path / synset / "x.JPEG")
+        image(tmp_path / synset / "unlisted.JPEG")
+    image(tmp_path / "n01443537" / "y.JPEG")
+    (tmp_path / "val_map.txt").write_text("y.JPEG 1\n")
+    assert len(opened(tmp_path).samples) == 1
+    (tmp_path / "val_map.txt").write_text("x.JPEG 0\ny.JPEG 1\n")
+    with pytest.raises(DatasetError, match=r"names x\.JPEG, which is both .*: name folder and file"):
         opened(tmp_path)
 
 

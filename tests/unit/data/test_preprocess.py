@@ -10,6 +10,7 @@ from PIL import Image
 
 from harness.data import preprocess
 from harness.errors import DatasetError
+from harness.models import own_recipes
 from harness.models.recipes import (
     COCO_1200,
     IMAGENET,
@@ -19,7 +20,7 @@ from harness.models.recipes import (
     fit,
     has_same_arithmetic,
 )
-from harness.models.spec import ChannelOrder, DType, Layout, Quantization
+from harness.models.spec import ChannelOrder, DType, Layout, Quantization, Task
 from tests.real_data import PHOTOGRAPHS, needs_real_data
 
 SIZES = [
@@ -283,7 +284,7 @@ def test_a_tiff_of_real_numbers_which_only_opencv_knows_is_accepted_if_it_is_who
         preprocess.decode(tmp_path / "short.tiff")
 
 
-@pytest.mark.parametrize("suffix", ["bmp", "webp", "tiff"])
+@pytest.mark.parametrize("suffix", ["bmp", "webp", "tiff", "ppm", "jp2"])
 def test_what_else_opencv_reads_is_accepted_if_it_is_whole(tmp_path, suffix):
     Image.fromarray(drawn(40, 30)).save(tmp_path / f"image.{suffix}", lossless=True)
     expected = cv2.imread(str(tmp_path / f"image.{suffix}"))
@@ -341,3 +342,19 @@ def test_without_a_crop_the_whole_short_side_is_kept():
     pixels = drawn(224, 224)
     whole = preprocess.apply(pixels, replace(IMAGENET, steps=(), crop=1.0, order=ChannelOrder.BGR))
     assert np.array_equal(whole, pixels)
+
+
+@pytest.mark.parametrize("image_px", [(300, 300), (300, 600), (600, 300), (480, 640)])
+def test_an_input_that_is_no_square_shows_images_in_their_own_proportions(image_px):
+    height, width = image_px
+    # Brightness is the place, across in one channel and down in another.
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 200, width)[None, :]
+    image[..., 1] = np.linspace(0, 200, height)[:, None]
+    recipe = own_recipes.parse("resize=area,size=128x256,crop=0.875", Task.CLASSIFICATION)
+    shown = preprocess.apply(image, recipe).astype(float)
+    across = (shown[:, -1, 2] - shown[:, 0, 2]).mean() / 200 * width
+    down = (shown[-1, :, 1] - shown[0, :, 1]).mean() / 200 * height
+    assert across / down == pytest.approx(2, rel=0.05)
+    # Of the side that decides, what the crop keeps.
+    assert max(across / width, down / height) == pytest.approx(0.875, abs=0.02)

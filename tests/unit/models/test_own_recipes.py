@@ -36,6 +36,16 @@ def test_a_name_in_front_is_changed_in_what_is_said():
     assert (recipe.order, recipe.crop, recipe.resize) == (ChannelOrder.BGR, 1.0, IMAGENET.resize)
 
 
+@pytest.mark.parametrize("text", ["mean=0.485,0.456,0.406", "std=0.229,0.224,0.225", "scale=1/255"])
+def test_of_the_arithmetic_too_what_is_not_said_stays_the_names(text):
+    named = RECIPES["imagenet_pytorch"]
+    found = parse(f"imagenet_pytorch,{text}", Task.CLASSIFICATION)
+    assert found.steps == named.steps
+    changed = parse("imagenet_mobilenet,mean=0.25", Task.CLASSIFICATION)
+    (scale, _, factor) = RECIPES["imagenet_mobilenet"].steps
+    assert changed.steps == (scale, Step("subtract", (0.25,)), factor)
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != IMAGENET_MOBILENET.name])
 def test_a_recipe_written_out_is_read_as_the_same(name):
     recipe = RECIPES[name]

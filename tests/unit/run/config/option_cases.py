@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 MODEL = "--model resnet50 --platform onnxruntime"
 OWN_FILE = "--model FOLDER/resnet50_v1.pb"
 OWN_DETECTOR = "--model FOLDER/run.toml --model-name ssd-mobilenet --platform tflite"
-OWN_RECIPE = "own: size=224,resize=linear,crop=0.875,scale=1/255,order=BGR,layout=NHWC"
+OWN_RECIPE = (
+    "own: size=224,resize=linear,crop=0.875,scale=1/255,order=BGR,layout=NHWC; size, layout and type are the "
+    "file's where they are not asked for"
+)
 EVERY = "--scenario SingleStream,MultiStream,Server,Offline"
 
 
