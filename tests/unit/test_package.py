@@ -3,6 +3,7 @@
 import importlib.metadata
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -195,3 +196,30 @@ def test_a_real_install_is_under_150_mb(python: str, tmp_path: Path) -> None:
         [venv / "bin/mlperf-triton", "bench", "--help"], capture_output=True, text=True, check=True
     )
     assert "--scenario" in helped.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_on_aarch64_there_are_wheels_of_all_but_loadgen(python: str, tmp_path: Path) -> None:
+    """As the README says; resolved for that platform by the package index, and nothing is installed."""
+
+    def resolved(requirements: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "wanted.txt").write_text(requirements)
+        return subprocess.run(
+            [
+                *(Path(sys.executable).with_name("uv"), "pip", "compile", tmp_path / "wanted.txt"),
+                *("--python-platform", "aarch64-unknown-linux-gnu", "--python-version", python),
+                *("--only-binary", ":all:", "--no-header", "--no-annotate"),
+            ],
+            env={**os.environ, "UV_PYTHON_DOWNLOADS": "never"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    lines = CLIENT.splitlines(keepends=True)
+    without = resolved("".join(line for line in lines if not line.startswith("mlcommons-loadgen")))
+    assert without.returncode == 0, without.stderr
+    assert "pycocotools==" in without.stdout
+    # Should there be one some day, the README can say so.
+    assert "mlcommons-loadgen" in resolved(CLIENT).stderr
