@@ -228,7 +228,11 @@ def _search_reasons(search: Search | None) -> list[str]:
     rates = [probe.rate for probe in search.probes]
     low, high = f"{min(rates):.4g}", f"{max(rates):.4g}"
     tried = f"at {low} queries/s" if low == high else f"between {low} and {high} queries/s"
-    return [f"no rate was confirmed to keep the bound, {tried}: relax it with --max-latency"]
+    lowest = min(search.probes, key=lambda probe: probe.rate)
+    return [
+        f"no rate was confirmed to keep the bound, {tried}, at the lowest of which p99 was "
+        f"{lowest.p99_ms:.2f} ms: relax it with --max-latency"
+    ]
 
 
 def _rate_origin(test: ScenarioPlan, ended: Ended) -> RateOrigin | None:
