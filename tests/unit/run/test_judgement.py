@@ -429,8 +429,8 @@ def test_a_peak_that_loadgen_calls_invalid_when_it_is_confirmed_is_invalid(run: 
     assert (result.verdict, result.rate_origin) == ("INVALID", "tried")
     assert result.reasons == (
         "just so",
-        "no rate was confirmed to keep the bound, between 110 and 123.5 queries/s, at the lowest of which p99 "
-        "was 12.00 ms: relax it with --max-latency",
+        "no rate was confirmed to keep the bound, between 110 and 123.5 queries/s, at the lowest of which "
+        "p99 was 12.00 ms: relax it with --max-latency",
     )
 
 
