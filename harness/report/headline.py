@@ -53,9 +53,12 @@ class Cell:
 
 
 def of_run(run: RecordedRun) -> Headline | None:
-    """MLPerf's figure; of a Server test at a rate that somebody chose, the latency that it led to."""
+    """MLPerf's figure; of a Server test at a rate that somebody chose, the latency that it led to.
+
+    None where there is no such figure, or it means nothing, as in a run that only asks for the answers.
+    """
     metric = run.result.metric
-    if metric is None:
+    if metric is None or run.result.is_of_answers:
         return None
     p99_ms = run.result.percentiles_ms.get(99.0)
     if run.scenario == Scenario.SERVER and run.result.rate_origin != RateOrigin.FOUND and p99_ms:
@@ -119,6 +122,8 @@ def missing(run: RecordedRun) -> str:
     """Why there is no headline."""
     if run.result.verdict == Verdict.FAILED:
         return "What a failed run measured does not count."
+    if run.result.is_of_answers:
+        return "This run asks whether the answers are right: so few queries show no speed."
     if run.mode is None:
         return "Only accuracy was tested; there is no performance figure."
     if run.result.is_cut:
@@ -129,7 +134,7 @@ def missing(run: RecordedRun) -> str:
 def strip(run: RecordedRun) -> list[Cell]:
     """What a reader looks for next."""
     result, accuracy = run.result, run.result.accuracy
-    if accuracy and run.mode is None:
+    if accuracy and (run.mode is None or result.is_of_answers):
         return _of_accuracy(accuracy)
     cells = _of_batches(run) if run.scenario == Scenario.OFFLINE else _of_latencies(run)
     if accuracy:

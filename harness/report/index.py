@@ -58,6 +58,8 @@ def _group(results: Sequence[Result], folder: Path) -> dict[str, Any]:
 def _row(result: Result, folder: Path) -> dict[str, Any]:
     latencies, accuracy, metric = result.percentiles_ms, result.accuracy, result.metric
     origin = f", {result.rate_origin}" if result.rate_origin else ""
+    if result.is_of_answers:
+        latencies, metric, origin = {}, None, ""
     return {
         "href": links.to(result.folder / links.REPORT_NAME, folder).href,
         "model": f"{result.model} on {result.platform}",
@@ -66,7 +68,7 @@ def _row(result: Result, folder: Path) -> dict[str, Any]:
         "p50": number(latencies[50.0]) if 50.0 in latencies else "-",
         "p99": number(latencies[99.0]) if 99.0 in latencies else "-",
         "accuracy": f"{accuracy.value:.2%}" if accuracy else "-",
-        "verdict": result.verdict.value,
+        "verdict": result.word,
         "kind": result.kind.value,
-        "disturbances": "; ".join(result.disturbances),
+        "disturbances": "" if result.is_of_answers else "; ".join(result.disturbances),
     }

@@ -73,7 +73,7 @@ def title(result: Result) -> str:
 
 def figure(result: Result) -> str:
     """What came of it: `59.46 samples/s, VALID`."""
-    metric, accuracy = result.metric, result.accuracy
+    metric, accuracy = None if result.is_of_answers else result.metric, result.accuracy
     words = [f"{number(metric.value)} {metric.unit}"] if metric else []
     words += [f"{accuracy.metric} {accuracy.value:.2%}"] if accuracy and not metric else []
-    return ", ".join([*words, result.verdict])
+    return ", ".join([*words, result.word])

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.answers import boxes
+from harness.answers.accuracy import Accuracy
 from harness.models import MODELS
 from harness.report import facts, headline, links, pictures, plots
 from harness.report.charts import activity
@@ -65,17 +67,17 @@ def _content(run: RecordedRun) -> dict[str, Any]:
     spec = MODELS.get(result.model)
     model = spec.title if spec else result.model
     return {
-        "title": f"{model} on {result.platform}, {result.scenario}: {result.verdict}",
+        "title": f"{model} on {result.platform}, {result.scenario}: {result.word}",
         "model": model,
         "platform": result.platform + (f" ({result.precision})" if result.precision else ""),
         "scenario": result.scenario.value,
         "time": time.strftime("%-d %B %Y, %H:%M UTC", time.gmtime(result.time)),
         "time_iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(result.time)),
-        "verdict": result.verdict.value,
-        "is_bad": not result.is_valid,
+        "verdict": result.word,
+        "is_bad": bool(result.exit_code),
         "headline": headline.of_run(run),
         "headline_missing": headline.missing(run),
-        "reasons": result.reasons,
+        "reasons": _reasons(run),
         "doubts": [_sentence(doubt) for doubt in result.doubts],
         "is_official": result.is_official,
         "is_short": result.kind == Kind.QUICK,
@@ -97,6 +99,19 @@ def _content(run: RecordedRun) -> dict[str, Any]:
     }
 
 
+def _reasons(run: RecordedRun) -> Sequence[str]:
+    """Why the verdict is bad; of answers that are wrong, neither bound nor length is the reason."""
+    result = run.result
+    if not result.is_of_answers:
+        return result.reasons
+    return [_told(result.accuracy)] if result.accuracy and result.exit_code else []
+
+
+def _disturbances(run: RecordedRun) -> Sequence[str]:
+    """What makes its speed doubtful, where it says anything of speed."""
+    return () if run.result.is_of_answers else run.result.disturbances
+
+
 def _facts(run: RecordedRun) -> dict[str, Any]:
     options, load = facts.options(run), run.result.test.load
     defaults = [one for one in options if not one.is_chosen]
@@ -110,7 +125,7 @@ def _facts(run: RecordedRun) -> dict[str, Any]:
         "served_config": facts.served_config(run),
         "machine": facts.machine(run),
         "versions": facts.versions(run),
-        "disturbances": [_sentence(one) for one in run.result.disturbances],
+        "disturbances": [_sentence(one) for one in _disturbances(run)],
         "load": facts.load(run),
         "load_has_clock": bool(load and load.series.mhz),
         "load_picture": Markup(load_chart.over_time(load)) if load else None,
@@ -134,19 +149,24 @@ def _accuracy(run: RecordedRun) -> dict[str, Any] | None:
     found = run.result.accuracy
     if found is None:
         return None
-    right = f"{found.good:,} of {found.total:,} samples are right" if found.good is not None else ""
-    right = right or f"Over {found.total:,} samples"
-    threshold = found.threshold
-    wanted = "nothing is prescribed" if threshold is None else f"{threshold:.2%} must be reached"
     return {
         "metric": found.metric,
         "value": f"{found.value:.2%}",
-        "meaning": f"{right}, against the {found.truth}; {wanted}.",
-        "picture": Markup(activity.target(found.value, threshold)),
+        "meaning": _told(found),
+        "picture": Markup(activity.target(found.value, found.threshold)),
         "figures": [
             (name, "no such object" if value < 0 else f"{value:.2%}") for name, value in found.figures.items()
         ],
     }
+
+
+def _told(found: Accuracy) -> str:
+    """What was right, and what must be."""
+    right = f"{found.good:,} of {found.total:,} samples are right" if found.good is not None else ""
+    right = right or f"Over {found.total:,} samples"
+    threshold = found.threshold
+    wanted = "nothing is prescribed" if threshold is None else f"{threshold:.2%} must be reached"
+    return f"{right}, against the {found.truth}; {wanted}."
 
 
 def _sentence(text: str) -> str:

@@ -103,8 +103,8 @@ class RecordedRun:
 
     @property
     def bound_ms(self) -> float | None:
-        """Server: the latency that 99 % of the queries must keep."""
-        if self.scenario != Scenario.SERVER or not self.plan:
+        """Server: the latency that 99 % of the queries must keep; None also where nobody asks for that."""
+        if self.scenario != Scenario.SERVER or not self.plan or self.result.is_of_answers:
             return None
         return self.plan.server_target_latency_ns / 1e6
 

@@ -187,6 +187,16 @@ def test_the_index_has_all_runs_of_a_folder_by_their_command_the_newest_first(wr
     assert "<script" not in page
 
 
+def test_the_index_has_no_speed_of_runs_that_ask_for_the_answers_only(write_run, tmp_path) -> None:
+    for name in "ab":
+        write_run(name, args={"is_quick": True}, tests=BUSY, rate_origin="tried", invocation="one")
+    page = index.write(tmp_path).read_text()
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)[:6]
+    assert cells == ["Server", "-", "-", "-", "98.44%", "wrong, quick"]
+    assert "Busy machine" not in page
+    assert "top-1 agreement 98.44%, wrong" in page_of(tmp_path / "a")
+
+
 def test_one_run_needs_no_index(write_run, tmp_path) -> None:
     assert write_all_or_warn([write_run("1")]) is None
     assert not (tmp_path / "index.html").exists()

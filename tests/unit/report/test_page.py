@@ -83,6 +83,32 @@ def test_a_failed_run_has_a_page(write_run) -> None:
     assert 'class="strip"' not in page
 
 
+@pytest.mark.parametrize(
+    ("kind", "word", "is_void", "why"),
+    [("quick", "right", False, ""), ("quick, wrong", "wrong", True, "Why it is wrong</h3>")],
+)
+def test_a_run_that_asks_for_the_answers_only_tells_of_these_only(
+    tmp_path, kind: str, word: str, is_void: bool, why: str
+) -> None:
+    page = page_of(kinds_of_runs.write(kind, tmp_path / "run"))
+    top = page.partition("<h2>Performance</h2>")[0]
+    assert f'">{word}</span>' in top
+    assert f"Server: {word}</title>" in top
+    value = "93.75%" if is_void else "100.00%"
+    assert f'<p class="metric{" is-void" if is_void else ""}">{value}<small>top-1 agreement</small>' in top
+    assert "This run asks whether the answers are right: so few queries show no speed" in top
+    assert ("Why it is" in top, why in top) == (bool(why), True)
+    assert "p99" not in top
+    assert "INVALID" not in page
+    assert "bound 100" not in page
+
+
+def test_a_run_for_the_answers_that_failed_says_why(write_run) -> None:
+    page = page_of(write_run("a", args={"is_quick": True}, verdict="FAILED", reasons=["the server is gone"]))
+    assert ">FAILED</span>" in page
+    assert "server is gone" in page
+
+
 def test_only_a_short_run_is_called_quick(write_run) -> None:
     heading = "an official MLPerf result</h3>"
     assert f"Quick run: not {heading}" in page_of(write_run("a"))
