@@ -124,6 +124,12 @@ def _server_offered(folder: Path) -> None:
     _server(folder, 70.0, rate_origin="offered")
 
 
+def _server_hopeless(folder: Path) -> None:
+    """Its bound is below the fastest query."""
+    plan = {"server_target_latency_ns": 10_000_000}
+    _server(folder, 70.0, rate_origin="tried", tests={"PerformanceOnly": {"plan": plan}})
+
+
 def _peak(folder: Path, *, is_confirmed: bool = True) -> None:
     base = 10.0 if is_confirmed else 320.0
     lines = [f"FindPeakPerformance: Check validity of the base settings field: {base:f}"]
@@ -352,6 +358,7 @@ KINDS = {
     "MultiStream": lambda folder: _stream(Scenario.MULTI_STREAM, folder),
     "Server, found": _server_found,
     "Server, offered": _server_offered,
+    "Server, hopeless": _server_hopeless,
     "Offline": _offline,
     "Offline, at once": _offline_at_once,
     "peak": _peak,

@@ -115,6 +115,23 @@ OVERLAPPING = """
 })
 """
 """A quarter of a line's height is the room above and below its letters."""
+CROSSED = """
+[...document.querySelectorAll("svg")].flatMap(svg => {
+    const lines = [...svg.querySelectorAll("circle, path.curve, path[class^=series], path.dot, line.limit")];
+    const points = lines.flatMap(e => {
+        const [length, to] = [e.getTotalLength(), e.getScreenCTM()];
+        const steps = Math.ceil(length / 2);
+        return Array.from({length: steps + 1}, (_, at) => e.getPointAtLength(at / Math.max(steps, 1) * length)
+            .matrixTransform(to));
+    });
+    return [...svg.querySelectorAll("text")].filter(e => {
+        const box = e.getBoundingClientRect();
+        return points.some(p => p.x > box.left + 1 && p.x < box.right - 1
+            && p.y > box.top + box.height / 4 && p.y < box.bottom - box.height / 4);
+    }).map(e => svg.id + ": " + e.textContent);
+})
+"""
+"""Words that a curve, a dot or a bound's line runs through."""
 
 
 @pytest.mark.parametrize("kind", kinds_of_runs.KINDS)
@@ -128,6 +145,7 @@ def test_the_page_of_every_kind_of_run_fits_every_screen_in_both_themes(
             assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
             assert wider_than_the_page(tab) == []
             assert tab.evaluate(OVERLAPPING) == []
+            assert tab.evaluate(CROSSED) == []
 
 
 @pytest.mark.parametrize("kind", ["SingleStream", "MultiStream", "Server, found", "Offline"])
