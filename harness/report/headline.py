@@ -25,7 +25,8 @@ _MEANING = {
 }
 _WHY = "near its limit, a little more has a server's queue grow, and p99 leaps."
 _OPEN = (
-    " \N{PLUS-MINUS SIGN}: as far as two searches of a quiet machine differ, or its own tests leave it open."
+    " \N{PLUS-MINUS SIGN}, of that rate: as far as two searches of a quiet machine differ, or its own tests "
+    "leave it open."
 )
 _LEAP = 0.5
 """Share of the bound below which a p99 does not look like the last one that keeps it."""
@@ -67,10 +68,12 @@ def of_run(run: RecordedRun) -> Headline | None:
         samples_per_query=run.plan.samples_per_query if run.plan else 1, bound=f"{run.bound_ms or 0.0:.4g}"
     )
     note = f" {run.result.rate_note}." if run.result.rate_note else ""
-    unit = f"{metric.unit}, {run.result.rate_origin}" if run.result.rate_origin else metric.unit
-    sure = noise.found_rate(run) or noise.deciding(run)
-    known = _OPEN if run.result.rate_origin == RateOrigin.FOUND else _known(sure)
-    return Headline(number(metric.value), unit, f"{meaning}{note}{known}", _percent(sure))
+    if (found := noise.found_rate(run)) and run.offered_qps:
+        # Beside the rate that is so sure: what a short test completed of it may be further away.
+        rate = f"{number(run.offered_qps)} \N{PLUS-MINUS SIGN}{_percent(found)} queries/s"
+        return Headline(number(metric.value), f"{metric.unit}, at {rate} found", f"{meaning}{note}{_OPEN}")
+    sure = noise.deciding(run)
+    return Headline(number(metric.value), metric.unit, f"{meaning}{note}{_known(sure)}", _percent(sure))
 
 
 def _of_chosen_rate(run: RecordedRun, metric: Metric, p99_ms: float) -> Headline:

@@ -137,8 +137,7 @@ class RecordedRun:
         if self.scenario != Scenario.OFFLINE or not self.recorded:
             return None
         counted = self.result.test.statistics
-        merged = counted.requests / counted.executions if counted and counted.executions else 1.0
-        return batches.of_test(self.recorded, self.instances, merged)
+        return batches.of_test(self.recorded, self.instances, counted.executions if counted else 0)
 
     @property
     def samples_per_s(self) -> float | None:

@@ -261,8 +261,10 @@ PROBES = [
 
 def test_a_search_is_drawn_with_each_rate_and_the_bound_and_the_rate_is_called_found(write_run) -> None:
     page = page_of(write_run("a", search={"probes": PROBES}, rate_origin="found"))
-    assert '40.00<span class="noise">&plusmn;' in page
-    assert "<small>samples/s, found</small>" in page
+    # The figure that it is unsure of is beside the interval: what was completed of it is another one.
+    assert "40.00<small>samples/s, at 39.50 \N{PLUS-MINUS SIGN}25.0% queries/s found</small>" in page
+    assert "in 4 tests. \N{PLUS-MINUS SIGN}, of that rate: as far as" in page
+    assert 'class="noise"' not in page
     assert "39.5 queries/s is the highest rate found that keeps the bound, in 4 tests." in page
     (picture,) = [part for part in page.split("<svg ")[1:] if part.startswith('id="probes"')]
     picture = picture.partition("</svg>")[0]
