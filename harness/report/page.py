@@ -15,6 +15,7 @@ from harness.models import MODELS
 from harness.report import facts, headline, links, pictures, plots
 from harness.report.charts import activity
 from harness.report.charts import load as load_chart
+from harness.run.mlperf.figures import counted
 from harness.run.results import balance, bottleneck
 from harness.run.results.bottleneck import Bound
 from harness.run.results.recorded_run import RecordedRun
@@ -48,6 +49,7 @@ def _options_whole(text: str) -> Markup:
     return Markup("").join(option.format(part) if part.startswith("--") else part for part in parts)
 
 
+_TEMPLATES.filters["counted"] = counted
 _TEMPLATES.filters["breakable"] = _breakable
 _TEMPLATES.filters["options_whole"] = _options_whole
 
@@ -120,7 +122,7 @@ def _facts(run: RecordedRun) -> dict[str, Any]:
         "command": facts.command(run.result.cmdline),
         "options": [one for one in options if one.is_chosen],
         "defaults": defaults,
-        "count_of_defaults": f"{len(defaults)} default{'s' if len(defaults) != 1 else ''}",
+        "count_of_defaults": counted(len(defaults), "default"),
         "of_test": facts.of_test(run),
         "served_config": facts.served_config(run),
         "machine": facts.machine(run),
@@ -162,8 +164,8 @@ def _accuracy(run: RecordedRun) -> dict[str, Any] | None:
 
 def _told(found: Accuracy) -> str:
     """What was right, and what must be."""
-    right = f"{found.good:,} of {found.total:,} samples are right" if found.good is not None else ""
-    right = right or f"Over {found.total:,} samples"
+    samples, are = counted(found.total, "sample"), "is" if found.total == 1 else "are"
+    right = f"Over {samples}" if found.good is None else f"{found.good:,} of {samples} {are} right"
     threshold = found.threshold
     wanted = "nothing is prescribed" if threshold is None else f"{threshold:.2%} must be reached"
     return f"{right}, against the {found.truth}; {wanted}."

@@ -313,7 +313,7 @@ class Result:
                 RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
                 RateOrigin.FOUND: "is the highest rate found that keeps the bound"
                 # LoadGen's own search is one test of many rates.
-                + ("" if Mode.FIND_PEAK in self.tests else f", in {tests} test{'s' if tests > 1 else ''}"),
+                + ("" if Mode.FIND_PEAK in self.tests else f", in {figures.counted(tests, 'test')}"),
                 RateOrigin.TRIED: "were tried; the highest rate was not found"
                 + ("" if tests else ", which takes --time"),
             }[self.rate_origin]

@@ -187,6 +187,41 @@ def test_the_index_has_all_runs_of_a_folder_by_their_command_the_newest_first(wr
     assert "<script" not in page
 
 
+def test_earlier_commands_are_told_apart_by_what_they_measured_and_offline_has_no_percentiles(
+    write_run, tmp_path
+) -> None:
+    for name, model, scenario in (
+        ("1", "mobilenet", "Offline"),
+        ("2", "mobilenet", "SingleStream"),
+        ("3", "resnet50", "Offline"),
+        ("4", "vgg16", "Offline"),
+        ("5", "alexnet", "Offline"),
+    ):
+        figures = {f"TestScenario.{scenario}": {"qps": 40.0, "percentiles": {"50.0": 4.0, "99.0": 8.0}}}
+        invocation = "first" if name in "12" else "second"
+        write_run(name, model=model, scenario=scenario, invocation=invocation, **figures)
+    write_run("6", invocation="third")
+    page = index.write(tmp_path).read_text()
+    summaries = re.findall(r"<summary>[^<]*UTC &middot; ([^<]*)</summary>", page)
+    assert summaries == [
+        "resnet50 on onnxruntime, vgg16 on onnxruntime, 1 other model, Offline: 3 runs",
+        "mobilenet on onnxruntime, Offline, SingleStream: 2 runs",
+    ]
+    cells = re.findall(r"<td>(SingleStream|Offline)</td>" + r'<td class="figure">([^<]*)</td>' * 3, page)
+    assert cells[-2:] == [
+        ("Offline", "40.00 samples/s", "-", "-"),
+        ("SingleStream", "40.00 samples/s", "4,000", "8,000"),
+    ]
+
+
+def test_a_run_that_its_command_made_alone_has_no_heading_of_others(write_run, tmp_path) -> None:
+    folders = [write_run(name, invocation=name) for name in "ab"]
+    assert write_all_or_warn(folders)
+    page = page_of(folders[0])
+    assert "all runs in that folder" in page
+    assert "Measured by the same command" not in page
+
+
 def test_the_index_has_no_speed_of_runs_that_ask_for_the_answers_only(write_run, tmp_path) -> None:
     for name in "ab":
         write_run(name, args={"is_quick": True}, tests=BUSY, rate_origin="tried", invocation="one")

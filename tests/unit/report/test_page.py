@@ -45,6 +45,24 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_one_of_anything_is_in_the_singular(write_run) -> None:
+    one = {"requests": 1, "samples": 2, "executions": 1, "executions_by_batch_size": {"2": 1}}
+    test = {"statistics": one, "telemetry": [told(readings=1, gpus=[])]}
+    document = {"dataset": {"samples": 1}, "accuracy": {"good": 1, "total": 1}}
+    document["search"] = {"probes": PROBES[:1]}
+    page = page_of(write_run("a", tests={"PerformanceOnly": test}, rate_origin="found", **document))
+    for words in (
+        ", 2 (1 time).",
+        "Share of 1 batch by size",
+        "batch of 2: 1 execution,",
+        "/metrics, 1 reading<",
+        "synthetic, 1 sample<",
+        "1 of 1 sample is right",
+        "in 1 test.",
+    ):
+        assert words in page, words
+
+
 def test_the_percentiles_are_loadgens_whatever_the_timeline_says(write_run) -> None:
     page = page_of(write_run("a", latencies_us=LATENCIES_US / 2))
     assert "p99 latency</dt><dd>180.0 <small>ms" in page
