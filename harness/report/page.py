@@ -101,11 +101,11 @@ def _content(run: RecordedRun) -> dict[str, Any]:
     }
 
 
-def _reasons(run: RecordedRun) -> Sequence[str]:
+def _reasons(run: RecordedRun) -> list[str]:
     """Why the verdict is bad; of answers that are wrong, neither bound nor length is the reason."""
     result = run.result
     if not result.is_of_answers:
-        return result.reasons
+        return [_sentence(reason) for reason in result.reasons]
     return [_told(result.accuracy)] if result.accuracy and result.exit_code else []
 
 
@@ -172,4 +172,6 @@ def _told(found: Accuracy) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
+    """The same with a capital letter and an end, which what is shown elsewhere in a line has not."""
+    end = "" if text.endswith((".", "!", "?")) else "."
+    return f"{text[:1].upper()}{text[1:]}{end}" if text else ""
