@@ -17,6 +17,11 @@ from harness.run.telemetry.record import GpuUse, Telemetry
 from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
+_BY_DEFAULT = (
+    *("default", "model", "round ", "rule", "shipped table", "number of CPUs", "the framework's"),
+    *("fewest that LoadGen can judge", "size of the data set"),
+)
+"""How origins begin that are neither anybody's choice nor measured for the run."""
 _TYPED = {"harness": "bench", "harness/__main__.py": "bench", "harness/demo.py": "demo"}
 """What sys.argv has of a module that was run by name, or of its folder, and run.sh's word for it."""
 _RPC = {Rpc.OWN: "the harness's own", Rpc.GRPC: "gRPC's library"}
@@ -31,6 +36,8 @@ class Line:
     origin: str
     is_chosen: bool = False
     """Whether the user asked for it."""
+    is_default: bool = False
+    """Whether it is so in every run that nobody set up differently."""
 
 
 def command(cmdline: str) -> str:
@@ -55,7 +62,8 @@ def of_test(run: RecordedRun) -> list[Line]:
 
 def _line(setting: Setting) -> Line:
     is_chosen = bool(setting.is_given) or setting.origin.startswith(COMMAND_LINE)
-    return Line(setting.name, _plain(setting.value), setting.origin, is_chosen)
+    is_default = not is_chosen if _is_option(setting) else setting.origin.startswith(_BY_DEFAULT)
+    return Line(setting.name, _plain(setting.value), setting.origin, is_chosen, is_default)
 
 
 def _is_option(setting: Setting) -> bool:

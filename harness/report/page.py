@@ -15,6 +15,7 @@ from harness.models import MODELS
 from harness.report import facts, headline, links, pictures, plots
 from harness.report.charts import activity
 from harness.report.charts import load as load_chart
+from harness.report.facts import Line
 from harness.run.mlperf.figures import counted
 from harness.run.results import balance, bottleneck
 from harness.run.results.bottleneck import Bound
@@ -38,8 +39,12 @@ _MEANING_OF_BOUND = {
 
 
 def _breakable(name: str) -> Markup:
-    """A name or path that may be cut after each underscore and slash where it is too long for its line."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_/])(?=[^_/])", name))
+    """A name or path that may be cut after each underscore and slash where it is too long for its line.
+
+    A list without spaces may be after its commas, but not after a slash, as in `scale=1/255,order=RGB`.
+    """
+    ends = "_," if re.search(r",\S", name) else "_/"
+    return Markup("<wbr>").join(re.split(rf"(?<=[{ends}])(?=[^{ends}\s])", name))
 
 
 def _options_whole(text: str) -> Markup:
@@ -115,15 +120,14 @@ def _disturbances(run: RecordedRun) -> Sequence[str]:
 
 
 def _facts(run: RecordedRun) -> dict[str, Any]:
-    options, load = facts.options(run), run.result.test.load
-    defaults = [one for one in options if not one.is_chosen]
+    load = run.result.test.load
     return {
         "name": run.result.name,
         "command": facts.command(run.result.cmdline),
-        "options": [one for one in options if one.is_chosen],
-        "defaults": defaults,
-        "count_of_defaults": counted(len(defaults), "default"),
-        "of_test": facts.of_test(run),
+        "settings": [
+            _settings("Options", "Option", facts.options(run)),
+            _settings("The test", "Setting", facts.of_test(run)),
+        ],
         "served_config": facts.served_config(run),
         "machine": facts.machine(run),
         "versions": facts.versions(run),
@@ -131,6 +135,16 @@ def _facts(run: RecordedRun) -> dict[str, Any]:
         "load": facts.load(run),
         "load_has_clock": bool(load and load.series.mhz),
         "load_picture": Markup(load_chart.over_time(load)) if load else None,
+    }
+
+
+def _settings(caption: str, head: str, lines: Sequence[Line]) -> dict[str, Any]:
+    """A table of what is special about the run, and one of the defaults."""
+    return {
+        "caption": caption,
+        "head": head,
+        "set": [one for one in lines if not one.is_default],
+        "defaults": [one for one in lines if one.is_default],
     }
 
 

@@ -23,6 +23,7 @@ LOAD = {
         "mhz": [2600, 2500],
     },
 }
+BY_DEFAULT = ("round v6.1", "model", "shipped table")
 BUSY = {"PerformanceOnly": {"load": LOAD}}
 ENVIRONMENT = {
     "os": "Linux-6.18",
@@ -80,6 +81,30 @@ def test_what_was_set_is_shown_and_the_defaults_are_folded(write_run) -> None:
     assert ("max-latency" in shown, "TRITON_<wbr>URL" in shown, ">mode<" in shown) == (True, True, False)
     assert ">mode<" in folded.partition("</details>")[0]
     assert "your tuning of 2026-11-27" in folded
+
+
+def test_what_a_test_came_to_by_default_is_folded_too_and_lists_break_after_commas(write_run) -> None:
+    recipe = "imagenet_mobilenet: scale=1/255,order=RGB,layout=NCHW"
+    rows = {
+        "shortest duration, s": (8.0, "command line"),
+        "fewest queries": (32, "--quick"),
+        "offered rate, queries/": (39.5, "searched"),
+        "latency bound, ms": (10.0, "round v6.1"),
+        "preprocessing": (recipe, "model"),
+        "server: instances": (2, "shipped table"),
+        "client: requests in flight": (4, "your tuning of 2026-11-27"),
+    }
+    settings = [
+        {"name": name, "value": value, "origin": origin, "of": "test", "is_given": False}
+        for name, (value, origin) in rows.items()
+    ]
+    page = page_of(write_run("a", settings=settings))
+    table = page.partition("<caption>The test: 4 set, 3 defaults</caption>")[2].partition("</details>")[0]
+    shown, _, folded = table.partition("<details>")
+    names = re.compile(r'<th scope="row">([^<]*)</th>')
+    assert names.findall(shown) == [name for name, (_, origin) in rows.items() if origin not in BY_DEFAULT]
+    assert names.findall(folded) == [name for name, (_, origin) in rows.items() if origin in BY_DEFAULT]
+    assert "imagenet_<wbr>mobilenet: scale=1/255,<wbr>order=RGB,<wbr>layout=NCHW" in folded
 
 
 def test_the_servers_live_configuration_is_on_the_page(write_run) -> None:

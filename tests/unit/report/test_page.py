@@ -365,10 +365,10 @@ SETTINGS = [
 def test_settings_are_shown_with_their_origin_once_each(write_run) -> None:
     folder = write_run("a", settings=SETTINGS)
     run = recorded_run.read(folder)
-    assert facts.options(run) == [facts.Line("max-latency", "0.1", "run.toml")]
+    assert facts.options(run) == [facts.Line("max-latency", "0.1", "run.toml", is_default=True)]
     assert facts.of_test(run) == [
-        facts.Line("preprocessing", "imagenet", "model"),
-        facts.Line("server: instances", "2", "rule"),
+        facts.Line("preprocessing", "imagenet", "model", is_default=True),
+        facts.Line("server: instances", "2", "rule", is_default=True),
     ]
     page = page_of(folder)
     assert page.count("run.toml") == 1
