@@ -17,16 +17,61 @@ from harness.run.config.options import OPTIONS
 from harness.run.mlperf import schedule
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.run.results.result import test_folder
+from harness.run.telemetry import record
+from harness.run.telemetry.record import Course
 from tests.unit.conftest import SERVER_RUN, write_folder, write_timeline
 
 BOUND_MS, RATE = 100.0, 39.5
 LONG = "a_detector-of-my-own.with-a-name.that-says-all-about-its-training-2026-11-28-epoch-00300-final"
 NO_DOUBTS: dict[str, Any] = {"verdict": "VALID", "reasons": [], "accuracy": None}
+GIVEN = ("model", "platform", "scenario", "weights", "dataset", "count", "time", "output")
+OF_TEST = {
+    "command line": {"images": "synthetic", "shortest duration, s": 8.0, "samples to draw from": 64},
+    "searched": {"offered rate, queries/s": RATE},
+    "model": {
+        "preprocessing": "imagenet_mobilenet: size=224,resize=linear,crop=0.875,scale=1/255,mean=0.5,std=0.5,"
+        "order=RGB,layout=NCHW",
+        "label of class k": "k-1",
+    },
+    "round v6.1": {"latency bound, ms": BOUND_MS, "seed of the sample set": 2085463073848966840},
+    "shipped table": {f"server: {name}": 2 for name in "abcdefg"},
+}
 SETTINGS = [
-    *({"name": name, "value": "auto", "origin": "default", "of": "request"} for name in OPTIONS),
-    *({"name": f"server: {name}", "value": 2, "origin": "measured", "of": "test"} for name in "abcdefghijkl"),
+    *(
+        {"name": name, "value": "auto", "origin": "default", "of": "request", "is_given": name in GIVEN}
+        for name in OPTIONS
+    ),
+    *(
+        {"name": name, "value": value, "origin": origin, "of": "test"}
+        for origin, values in OF_TEST.items()
+        for name, value in values.items()
+    ),
 ]
 """As many as a run has."""
+ENVIRONMENT = {
+    "cpu": "AMD EPYC",
+    "cpus_usable": 2,
+    "memory_bytes": 25276514304,
+    "python": "3.11.7",
+    "host": "vm",
+    "os": "Linux-6.18.44-x86_64-with-glibc2.36",
+    "kernel": "6.18.44",
+    "processor": {
+        "sockets": 1,
+        "cores": 2,
+        "threads": 2,
+        "numa_nodes": 1,
+        "microcode": "0x1000065",
+        "mhz": 2596.2,
+        "is_virtual": True,
+    },
+    "tool": {"version": "0.1.0", "commit": "e028aff098a1ea4aecacd020c59636f12673cec3"},
+}
+DEVIATIONS = [
+    *("seeded weights", "synthetic images", "8 s instead of 600 s"),
+    *("another latency bound than MLPerf's", "mobilenet is not a benchmark of round v6.1"),
+]
 BINARY = "FindPeakPerformanceBinarySearch"
 PERCENTILES = (50, 90, 95, 97, 99, 99.9)
 
@@ -35,8 +80,44 @@ def write(kind: str, folder: Path) -> Path:
     """Write a run of a kind of `KINDS`; returns its folder."""
     KINDS[kind](folder)
     document = json.loads((folder / "results.json").read_text())
-    _change(folder, settings=[*document.get("settings", []), *SETTINGS])
+    changes: dict[str, Any] = {"environment": ENVIRONMENT, "others_before": 0.98}
+    if document["deviations"] == SERVER_RUN["deviations"]:
+        changes["deviations"] = DEVIATIONS
+    _change(folder, settings=[*document.get("settings", []), *SETTINGS], **changes)
+    _watch(folder)
     return folder
+
+
+def _watch(folder: Path) -> None:
+    """Add what was seen of machine and servers during each test that ran: as the machine of a real run."""
+    document = json.loads((folder / "results.json").read_text())
+    tests, server = document["tests"], document["server"]
+    for mode, test in tests.items():
+        seconds = int(test.get("test_s", 0))
+        if not seconds:
+            continue
+        busy = [0.2 + 0.4 * (at % 5 == 2) for at in range(seconds)]
+        test["load"] = {
+            "cpus": 2,
+            "others": 0.28,
+            "ours": 1.42,
+            "steal": 0.001,
+            "other_runs": 1,
+            "series": {
+                "span_s": test["test_s"] / seconds,
+                "others": busy,
+                "ours": [1.9 - one for one in busy],
+                "steal": [0.001] * seconds,
+                "mhz": [2596.2] * seconds,
+            },
+        }
+        told = {"source": "http://127.0.0.1:8002/metrics", "readings": seconds}
+        test["telemetry"] = [{"url": url, **told} for url in server["urls"]]
+        at_s, nothing = tuple(at + 0.6 for at in range(seconds)), (None,) * seconds
+        waiting = tuple(float(at % 7) for at in range(seconds))
+        courses = [Course(url, at_s, nothing, waiting, nothing, nothing) for url in server["urls"]]
+        record.save(courses, test_folder(folder, Mode(mode)))
+    _change(folder, tests=tests, server={**server, "is_on_this_machine": True})
 
 
 def _entry(scenario: str, latencies_us: Any, qps: float, count: int) -> dict[str, Any]:

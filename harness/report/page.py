@@ -120,7 +120,7 @@ def _disturbances(run: RecordedRun) -> Sequence[str]:
 
 
 def _facts(run: RecordedRun) -> dict[str, Any]:
-    load = run.result.test.load
+    load, clock = run.result.test.load, "and the clock of the fastest core"
     return {
         "name": run.result.name,
         "command": facts.command(run.result.cmdline),
@@ -133,7 +133,7 @@ def _facts(run: RecordedRun) -> dict[str, Any]:
         "versions": facts.versions(run),
         "disturbances": [_sentence(one) for one in _disturbances(run)],
         "load": facts.load(run),
-        "load_has_clock": bool(load and load.series.mhz),
+        "load_caption": "CPUs in use during the test" + (f", {clock}." if load and load.series.mhz else "."),
         "load_picture": Markup(load_chart.over_time(load)) if load else None,
     }
 

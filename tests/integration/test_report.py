@@ -148,7 +148,40 @@ def test_the_page_of_every_kind_of_run_fits_every_screen_in_both_themes(
             assert tab.evaluate(CROSSED) == []
 
 
-@pytest.mark.parametrize("kind", ["SingleStream", "MultiStream", "Server, found", "Offline"])
+ROWS = """
+(grid => {
+    const rows = {};
+    for (const e of grid.children) {
+        const box = e.getBoundingClientRect();
+        rows[Math.round(box.top)] = (rows[Math.round(box.top)] || 0) + box.width / grid.clientWidth;
+    }
+    return Object.values(rows);
+})(document.querySelector("#load").closest(".plots"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["SingleStream", "Server, found", "Offline", "detection", "peak, not found"])
+def test_no_row_of_server_and_machine_is_mostly_empty(tab: Tab, tmp_path: Path, kind: str) -> None:
+    folder = kinds_of_runs.write(kind, tmp_path / "run")
+    if kind == "SingleStream":
+        # Where nothing waits, nothing is drawn of it.
+        (folder / "performance/run_1/telemetry.json").unlink()
+    page = write(folder)
+    for width_px in WIDTHS_PX:
+        opened(tab, page, width_px=width_px)
+        # All but the gaps.
+        assert min(tab.evaluate(ROWS)) > 0.9
+    opened(tab, page, width_px=710, medium="print")
+    assert min(tab.evaluate(ROWS)) > 0.9
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("SingleStream", "MultiStream", "Server, found", "Server, offered", "Server, hopeless", "Offline"),
+        *("detection", "peak", "quick"),
+    ],
+)
 def test_an_ordinary_run_is_printed_on_two_pages(tab: Tab, tmp_path: Path, kind: str) -> None:
     opened(tab, write(kinds_of_runs.write(kind, tmp_path / "run")), medium="print")
     printed = tab.call("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)

@@ -242,8 +242,8 @@ def _bound(labels: Labels, across: Scale, bound_ms: float, *heights: float) -> l
         return labels.put(f"{words} \N{RIGHTWARDS ARROW}", style, *places)
     x = across(bound_ms)
     labels.follow([(x, TOP + 2), (x, BOTTOM)])
-    middle = min(x, WIDTH - width_of(words) / 2)
-    above = [((middle, y), "middle") for y in heights if y < TOP]
+    is_near_the_end = x + width_of(words) / 2 > WIDTH
+    above = [((WIDTH, y), "end") if is_near_the_end else ((x, y), "middle") for y in heights if y < TOP]
     beside = [((x + side, y), end) for y in heights for side, end in ((5, "start"), (-5, "end"))]
     return [
         svg.line((x, TOP - 1), (x, BOTTOM), "limit"),
