@@ -17,16 +17,61 @@ from harness.run.config.options import OPTIONS
 from harness.run.mlperf import schedule
 from harness.run.mlperf.plan import Mode, Plan
 from harness.run.mlperf.rounds import Scenario
+from harness.run.results.result import test_folder
+from harness.run.telemetry import record
+from harness.run.telemetry.record import Course
 from tests.unit.conftest import SERVER_RUN, write_folder, write_timeline
 
 BOUND_MS, RATE = 100.0, 39.5
 LONG = "a_detector-of-my-own.with-a-name.that-says-all-about-its-training-2026-11-28-epoch-00300-final"
 NO_DOUBTS: dict[str, Any] = {"verdict": "VALID", "reasons": [], "accuracy": None}
+GIVEN = ("model", "platform", "scenario", "weights", "dataset", "count", "time", "output")
+OF_TEST = {
+    "command line": {"images": "synthetic", "shortest duration, s": 8.0, "samples to draw from": 64},
+    "searched": {"offered rate, queries/s": RATE},
+    "model": {
+        "preprocessing": "imagenet_mobilenet: size=224,resize=linear,crop=0.875,scale=1/255,mean=0.5,std=0.5,"
+        "order=RGB,layout=NCHW",
+        "label of class k": "k-1",
+    },
+    "round v6.1": {"latency bound, ms": BOUND_MS, "seed of the sample set": 2085463073848966840},
+    "shipped table": {f"server: {name}": 2 for name in "abcdefg"},
+}
 SETTINGS = [
-    *({"name": name, "value": "auto", "origin": "default", "of": "request"} for name in OPTIONS),
-    *({"name": f"server: {name}", "value": 2, "origin": "measured", "of": "test"} for name in "abcdefghijkl"),
+    *(
+        {"name": name, "value": "auto", "origin": "default", "of": "request", "is_given": name in GIVEN}
+        for name in OPTIONS
+    ),
+    *(
+        {"name": name, "value": value, "origin": origin, "of": "test"}
+        for origin, values in OF_TEST.items()
+        for name, value in values.items()
+    ),
 ]
 """As many as a run has."""
+ENVIRONMENT = {
+    "cpu": "AMD EPYC",
+    "cpus_usable": 2,
+    "memory_bytes": 25276514304,
+    "python": "3.11.7",
+    "host": "vm",
+    "os": "Linux-6.18.44-x86_64-with-glibc2.36",
+    "kernel": "6.18.44",
+    "processor": {
+        "sockets": 1,
+        "cores": 2,
+        "threads": 2,
+        "numa_nodes": 1,
+        "microcode": "0x1000065",
+        "mhz": 2596.2,
+        "is_virtual": True,
+    },
+    "tool": {"version": "0.1.0", "commit": "e028aff098a1ea4aecacd020c59636f12673cec3"},
+}
+DEVIATIONS = [
+    *("seeded weights", "synthetic images", "8 s instead of 600 s"),
+    *("another latency bound than MLPerf's", "mobilenet is not a benchmark of round v6.1"),
+]
 BINARY = "FindPeakPerformanceBinarySearch"
 PERCENTILES = (50, 90, 95, 97, 99, 99.9)
 
@@ -35,8 +80,44 @@ def write(kind: str, folder: Path) -> Path:
     """Write a run of a kind of `KINDS`; returns its folder."""
     KINDS[kind](folder)
     document = json.loads((folder / "results.json").read_text())
-    _change(folder, settings=[*document.get("settings", []), *SETTINGS])
+    changes: dict[str, Any] = {"environment": ENVIRONMENT, "others_before": 0.98}
+    if document["deviations"] == SERVER_RUN["deviations"]:
+        changes["deviations"] = DEVIATIONS
+    _change(folder, settings=[*document.get("settings", []), *SETTINGS], **changes)
+    _watch(folder)
     return folder
+
+
+def _watch(folder: Path) -> None:
+    """Add what was seen of machine and servers during each test that ran: as the machine of a real run."""
+    document = json.loads((folder / "results.json").read_text())
+    tests, server = document["tests"], document["server"]
+    for mode, test in tests.items():
+        seconds = int(test.get("test_s", 0))
+        if not seconds:
+            continue
+        busy = [0.2 + 0.4 * (at % 5 == 2) for at in range(seconds)]
+        test["load"] = {
+            "cpus": 2,
+            "others": 0.28,
+            "ours": 1.42,
+            "steal": 0.001,
+            "other_runs": 1,
+            "series": {
+                "span_s": test["test_s"] / seconds,
+                "others": busy,
+                "ours": [1.9 - one for one in busy],
+                "steal": [0.001] * seconds,
+                "mhz": [2596.2] * seconds,
+            },
+        }
+        told = {"source": "http://127.0.0.1:8002/metrics", "readings": seconds}
+        test["telemetry"] = [{"url": url, **told} for url in server["urls"]]
+        at_s, nothing = tuple(at + 0.6 for at in range(seconds)), (None,) * seconds
+        waiting = tuple(float(at % 7) for at in range(seconds))
+        courses = [Course(url, at_s, nothing, waiting, nothing, nothing) for url in server["urls"]]
+        record.save(courses, test_folder(folder, Mode(mode)))
+    _change(folder, tests=tests, server={**server, "is_on_this_machine": True})
 
 
 def _entry(scenario: str, latencies_us: Any, qps: float, count: int) -> dict[str, Any]:
@@ -122,6 +203,12 @@ def _server_found(folder: Path) -> None:
 
 def _server_offered(folder: Path) -> None:
     _server(folder, 70.0, rate_origin="offered")
+
+
+def _server_hopeless(folder: Path) -> None:
+    """Its bound is below the fastest query."""
+    plan = {"server_target_latency_ns": 10_000_000}
+    _server(folder, 70.0, rate_origin="tried", tests={"PerformanceOnly": {"plan": plan}})
 
 
 def _peak(folder: Path, *, is_confirmed: bool = True) -> None:
@@ -242,6 +329,17 @@ def _accuracy_only(folder: Path) -> None:
     _drop_performance(folder)
 
 
+def _quick(folder: Path, *, good: int = 32) -> None:
+    """Far over the bound, of which nothing is asked."""
+    args = {"is_quick": True}
+    accuracy = {"good": good, "total": 32, "value": good / 32, "is_met": good == 32}
+    _server(folder, 160.0, args=args, accuracy=accuracy, rate_origin="tried")
+
+
+def _quick_wrong(folder: Path) -> None:
+    _quick(folder, good=30)
+
+
 def _failed(folder: Path) -> None:
     broken = {"plan": None, "statistics": None, "error": "the server is gone", "test_s": 0.0}
     reasons = ["127.0.0.1:8001: the server is gone: it ended with signal 9; see ./run.sh tritonserver-logs"]
@@ -341,11 +439,14 @@ KINDS = {
     "MultiStream": lambda folder: _stream(Scenario.MULTI_STREAM, folder),
     "Server, found": _server_found,
     "Server, offered": _server_offered,
+    "Server, hopeless": _server_hopeless,
     "Offline": _offline,
     "Offline, at once": _offline_at_once,
     "peak": _peak,
     "peak, not found": _peak_not_found,
     "accuracy only": _accuracy_only,
+    "quick": _quick,
+    "quick, wrong": _quick_wrong,
     "failed": _failed,
     "detection": _detection,
     "several servers": _several_servers,

@@ -10,12 +10,18 @@ from harness.machine.environment import Environment
 from harness.machine.host.checkout import Tool
 from harness.machine.host.load import Load, used_of
 from harness.machine.host.parts import Processor
+from harness.run.mlperf.figures import counted
 from harness.run.results.recorded_run import RecordedRun
 from harness.run.results.result import Result, Setting
 from harness.run.telemetry.record import GpuUse, Telemetry
 from harness.triton.rpc import Rpc
 
 COMMAND_LINE = "command line"
+_BY_DEFAULT = (
+    *("default", "model", "round ", "rule", "shipped table", "number of CPUs", "the framework's"),
+    *("fewest that LoadGen can judge", "size of the data set"),
+)
+"""How origins begin that are neither anybody's choice nor measured for the run."""
 _TYPED = {"harness": "bench", "harness/__main__.py": "bench", "harness/demo.py": "demo"}
 """What sys.argv has of a module that was run by name, or of its folder, and run.sh's word for it."""
 _RPC = {Rpc.OWN: "the harness's own", Rpc.GRPC: "gRPC's library"}
@@ -30,6 +36,8 @@ class Line:
     origin: str
     is_chosen: bool = False
     """Whether the user asked for it."""
+    is_default: bool = False
+    """Whether it is so in every run that nobody set up differently."""
 
 
 def command(cmdline: str) -> str:
@@ -54,7 +62,8 @@ def of_test(run: RecordedRun) -> list[Line]:
 
 def _line(setting: Setting) -> Line:
     is_chosen = bool(setting.is_given) or setting.origin.startswith(COMMAND_LINE)
-    return Line(setting.name, _plain(setting.value), setting.origin, is_chosen)
+    is_default = not is_chosen if _is_option(setting) else setting.origin.startswith(_BY_DEFAULT)
+    return Line(setting.name, _plain(setting.value), setting.origin, is_chosen, is_default)
 
 
 def _is_option(setting: Setting) -> bool:
@@ -72,6 +81,7 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
     """What the run ran on and with."""
     result, environment = run.result, run.result.environment
     server, dataset, metrics = result.server, result.dataset, result.test.telemetry
+    samples = "? samples" if dataset.samples is None else counted(dataset.samples, "sample")
     machine = list(_parts(environment))
     if server.is_on_this_machine is False:
         are_told = any(one.readings for one in metrics)
@@ -91,7 +101,7 @@ def machine(run: RecordedRun) -> list[tuple[str, str]]:
         ("Precision", result.precision or "the file's own"),
         ("Weights", run.export.weights or "-"),
         ("Exported file", f"SHA-256 {(run.export.graph_sha256 or '-')[:16]}"),
-        ("Data", f"{dataset.name or '-'}, {'?' if dataset.samples is None else dataset.samples} samples"),
+        ("Data", f"{dataset.name or '-'}, {samples}"),
         ("Data fingerprint", (dataset.fingerprint or "-")[:16]),
         ("This tool", _version(environment.tool)),
     ]
@@ -147,12 +157,12 @@ def _parts(environment: Environment) -> list[tuple[str, str]]:
 
 def _cores(found: Processor) -> str:
     """`2 sockets, 64 cores, 128 threads (SMT on), 2 NUMA nodes`."""
-    counted = {"socket": found.sockets, "core": found.cores, "thread": found.threads}
-    words = [f"{count} {name}{'s' if count > 1 else ''}" for name, count in counted.items() if count]
+    parts = {"socket": found.sockets, "core": found.cores, "thread": found.threads}
+    words = [counted(count, name) for name, count in parts.items() if count]
     if found.threads and found.cores:
         words[-1] += f" (SMT {'on' if found.threads > found.cores else 'off'})"
     if found.numa_nodes:
-        words.append(f"{found.numa_nodes} NUMA node{'s' if found.numa_nodes > 1 else ''}")
+        words.append(counted(found.numa_nodes, "NUMA node"))
     if found.is_virtual:
         words.append("of a virtual machine")
     return ", ".join(words)
@@ -177,7 +187,7 @@ def _told(server: Telemetry, run: RecordedRun, *, is_one: bool) -> list[tuple[st
     at = "" if is_one else f" of {server.url}"
     if server.missing:
         return [(f"Server's metrics{at}", f"none: {server.missing}")]
-    rows = [(f"Server's metrics{at}", f"{server.source}, {server.readings} readings")]
+    rows = [(f"Server's metrics{at}", f"{server.source}, {counted(server.readings, 'reading')}")]
     if server.memory_total_bytes and run.result.server.is_on_this_machine is False:
         rows.append((f"Server's memory{at}", f"{server.memory_total_bytes / 2**30:.1f} GiB"))
     ours = {gpu.uuid for gpu in run.result.environment.gpus}

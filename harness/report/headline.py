@@ -25,7 +25,8 @@ _MEANING = {
 }
 _WHY = "near its limit, a little more has a server's queue grow, and p99 leaps."
 _OPEN = (
-    " \N{PLUS-MINUS SIGN}: as far as two searches of a quiet machine differ, or its own tests leave it open."
+    " \N{PLUS-MINUS SIGN}, of that rate: as far as two searches of a quiet machine differ, or its own tests "
+    "leave it open."
 )
 _LEAP = 0.5
 """Share of the bound below which a p99 does not look like the last one that keeps it."""
@@ -53,9 +54,12 @@ class Cell:
 
 
 def of_run(run: RecordedRun) -> Headline | None:
-    """MLPerf's figure; of a Server test at a rate that somebody chose, the latency that it led to."""
+    """MLPerf's figure; of a Server test at a rate that somebody chose, the latency that it led to.
+
+    None where there is no such figure, or it means nothing, as in a run that only asks for the answers.
+    """
     metric = run.result.metric
-    if metric is None:
+    if metric is None or run.result.is_of_answers:
         return None
     p99_ms = run.result.percentiles_ms.get(99.0)
     if run.scenario == Scenario.SERVER and run.result.rate_origin != RateOrigin.FOUND and p99_ms:
@@ -64,10 +68,12 @@ def of_run(run: RecordedRun) -> Headline | None:
         samples_per_query=run.plan.samples_per_query if run.plan else 1, bound=f"{run.bound_ms or 0.0:.4g}"
     )
     note = f" {run.result.rate_note}." if run.result.rate_note else ""
-    unit = f"{metric.unit}, {run.result.rate_origin}" if run.result.rate_origin else metric.unit
-    sure = noise.found_rate(run) or noise.deciding(run)
-    known = _OPEN if run.result.rate_origin == RateOrigin.FOUND else _known(sure)
-    return Headline(number(metric.value), unit, f"{meaning}{note}{known}", _percent(sure))
+    if (found := noise.found_rate(run)) and run.offered_qps:
+        # Beside the rate that is so sure: what a short test completed of it may be further away.
+        rate = f"{number(run.offered_qps)} \N{PLUS-MINUS SIGN}{_percent(found)} queries/s"
+        return Headline(number(metric.value), f"{metric.unit}, at {rate} found", f"{meaning}{note}{_OPEN}")
+    sure = noise.deciding(run)
+    return Headline(number(metric.value), metric.unit, f"{meaning}{note}{_known(sure)}", _percent(sure))
 
 
 def _of_chosen_rate(run: RecordedRun, metric: Metric, p99_ms: float) -> Headline:
@@ -119,6 +125,8 @@ def missing(run: RecordedRun) -> str:
     """Why there is no headline."""
     if run.result.verdict == Verdict.FAILED:
         return "What a failed run measured does not count."
+    if run.result.is_of_answers:
+        return "This run asks whether the answers are right: so few queries show no speed."
     if run.mode is None:
         return "Only accuracy was tested; there is no performance figure."
     if run.result.is_cut:
@@ -129,7 +137,7 @@ def missing(run: RecordedRun) -> str:
 def strip(run: RecordedRun) -> list[Cell]:
     """What a reader looks for next."""
     result, accuracy = run.result, run.result.accuracy
-    if accuracy and run.mode is None:
+    if accuracy and (run.mode is None or result.is_of_answers):
         return _of_accuracy(accuracy)
     cells = _of_batches(run) if run.scenario == Scenario.OFFLINE else _of_latencies(run)
     if accuracy:

@@ -27,7 +27,7 @@ class Link:
 
 
 def content(result: Result) -> dict[str, list[Link]]:
-    """For the page: files of the run that there are, and what else was measured by its command."""
+    """For the page: the files that there are, and what else was measured by the run's command."""
     return {"files": list(_files(result)), "siblings": list(_siblings(result))}
 
 
@@ -46,15 +46,15 @@ def _files(result: Result) -> Iterator[Link]:
     for name, note in ((SEARCH_FOLDER, "tests of the search"), (PICTURES_NAME, "pictures with boxes")):
         if (result.folder / name).is_dir():
             yield to(result.folder / name, result.folder, note=note)
-
-
-def _siblings(result: Result) -> Iterator[Link]:
     folder = result.folder.parent
     if (folder / INDEX_NAME).is_file():
         yield Link(f"{folder.name}/{INDEX_NAME}", f"../{INDEX_NAME}", "all runs in that folder")
+
+
+def _siblings(result: Result) -> Iterator[Link]:
     if not result.invocation:
         return
-    for other in results_in(folder, result.invocation):
+    for other in results_in(result.folder.parent, result.invocation):
         if other.folder != result.folder:
             page = to(other.folder / REPORT_NAME, result.folder)
             yield Link(title(other), page.href, figure(other))
@@ -73,7 +73,7 @@ def title(result: Result) -> str:
 
 def figure(result: Result) -> str:
     """What came of it: `59.46 samples/s, VALID`."""
-    metric, accuracy = result.metric, result.accuracy
+    metric, accuracy = None if result.is_of_answers else result.metric, result.accuracy
     words = [f"{number(metric.value)} {metric.unit}"] if metric else []
     words += [f"{accuracy.metric} {accuracy.value:.2%}"] if accuracy and not metric else []
-    return ", ".join([*words, result.verdict])
+    return ", ".join([*words, result.word])

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from harness.report.charts import activity, course, latency, rates, telemetry, throughput
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import number
+from harness.run.mlperf.figures import counted
 from harness.run.mlperf.plan import Mode
 from harness.run.mlperf.rounds import Scenario
 from harness.run.results.batches import Batches
@@ -61,7 +62,7 @@ def _of_statistics(run: RecordedRun) -> list[Plot]:
     return [
         Plot.of(
             "Executed batches",
-            f"Share of {statistics.executions:,} batches by size; on average "
+            f"Share of {counted(statistics.executions, 'batch', 'batches')} by size; on average "
             f"{number(statistics.mean_batch_size)} samples{over}.",
             activity.batch_sizes(statistics.executions_by_batch_size),
         ),

@@ -115,6 +115,23 @@ OVERLAPPING = """
 })
 """
 """A quarter of a line's height is the room above and below its letters."""
+CROSSED = """
+[...document.querySelectorAll("svg")].flatMap(svg => {
+    const lines = [...svg.querySelectorAll("circle, path.curve, path[class^=series], path.dot, line.limit")];
+    const points = lines.flatMap(e => {
+        const [length, to] = [e.getTotalLength(), e.getScreenCTM()];
+        const steps = Math.ceil(length / 2);
+        return Array.from({length: steps + 1}, (_, at) => e.getPointAtLength(at / Math.max(steps, 1) * length)
+            .matrixTransform(to));
+    });
+    return [...svg.querySelectorAll("text")].filter(e => {
+        const box = e.getBoundingClientRect();
+        return points.some(p => p.x > box.left + 1 && p.x < box.right - 1
+            && p.y > box.top + box.height / 4 && p.y < box.bottom - box.height / 4);
+    }).map(e => svg.id + ": " + e.textContent);
+})
+"""
+"""Words that a curve, a dot or a bound's line runs through."""
 
 
 @pytest.mark.parametrize("kind", kinds_of_runs.KINDS)
@@ -128,9 +145,43 @@ def test_the_page_of_every_kind_of_run_fits_every_screen_in_both_themes(
             assert tab.evaluate("document.documentElement.scrollWidth") <= width_px
             assert wider_than_the_page(tab) == []
             assert tab.evaluate(OVERLAPPING) == []
+            assert tab.evaluate(CROSSED) == []
 
 
-@pytest.mark.parametrize("kind", ["SingleStream", "MultiStream", "Server, found", "Offline"])
+ROWS = """
+(grid => {
+    const rows = {};
+    for (const e of grid.children) {
+        const box = e.getBoundingClientRect();
+        rows[Math.round(box.top)] = (rows[Math.round(box.top)] || 0) + box.width / grid.clientWidth;
+    }
+    return Object.values(rows);
+})(document.querySelector("#load").closest(".plots"))
+"""
+
+
+@pytest.mark.parametrize("kind", ["SingleStream", "Server, found", "Offline", "detection", "peak, not found"])
+def test_no_row_of_server_and_machine_is_mostly_empty(tab: Tab, tmp_path: Path, kind: str) -> None:
+    folder = kinds_of_runs.write(kind, tmp_path / "run")
+    if kind == "SingleStream":
+        # Where nothing waits, nothing is drawn of it.
+        (folder / "performance/run_1/telemetry.json").unlink()
+    page = write(folder)
+    for width_px in WIDTHS_PX:
+        opened(tab, page, width_px=width_px)
+        # All but the gaps.
+        assert min(tab.evaluate(ROWS)) > 0.9
+    opened(tab, page, width_px=710, medium="print")
+    assert min(tab.evaluate(ROWS)) > 0.9
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("SingleStream", "MultiStream", "Server, found", "Server, offered", "Server, hopeless", "Offline"),
+        *("detection", "peak", "quick"),
+    ],
+)
 def test_an_ordinary_run_is_printed_on_two_pages(tab: Tab, tmp_path: Path, kind: str) -> None:
     opened(tab, write(kinds_of_runs.write(kind, tmp_path / "run")), medium="print")
     printed = tab.call("Page.printToPDF", preferCSSPageSize=True, paperWidth=8.27, paperHeight=11.69)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from harness.report.charts import axes, svg
 from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
 from harness.report.charts.scale import Scale, nice_end, number, tick_labels
+from harness.run.mlperf.figures import counted
 from harness.run.results.bottleneck import Bottleneck
 from harness.triton.statistics import ServerStatistics
 
@@ -43,7 +44,7 @@ def batch_sizes(executions: Mapping[int, int]) -> str:
                 width,
                 BOTTOM - top,
                 "bar",
-                title=f"batch of {size}: {executions[size]} executions, {share:.1f}%",
+                title=f"batch of {size}: {counted(executions[size], 'execution')}, {share:.1f}%",
             )
         )
         if is_sparse:
@@ -51,13 +52,13 @@ def batch_sizes(executions: Mapping[int, int]) -> str:
             parts.append(svg.text((x, top - 5), _percent(share), "value", anchor="middle"))
     parts.append(axes.caption("samples in a batch"))
     commonest = sorted(shares.items(), key=lambda item: -item[1])[:3]
-    described = ", ".join(f"{_percent(share)} of {size}" for size, share in commonest)
+    described = ", ".join(f"{_percent(share)} of {counted(size, 'sample')}" for size, share in commonest)
     return svg.figure(
         "batch-sizes",
         WIDTH,
         HEIGHT,
         "Executed batch sizes",
-        f"Of {total}: {described} samples.",
+        f"Of {counted(total, 'batch', 'batches')}: {described}.",
         parts,
     )
 

@@ -52,12 +52,11 @@ def over_time(
         ends = (LEFT, points[0][1]), (RIGHT, points[-1][1])
         parts.append(svg.path([ends[0], *points, ends[1]], style))
     if bound and bound_ms and bound <= up.high:
-        y, words = up(bound), f"bound {bound_ms:.4g} ms"
-        # Below the line where the key is above it.
-        base = y - 5 if y > TOP + 10 else y + 14
+        # Named in the key: beside the line itself, curves would cross the words.
         parts += [
-            svg.line((LEFT, y), (RIGHT, y), "limit"),
-            svg.text((RIGHT, base), words, "value alarm-text halo", anchor="end"),
+            svg.line((LEFT, up(bound)), (RIGHT, up(bound)), "limit"),
+            svg.line((LEFT, TOP - 10), (LEFT + 16, TOP - 10), "limit"),
+            svg.text((LEFT + 22, TOP - 6), f"bound {bound_ms:.4g} ms", "value alarm-text"),
         ]
     parts += _key(("curve", "median"), ("curve faint", "slowest"))
     described = f"median {number(float(np.median(took_ms)))} ms, slowest {number(float(took_ms.max()))} ms"
@@ -81,11 +80,12 @@ def _spans(
 
 
 def _upwards(medians: list[float], slowest: list[float], bound: float | None) -> Scale:
-    """From zero; logarithmic where the slowest are far from the usual."""
+    """From zero; logarithmic where the slowest are far from the usual, and then down to the bound."""
     high = max(slowest)
     if bound and bound < 3 * high:
         high = max(high, bound)
     usual, low = float(np.median(medians)), max(min(medians), _LEAST)
+    low = min(low, bound or low)
     if high > _LONG_TAIL * max(usual, _LEAST):
         return Scale(low * 0.8, high * 1.1, BOTTOM, TOP, is_log=True)
     return Scale(0.0, nice_end(max(high, _LEAST) * 1.05, 3), BOTTOM, TOP)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from harness.report.charts import axes, svg
 from harness.report.charts.axes import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, width_of
-from harness.report.charts.labels import Labels
+from harness.report.charts.labels import Labels, Place
 from harness.report.charts.scale import Scale, nice_end, nice_step, number
 
 _BINS = 52
@@ -20,8 +20,12 @@ _POINTS = 240
 """Of a curve: more than it has pixels to show."""
 _POINTS_PER_LABEL = 14
 """Between the places that a curve's label may have."""
+_DOT = 3.2
+"""Radius of a dot."""
 _LINE = 14.0
 """Height of a line of labels."""
+_FAR = (10.0, 16.0, 22.0, 28.0, 36.0, 44.0)
+"""From a dot to its words, where nearer ones would cover something."""
 _LEVELS = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 
@@ -46,13 +50,17 @@ class Latencies:
 
 
 def axis(all_latencies: Sequence[Latencies], bound_ms: float | None = None) -> Scale:
-    """The common horizontal axis of latency charts, logarithmic where the tail is long."""
+    """The common horizontal axis of latency charts, logarithmic where the tail is long.
+
+    It has the bound, too, unless that is far above.
+    """
     low = min(float(one.ms[0]) for one in all_latencies)
     high = max(float(one.ms[-1]) for one in all_latencies)
     median = min(one.at(0.5) for one in all_latencies)
     if bound_ms and (bound_ms < 3 * high or bound_ms < _LONG_TAIL * median):
         high = max(high, bound_ms * 1.04)
     high = max(high, 1e-3)
+    low = min(low, 0.96 * bound_ms) if bound_ms else low
     if low > 0 and high / max(median, 1e-3) > _LONG_TAIL:
         return Scale(low * 0.95, high * 1.05, LEFT, RIGHT, is_log=True)
     is_cut = low > 0.4 * high
@@ -89,12 +97,14 @@ def histogram(
     up = Scale(0.0, nice_end(float(shares.max()), 3), BOTTOM, TOP)
     parts = [*axes.below(across, _title(across, quantity)), *axes.beside(up, "%")]
     width = (RIGHT - LEFT) / _BINS
+    labels = Labels()
     for at, (lower, share) in enumerate(zip(edges[:-1].tolist(), shares.tolist(), strict=True)):
         if share:
             top = min(up(share), BOTTOM - 0.7)
             style = "bar alarm" if bound_ms and lower >= bound_ms else "bar"
             parts.append(svg.rect(LEFT + at * width + 0.4, top, width - 0.8, BOTTOM - top, style))
-    parts += _marks(across, marks, bound_ms)
+            labels.avoid(LEFT + at * width, top, LEFT + (at + 1) * width, BOTTOM)
+    parts += _marks(labels, across, marks, bound_ms)
     seen = ", ".join(f"p{level:g} {number(value)} ms" for level, value in marks.items())
     kept = f"; bound {number(bound_ms)} ms" if bound_ms else ""
     return svg.figure(
@@ -131,27 +141,43 @@ def percentiles(
     up = Scale(0.0, top, BOTTOM, TOP)
     parts = [*axes.below(across, _title(across)), *_levels(up, top)]
     labels = Labels()
+    # The figures of both axes.
+    labels.take(0.0, TOP - 7, LEFT - 3, BOTTOM + 8)
+    labels.take(LEFT, BOTTOM + 4, RIGHT, HEIGHT)
     if bound_ms:
-        parts += _bound(labels, across, bound_ms, BOTTOM - 8, BOTTOM - 8 - _LINE)
-    for style, label, latencies in curves:
-        points = _curve(latencies, across, up)
+        parts += _bound(labels, across, bound_ms, TOP - 4)
+    dots = {
+        (across(value), up(_nines(level / 100))): f"{number(value)} ms"
+        for level, value in marks.items()
+        if _nines(level / 100) <= top
+    }
+    for x, y in dots:
+        labels.take(x - _DOT, y - _DOT, x + _DOT, y + _DOT)
+    drawn = [(style, label, _curve(latencies, across, up)) for style, label, latencies in curves]
+    for style, _, points in drawn:
         parts.append(svg.path(points, style))
+        labels.follow(points)
+    for style, label, points in drawn:
         if label:
             # From the upper end downwards.
             places = [((x + 6, y + 4), "start") for x, y in points[::-_POINTS_PER_LABEL]]
             parts += labels.put(label, f"value halo {style.replace('series', 'ink')}", *places)
-    for level, value in marks.items():
-        if _nines(level / 100) > top:
-            continue
-        x, y = across(value), up(_nines(level / 100))
-        # To the lower right of the curve there is nothing, nor to its upper left.
-        places = [((x + 8, y + 11), "start"), ((x - 8, y - 5), "end"), ((x + 8, y - 5), "start")]
-        parts.append(svg.circle((x, y), 3.2, "dot"))
-        parts += labels.put(f"{number(value)} ms", "value halo", *places)
+    for (x, y), words in dots.items():
+        parts.append(svg.circle((x, y), _DOT, "dot"))
+        parts += labels.put(words, "value halo", *_around(x, y))
     seen = ", ".join(f"{level:g}% within {number(value)} ms" for level, value in marks.items())
     return svg.figure(
         name, WIDTH, HEIGHT, f"Cumulative distribution of the latency of {what}", f"{seen}.", parts
     )
+
+
+def _around(x: float, y: float) -> list[Place]:
+    """Places for the words of a dot on a rising curve; to its lower right and upper left there is nothing."""
+    near: list[Place] = [((x + 8, y + 11), "start"), ((x - 8, y - 5), "end"), ((x + 8, y - 5), "start")]
+    # Past the line of a bound that is close to the dot, or above what else is there.
+    beside = [((x + side * far, y + 4), end) for far in _FAR for side, end in ((1, "start"), (-1, "end"))]
+    above = [((x - 8, y - 5 - far), "end") for far in _FAR]
+    return [*near, *beside, *above]
 
 
 def _levels(up: Scale, top: float) -> list[str]:
@@ -190,10 +216,9 @@ def _curve(latencies: Latencies, across: Scale, up: Scale) -> list[svg.Point]:
     ]
 
 
-def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:
+def _marks(labels: Labels, across: Scale, marks: Mapping[float, float], bound_ms: float | None) -> list[str]:
     """Vertical lines with their names above, those that would meet one above the other."""
     parts: list[str] = []
-    labels = Labels()
     # The uppermost figure of the vertical axis.
     labels.take(0.0, TOP - 7, LEFT - 6, TOP + 7)
     for level, value in marks.items():
@@ -202,8 +227,11 @@ def _marks(across: Scale, marks: Mapping[float, float], bound_ms: float | None) 
         rows = [((middle, TOP - 4 - _LINE * row), "middle") for row in (0, 1)]
         if named := labels.put(words, "value", *rows):
             parts += [svg.line((x, TOP - 1), (x, BOTTOM), "mark"), *named]
-    # Last, so that its words are in front of the lines.
-    return parts + (_bound(labels, across, bound_ms, TOP + 12, TOP + 12 + _LINE) if bound_ms else [])
+            labels.follow([(x, TOP + 2), (x, BOTTOM)])
+    if not bound_ms:
+        return parts
+    # Last, since it may be within the chart, too.
+    return parts + _bound(labels, across, bound_ms, TOP - 4, TOP - 4 - _LINE, TOP + 12, TOP + 12 + _LINE)
 
 
 def _bound(labels: Labels, across: Scale, bound_ms: float, *heights: float) -> list[str]:
@@ -213,8 +241,11 @@ def _bound(labels: Labels, across: Scale, bound_ms: float, *heights: float) -> l
         places = [((RIGHT, y), "end") for y in heights]
         return labels.put(f"{words} \N{RIGHTWARDS ARROW}", style, *places)
     x = across(bound_ms)
-    sides = [[((x + 5, y), "start"), ((x - 5, y), "end")] for y in heights]
+    labels.follow([(x, TOP + 2), (x, BOTTOM)])
+    is_near_the_end = x + width_of(words) / 2 > WIDTH
+    above = [((WIDTH, y), "end") if is_near_the_end else ((x, y), "middle") for y in heights if y < TOP]
+    beside = [((x + side, y), end) for y in heights for side, end in ((5, "start"), (-5, "end"))]
     return [
-        svg.line((x, TOP - 4), (x, BOTTOM), "limit"),
-        *labels.put(words, style, *(place for side in sides for place in side)),
+        svg.line((x, TOP - 1), (x, BOTTOM), "limit"),
+        *labels.put(words, style, *above, *beside),
     ]

@@ -52,6 +52,7 @@ def probes(tried: Sequence[Probe], bound_ms: float) -> str:
             svg.path(above, style, is_closed=True) if is_beyond else svg.circle((x, top), radius, style)
         )
         labels.take(x - radius, top - radius, x + radius, top + radius)
+    labels.follow([(LEFT, y), (RIGHT, y)])
     beside = [((LEFT + 4, y - 5), "start"), ((RIGHT, y - 5), "end"), ((LEFT + 4, y + 14), "start")]
     parts += labels.put(words, "value alarm-text halo", *beside, ((RIGHT, y + 14), "end"))
     if last := next((one for one in reversed(tried) if one.is_confirming and one.is_kept), None):

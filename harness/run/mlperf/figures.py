@@ -59,6 +59,11 @@ def so_many(count: float, one: str, several: str) -> str:
     return f"{counted(count, one, several)} {'is' if count == 1 else 'are'}"
 
 
+def counted(count: int, one: str, several: str = "") -> str:
+    """`1 batch`, `24 batches`; `several` is `one` with an s unless told."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+
+
 def rate(log: DetailLog, scenario: Scenario) -> float | None:
     """Samples per second; of MultiStream, for which LoadGen logs none, queries."""
     if scenario in _RATE:

@@ -15,8 +15,6 @@ from harness.run.worker.timeline import Recorded
 
 _FEWEST_PER_INSTANCE = 3
 """With fewer, nobody can tell the first batch from the usual one."""
-_MERGED = 1.05
-"""Requests per execution from which on the server put several of ours into a batch."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,20 +60,26 @@ class Batches:
         return idle / (float(self.ended_us[-1]) - idle)
 
 
-def of_test(recorded: Recorded, instances: int, requests_per_execution: float) -> Batches:
+def of_test(recorded: Recorded, instances: int, executions: int = 0) -> Batches:
     """Take a test apart.
 
     Args:
         recorded: its requests.
         instances: that work at the same time, of all servers.
-        requests_per_execution: as Triton counted.
+        executions: batches that Triton counted, of which each may have several requests; 0 where it did not,
+            so that each request is a batch.
     """
-    ended_us = np.sort(recorded.completed_us).astype(np.float64)
-    if requests_per_execution > _MERGED:
-        ended_us, _ = answered_together(recorded.completed_us, recorded.samples)
+    answered_us = np.sort(recorded.completed_us).astype(np.float64)
+    ended_us = answered_us[_ends(answered_us, executions or len(answered_us))]
     instances = max(1, min(instances, len(ended_us)))
     began_us = np.concatenate([np.zeros(instances), ended_us[:-instances]])
     return Batches(ended_us, ended_us - began_us, instances)
+
+
+def _ends(answered_us: Floats, count: int) -> npt.NDArray[np.int64]:
+    """Which answers are the last of so many batches: those with the longest gaps behind them."""
+    longest = np.argsort(-np.diff(answered_us), kind="stable")[: max(count, 1) - 1]
+    return np.append(np.sort(longest), len(answered_us) - 1)
 
 
 def answered_together(completed_us: npt.NDArray[Any], samples: npt.NDArray[Any]) -> tuple[Floats, Floats]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.run.mlperf.figures import counted
 from harness.run.mlperf.rounds import Scenario
 from harness.triton.statistics import ServerStatistics
 
@@ -146,8 +147,8 @@ def find(evidence: Evidence) -> Bottleneck:
 
 def _reasons(evidence: Evidence) -> tuple[str, ...]:
     commonest = sorted(evidence.executions_by_batch_size.items(), key=lambda item: -item[1])
-    sizes = ", ".join(f"{size} ({count} times)" for size, count in commonest[:3])
-    others = f" and {len(commonest) - 3} other sizes" if len(commonest) > 3 else ""
+    sizes = ", ".join(f"{size} ({counted(count, 'time')})" for size, count in commonest[:3])
+    others = f" and {counted(len(commonest) - 3, 'other size')}" if len(commonest) > 3 else ""
     rest_us = max(0.0, evidence.request_us - evidence.queue_us - evidence.compute_us)
     return (
         f"client: CPU {evidence.client_cores:.0%} of a core, {_ms(evidence.client_us)} ms a request",

@@ -103,8 +103,8 @@ class RecordedRun:
 
     @property
     def bound_ms(self) -> float | None:
-        """Server: the latency that 99 % of the queries must keep."""
-        if self.scenario != Scenario.SERVER or not self.plan:
+        """Server: the latency that 99 % of the queries must keep; None also where nobody asks for that."""
+        if self.scenario != Scenario.SERVER or not self.plan or self.result.is_of_answers:
             return None
         return self.plan.server_target_latency_ns / 1e6
 
@@ -137,8 +137,7 @@ class RecordedRun:
         if self.scenario != Scenario.OFFLINE or not self.recorded:
             return None
         counted = self.result.test.statistics
-        merged = counted.requests / counted.executions if counted and counted.executions else 1.0
-        return batches.of_test(self.recorded, self.instances, merged)
+        return batches.of_test(self.recorded, self.instances, counted.executions if counted else 0)
 
     @property
     def samples_per_s(self) -> float | None:

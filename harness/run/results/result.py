@@ -262,6 +262,11 @@ class Result:
         return bool(self.args.get("is_quick"))
 
     @property
+    def is_of_answers(self) -> bool:
+        """Whether all that it says is if the answers are right: neither bound, length nor speed count."""
+        return self.is_quick and self.verdict != Verdict.FAILED
+
+    @property
     def mode(self) -> Mode | None:
         """Of the performance test; None where only accuracy was tested."""
         return next((mode for mode in (Mode.PERFORMANCE, Mode.FIND_PEAK) if mode in self.tests), None)
@@ -308,7 +313,7 @@ class Result:
                 RateOrigin.OFFERED: "were offered as asked for; more may keep the bound too",
                 RateOrigin.FOUND: "is the highest rate found that keeps the bound"
                 # LoadGen's own search is one test of many rates.
-                + ("" if Mode.FIND_PEAK in self.tests else f", in {tests} test{'s' if tests > 1 else ''}"),
+                + ("" if Mode.FIND_PEAK in self.tests else f", in {figures.counted(tests, 'test')}"),
                 RateOrigin.TRIED: "were tried; the highest rate was not found"
                 + ("" if tests else ", which takes --time"),
             }[self.rate_origin]
@@ -317,14 +322,14 @@ class Result:
     @property
     def exit_code(self) -> int:
         """What the process should end with, were this its only result."""
-        if self.is_quick and self.verdict != Verdict.FAILED:
+        if self.is_of_answers:
             return EXIT_VALID if self.accuracy is None or self.accuracy.is_met else EXIT_INVALID
         return _EXIT_CODE[self.verdict]
 
     @property
     def word(self) -> str:
         """The verdict; with --quick, which asks nothing else, whether the answers are right."""
-        if self.is_quick and self.verdict != Verdict.FAILED:
+        if self.is_of_answers:
             return "wrong" if self.exit_code else "right"
         return self.verdict.value
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.report.charts import activity, course, latency, rates, scale, svg, telemetry, throughput
-from harness.report.charts.axes import BOTTOM, LEFT, RIGHT, TOP
+from harness.report.charts.axes import BOTTOM, LEFT, RIGHT, TOP, width_of
 from harness.report.charts.latency import Latencies
 from harness.report.charts.scale import Scale
 from harness.run.mlperf.rate_search import Probe
@@ -213,13 +213,62 @@ def test_the_median_and_the_slowest_of_each_moment_are_drawn() -> None:
     assert parts(picture, "line", "limit")
 
 
-@pytest.mark.parametrize("bound_ms", [25.0, 120.0, 300.0, 340.0])
-def test_the_bound_is_never_in_the_key_of_a_course(bound_ms: float) -> None:
+@pytest.mark.parametrize("bound_ms", [10.0, 25.0, 120.0, 300.0, 340.0])
+def test_the_bound_of_a_course_is_named_in_its_key_where_no_curve_is(bound_ms: float) -> None:
     took_ms = np.where(np.arange(160) % 40 == 7, 300.0, 20.0)
     picture = course.over_time("course", "Course", np.linspace(0, 10, 160), took_ms, bound_ms)
-    (bound,) = parts(picture, "text", "value alarm-text halo")
-    key = float(next(e.get("y") for e in ElementTree.fromstring(picture).iter("text") if e.text == "median"))
-    assert float(bound.get("y")) - key > 14
+    words = {e.text: e for e in ElementTree.fromstring(picture).iter("text")}
+    bound, slowest = words[f"bound {bound_ms:g} ms"], words["slowest"]
+    assert bound.get("y") == slowest.get("y")
+    assert areas(picture, "value alarm-text")[0][2] < areas(picture, "label")[-1][0]
+    lines = [e for e in parts(picture, "line", "limit") if e.get("x2") == f"{RIGHT:g}"]
+    assert [float(e.get("y1")) < BOTTOM for e in lines] == [True]
+
+
+def areas(picture: str, style: str) -> list[tuple[float, float, float, float]]:
+    """Where words are: left, top, right, bottom."""
+    found = []
+    for e in parts(picture, "text", style):
+        x, y, width = float(e.get("x")), float(e.get("y")), width_of(e.text)
+        left = x - {"start": 0.0, "middle": width / 2, "end": width}[e.get("text-anchor")]
+        found.append((left, y - 9, left + width, y + 1))
+    return found
+
+
+@pytest.mark.parametrize("bound_ms", [5.0, 10.0, 30.0, 60.0, 179.0, 400.0, 1500.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_runs_through_the_words_of_the_bound_and_of_the_percentiles(
+    seed: int, bound_ms: float
+) -> None:
+    latencies = of(np.random.default_rng(seed).lognormal(10.5, 0.1 + 0.3 * seed, 900).astype(np.int64))
+    across = latency.axis([latencies], bound_ms)
+    marks = {level: latencies.at(level / 100) for level in (50.0, 90.0, 99.0)}
+    picture = latency.percentiles([("curve", "", latencies)], across, marks, bound_ms, "queries")
+    (curve,) = parts(picture, "path", "curve")
+    ends = [tuple(map(float, pair.split())) for pair in curve.get("d").removeprefix("M").split(" L")]
+    drawn = [(float(e.get("cx")), float(e.get("cy"))) for e in parts(picture, "circle", "dot")]
+    drawn += [
+        (x1 + (x2 - x1) * part, y1 + (y2 - y1) * part)
+        for (x1, y1), (x2, y2) in itertools.pairwise(ends)
+        for part in np.linspace(0, 1, 20)
+    ]
+    bound, dots = areas(picture, "value alarm-text halo"), areas(picture, "value halo")
+    assert (len(bound), len(dots)) == (1, 3)
+    for left, top, right, bottom in [*bound, *dots]:
+        assert not [(x, y) for x, y in drawn if left < x < right and top < y < bottom]
+    for line in parts(picture, "line", "limit"):
+        x = float(line.get("x1"))
+        assert not [area for area in dots if area[0] < x < area[2]]
+
+
+@pytest.mark.parametrize("spread", [[14_000, 15_000, 16_000], [14_000] * 9 + [900_000]])
+def test_a_bound_below_the_fastest_query_is_where_it_belongs(spread: list[int]) -> None:
+    across = latency.axis([of(spread)], 10.0)
+    assert across.low < 10.0
+    assert across(10.0) < across(14.0) - 10
+    picture = course.over_time("course", "Course", np.arange(len(spread)), np.array(spread) / 1e3, 10.0)
+    (limit,) = [e for e in parts(picture, "line", "limit") if e.get("x2") == f"{RIGHT:g}"]
+    assert float(limit.get("y1")) < BOTTOM - 5
 
 
 @pytest.mark.parametrize("took_ms", [[5.0], [0.0, 0.0], [1.0, 90_000.0]])

@@ -23,6 +23,7 @@ LOAD = {
         "mhz": [2600, 2500],
     },
 }
+BY_DEFAULT = ("round v6.1", "model", "shipped table")
 BUSY = {"PerformanceOnly": {"load": LOAD}}
 ENVIRONMENT = {
     "os": "Linux-6.18",
@@ -82,6 +83,30 @@ def test_what_was_set_is_shown_and_the_defaults_are_folded(write_run) -> None:
     assert "your tuning of 2026-11-27" in folded
 
 
+def test_what_a_test_came_to_by_default_is_folded_too_and_lists_break_after_commas(write_run) -> None:
+    recipe = "imagenet_mobilenet: scale=1/255,order=RGB,layout=NCHW"
+    rows = {
+        "shortest duration, s": (8.0, "command line"),
+        "fewest queries": (32, "--quick"),
+        "expected latency, ms": (20.0, "calibrated"),
+        "latency bound, ms": (10.0, "round v6.1"),
+        "preprocessing": (recipe, "model"),
+        "server: instances": (2, "shipped table"),
+        "client: requests in flight": (4, "your tuning of 2026-11-27"),
+    }
+    settings = [
+        {"name": name, "value": value, "origin": origin, "of": "test", "is_given": False}
+        for name, (value, origin) in rows.items()
+    ]
+    page = page_of(write_run("a", settings=settings))
+    table = page.partition("<caption>The test: 4 set, 3 defaults</caption>")[2].partition("</details>")[0]
+    shown, _, folded = table.partition("<details>")
+    names = re.compile(r'<th scope="row">([^<]*)</th>')
+    assert names.findall(shown) == [name for name, (_, origin) in rows.items() if origin not in BY_DEFAULT]
+    assert names.findall(folded) == [name for name, (_, origin) in rows.items() if origin in BY_DEFAULT]
+    assert "imagenet_<wbr>mobilenet: scale=1/255,<wbr>order=RGB,<wbr>layout=NCHW" in folded
+
+
 def test_the_servers_live_configuration_is_on_the_page(write_run) -> None:
     page = page_of(write_run("a"))
     assert "&#34;max_queue_delay_microseconds&#34;: &#34;0&#34;" in page
@@ -117,18 +142,17 @@ def test_what_a_result_does_not_tell_has_no_row(write_run) -> None:
 def test_a_busy_machine_is_told_at_the_top_in_a_chart_and_in_words(write_run) -> None:
     folder = write_run("a", tests=BUSY, others_before=0.25)
     page = page_of(folder)
-    top, _, rest = page.partition("<h2>The machine meanwhile</h2>")
+    top, _, rest = page.partition("<h2>Server and machine</h2>")
     assert "<li>Other processes used 0.94 of 2 CPUs (47%).</li>" in top
     assert "Before the test, others used 0.25 of 2 CPUs (12%)." in rest
-    picture = rest.partition("</svg>")[0]
+    picture = rest.partition('id="load"')[2].partition("</svg>")[0]
     assert "client and server 0.750 CPUs, others 0.940 CPUs, clock 2.50 to 2.60 GHz." in picture
-    assert 'id="load"' in picture
     assert "taken by the host" not in picture
 
 
 def test_a_machine_that_nobody_watched_has_no_chart(write_run) -> None:
     page = page_of(write_run("a"))
-    assert "The machine meanwhile" not in page
+    assert "Use of the CPUs" not in page
     assert "Busy machine" not in page
 
 
@@ -185,6 +209,51 @@ def test_the_index_has_all_runs_of_a_folder_by_their_command_the_newest_first(wr
     assert "Busy machine: other processes used 0.94 of 2 CPUs" in newest
     assert '<span class="word">./run.sh</span> <span class="word">demo</span>' in newest
     assert "<script" not in page
+
+
+def test_earlier_commands_are_told_apart_by_what_they_measured_and_offline_has_no_percentiles(
+    write_run, tmp_path
+) -> None:
+    for name, model, scenario in (
+        ("1", "mobilenet", "Offline"),
+        ("2", "mobilenet", "SingleStream"),
+        ("3", "resnet50", "Offline"),
+        ("4", "vgg16", "Offline"),
+        ("5", "alexnet", "Offline"),
+    ):
+        figures = {f"TestScenario.{scenario}": {"qps": 40.0, "percentiles": {"50.0": 4.0, "99.0": 8.0}}}
+        invocation = "first" if name in "12" else "second"
+        write_run(name, model=model, scenario=scenario, invocation=invocation, **figures)
+    write_run("6", invocation="third")
+    page = index.write(tmp_path).read_text()
+    summaries = re.findall(r"<summary>[^<]*UTC &middot; ([^<]*)</summary>", page)
+    assert summaries == [
+        "resnet50 on onnxruntime, vgg16 on onnxruntime, 1 other model, Offline: 3 runs",
+        "mobilenet on onnxruntime, Offline, SingleStream: 2 runs",
+    ]
+    cells = re.findall(r"<td>(SingleStream|Offline)</td>" + r'<td class="figure">([^<]*)</td>' * 3, page)
+    assert cells[-2:] == [
+        ("Offline", "40.00 samples/s", "-", "-"),
+        ("SingleStream", "40.00 samples/s", "4,000", "8,000"),
+    ]
+
+
+def test_a_run_that_its_command_made_alone_has_no_heading_of_others(write_run, tmp_path) -> None:
+    folders = [write_run(name, invocation=name) for name in "ab"]
+    assert write_all_or_warn(folders)
+    page = page_of(folders[0])
+    assert "all runs in that folder" in page
+    assert "Measured by the same command" not in page
+
+
+def test_the_index_has_no_speed_of_runs_that_ask_for_the_answers_only(write_run, tmp_path) -> None:
+    for name in "ab":
+        write_run(name, args={"is_quick": True}, tests=BUSY, rate_origin="tried", invocation="one")
+    page = index.write(tmp_path).read_text()
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page)[:6]
+    assert cells == ["Server", "-", "-", "-", "98.44%", "wrong, quick"]
+    assert "Busy machine" not in page
+    assert "top-1 agreement 98.44%, wrong" in page_of(tmp_path / "a")
 
 
 def test_one_run_needs_no_index(write_run, tmp_path) -> None:

@@ -32,7 +32,8 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
         "INVALID",
         "180.0<small>ms p99 of 100 ms, at 39.50 queries/s offered</small>",
         "MLPerf&#39;s metric, completed samples, is 40.00/s",
-        'lower <span class="option">--qps</span> below 40.0 &lt;&amp;&gt;',
+        'lower <span class="option">--qps</span> below 40.0 &lt;&amp;&gt;.',
+        "<li>P99 latency is 180.00 ms",
         "not an official MLPerf result",
         "Seeded weights; 8 s instead of 600 s.",
         "252 of 256 samples are right",
@@ -43,6 +44,24 @@ def test_a_page_says_the_verdict_why_and_what_deviates(write_run) -> None:
     assert page.count("<svg") == 8
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_one_of_anything_is_in_the_singular(write_run) -> None:
+    one = {"requests": 1, "samples": 2, "executions": 1, "executions_by_batch_size": {"2": 1}}
+    test = {"statistics": one, "telemetry": [told(readings=1, gpus=[])]}
+    document = {"dataset": {"samples": 1}, "accuracy": {"good": 1, "total": 1}}
+    document["search"] = {"probes": PROBES[:1]}
+    page = page_of(write_run("a", tests={"PerformanceOnly": test}, rate_origin="found", **document))
+    for words in (
+        ", 2 (1 time).",
+        "Share of 1 batch by size",
+        "batch of 2: 1 execution,",
+        "/metrics, 1 reading<",
+        "synthetic, 1 sample<",
+        "1 of 1 sample is right",
+        "in 1 test.",
+    ):
+        assert words in page, words
 
 
 def test_the_percentiles_are_loadgens_whatever_the_timeline_says(write_run) -> None:
@@ -81,6 +100,32 @@ def test_a_failed_run_has_a_page(write_run) -> None:
     page = page_of(folder)
     assert "Why it is FAILED</h3>" in page
     assert 'class="strip"' not in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "is_void", "why"),
+    [("quick", "right", False, ""), ("quick, wrong", "wrong", True, "Why it is wrong</h3>")],
+)
+def test_a_run_that_asks_for_the_answers_only_tells_of_these_only(
+    tmp_path, kind: str, word: str, is_void: bool, why: str
+) -> None:
+    page = page_of(kinds_of_runs.write(kind, tmp_path / "run"))
+    top = page.partition("<h2>Performance</h2>")[0]
+    assert f'">{word}</span>' in top
+    assert f"Server: {word}</title>" in top
+    value = "93.75%" if is_void else "100.00%"
+    assert f'<p class="metric{" is-void" if is_void else ""}">{value}<small>top-1 agreement</small>' in top
+    assert "This run asks whether the answers are right: so few queries show no speed" in top
+    assert ("Why it is" in top, why in top) == (bool(why), True)
+    assert "p99" not in top
+    assert "INVALID" not in page
+    assert "bound 100" not in page
+
+
+def test_a_run_for_the_answers_that_failed_says_why(write_run) -> None:
+    page = page_of(write_run("a", args={"is_quick": True}, verdict="FAILED", reasons=["the server is gone"]))
+    assert ">FAILED</span>" in page
+    assert "server is gone" in page
 
 
 def test_only_a_short_run_is_called_quick(write_run) -> None:
@@ -235,8 +280,10 @@ PROBES = [
 
 def test_a_search_is_drawn_with_each_rate_and_the_bound_and_the_rate_is_called_found(write_run) -> None:
     page = page_of(write_run("a", search={"probes": PROBES}, rate_origin="found"))
-    assert '40.00<span class="noise">&plusmn;' in page
-    assert "<small>samples/s, found</small>" in page
+    # The figure that it is unsure of is beside the interval: what was completed of it is another one.
+    assert "40.00<small>samples/s, at 39.50 \N{PLUS-MINUS SIGN}25.0% queries/s found</small>" in page
+    assert "in 4 tests. \N{PLUS-MINUS SIGN}, of that rate: as far as" in page
+    assert 'class="noise"' not in page
     assert "39.5 queries/s is the highest rate found that keeps the bound, in 4 tests." in page
     (picture,) = [part for part in page.split("<svg ")[1:] if part.startswith('id="probes"')]
     picture = picture.partition("</svg>")[0]
@@ -318,10 +365,10 @@ SETTINGS = [
 def test_settings_are_shown_with_their_origin_once_each(write_run) -> None:
     folder = write_run("a", settings=SETTINGS)
     run = recorded_run.read(folder)
-    assert facts.options(run) == [facts.Line("max-latency", "0.1", "run.toml")]
+    assert facts.options(run) == [facts.Line("max-latency", "0.1", "run.toml", is_default=True)]
     assert facts.of_test(run) == [
-        facts.Line("preprocessing", "imagenet", "model"),
-        facts.Line("server: instances", "2", "rule"),
+        facts.Line("preprocessing", "imagenet", "model", is_default=True),
+        facts.Line("server: instances", "2", "rule", is_default=True),
     ]
     page = page_of(folder)
     assert page.count("run.toml") == 1
