@@ -257,7 +257,7 @@ def _set_up(
         own = tuning.server
         logger.info(
             "%s is measured with %s: %s, batches of up to %d, queue delay %d us",
-            *(prepared.served, tuning.server_origin, figures.counted(own.instances, "instance", "instances")),
+            *(prepared.served, tuning.server_origin, figures.counted(own.instances, "instance")),
             *(max(1, own.max_batch_size), own.max_queue_delay_us),
         )
     if left_out := _not_applied(config, tuning):

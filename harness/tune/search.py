@@ -243,7 +243,7 @@ def short(choice: Choice) -> str:
     extra = "".join(f" {name.rpartition('.')[2]}={value}" for name, value in choice.parameters.items())
     joined = f", {choice.max_batch} at once" if choice.max_batch else ""
     delay = f", held up to {choice.max_queue_delay_us} us" if choice.max_queue_delay_us else ""
-    instances = figures.counted(choice.instances, "instance", "instances")
+    instances = figures.counted(choice.instances, "instance")
     return f"{instances}, batch {choice.client_batch}{joined}{delay}{extra}:"
 
 

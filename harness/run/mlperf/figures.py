@@ -49,19 +49,14 @@ def percentile_ms(log: DetailLog, percentile: float) -> float | None:
     return value / 1e6 if value is not None else None
 
 
-def counted(count: float, one: str, several: str) -> str:
-    """`1 query`, `24 queries`."""
-    return f"1 {one}" if count == 1 else f"{count:.0f} {several}"
+def counted(count: float, one: str, several: str = "") -> str:
+    """`1 query`, `24 queries`; `several` is `one` with an s unless told."""
+    return f"{count:,.0f} {one if count == 1 else several or f'{one}s'}"
 
 
 def so_many(count: float, one: str, several: str) -> str:
     """`1 query is`, `24 queries are`."""
     return f"{counted(count, one, several)} {'is' if count == 1 else 'are'}"
-
-
-def counted(count: int, one: str, several: str = "") -> str:
-    """`1 batch`, `24 batches`; `several` is `one` with an s unless told."""
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def rate(log: DetailLog, scenario: Scenario) -> float | None:
