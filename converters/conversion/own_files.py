@@ -9,25 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.conversion import own_detectors
+from converters.conversion import own_detectors, own_inputs
 from converters.conversion.parity import classes
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
 from harness.answers.precision import allowed_difference
-from harness.data.preprocess import apply
 from harness.errors import ConversionError
 from harness.machine.paths import absolute
 from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
-from harness.models.recipes import COCO_300_PT, fit
 from harness.models.spec import (
     Detection,
     DType,
-    Layout,
     Numbering,
-    Preprocess,
-    Quantization,
-    Resize,
     Task,
     TensorSpec,
     Variant,
@@ -95,7 +89,7 @@ def variant_of(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> Varian
     if base.detection:
         return _detector(graph, base, said)
     outputs = classifier_outputs(graph, said.outputs)
-    preprocess = _preprocess(graph, base, said.preprocess)
+    preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
     inputs = fixed_inputs(preprocess, 2)
     return Variant(
         platform=base.platform,
@@ -127,75 +121,25 @@ def _label_offset(graph: Graph, outputs: tuple[TensorSpec, ...], said: Said) -> 
 
 
 def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
-    """See that a file is of its model's task, a classifier or a detector, and takes samples one by one.
+    """See that a file is of its model's task, takes samples one by one, and can hold what the recipe makes.
 
     Raises:
-        ConversionError: it is not.
+        ConversionError: it is not, does not or cannot.
     """
     _is_fixed(graph)
+    preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
     if base.detection:
-        _detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, said.preprocess), 2), said)
+        _detection(graph, base.detection, fixed_inputs(preprocess, 2), said)
     else:
         classifier_outputs(graph, said.outputs)
-
-
-def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
-    """The recipe, with the axis order, size and type of the file's input.
-
-    Raises:
-        ConversionError: the input is of a type that no image has, or the recipe does not make such numbers.
-    """
-    dtype, layout = graph.input.dtype, graph.layout
-    is_quantized = graph.quantization is not None
-    if dtype in (DType.INT64, DType.INT32) or (dtype == DType.INT8 and not is_quantized):
-        scale = " without a scale" if dtype == DType.INT8 else ""
-        raise ConversionError(f"{graph.path}: images of {dtype}{scale} are not supported")
-    task = Task.DETECTION if base.detection else Task.CLASSIFICATION
-    chosen = own_recipes.parse(text, task) if text else base.preprocess
-    height, width = graph.size_px
-    if own_recipes.asks_for_size(text) and chosen.size_px != graph.size_px:
-        raise ConversionError(f"{graph.path}: takes images of {height}x{width}, not as {text!r} says")
-    if own_recipes.asks_for_layout(text) and chosen.layout != layout:
-        raise ConversionError(f"{graph.path}: takes images as {layout}, not as {text!r} says")
-
-    def fitted(recipe: Preprocess, quantization: Quantization | None = None) -> Preprocess:
-        return fit(recipe, layout=layout, size_px=graph.size_px, dtype=dtype, quantization=quantization)
-
-    if dtype.is_whole and not is_quantized:
-        if chosen.name == own_recipes.OWN and chosen.steps:
-            raise ConversionError(
-                f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
-            )
-        return fitted(chosen)
-    makes_bytes = chosen.dtype == DType.UINT8
-    # Exports of the same network that leave the normalisation to the client.
-    arithmetic = fitted(COCO_300_PT if makes_bytes else chosen, graph.quantization)
-    if is_quantized and _takes_pixels(arithmetic):
-        return fitted(chosen)
-    if makes_bytes and text:
-        raise ConversionError(
-            f"{graph.path}: takes {dtype}, and {text} makes bytes; "
-            f"{COCO_300_PT.name} makes numbers from -1 to 1"
-        )
-    return arithmetic
-
-
-def _takes_pixels(recipe: Preprocess) -> bool:
-    """Whether a quantised input stores each pixel as it is, or its neighbour, as the published networks' do.
-
-    Then it gets pixels as they are, which is what such a network was trained with.
-    """
-    if recipe.dtype != DType.UINT8:
-        return False
-    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    plain = replace(recipe, resize=Resize.ASPECT_LINEAR, size_px=(16, 16), crop=1.0, layout=Layout.NHWC)
-    return int(np.abs(apply(every, plain).astype(np.int64) - every).max()) <= 1
+    if not said.preprocess:
+        own_inputs.check_range(graph, base, preprocess)
 
 
 def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     """Describe a detector that is to be served."""
     assert base.detection is not None
-    preprocess = _preprocess(graph, base, said.preprocess)
+    preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
     inputs = fixed_inputs(preprocess, 2)
     detection = _detection(graph, base.detection, inputs, said)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
