@@ -38,6 +38,8 @@ _REARRANGES = (
 )
 """Operations whose output stores numbers as their first input does: the very ones, some of them, or more of
 their kind; those of `Concat` as any of its inputs."""
+_NUMBERS = {"value_float": "f", "value_floats": "f", "value_int": "i8", "value_ints": "i8"}
+"""Attributes in which a Constant holds numbers that are no tensor, and their types."""
 _TELLS_SIZE = ("Shape", "Size")
 """Operations that read no number of their input."""
 _REAL = (
@@ -101,8 +103,8 @@ def _input_quantization(path: Path, name: str) -> Quantization | None:
     graph = onnx.load(path, load_external_data=False).graph
     known = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            known[node.output[0]] = node.attribute[0].t
+        if node.op_type == "Constant" and (tensor := _constant(node.attribute[0])):
+            known[node.output[0]] = tensor
     found, others = set[Quantization | None](), list[str]()
     stored, changed, is_dequantized = {name}, set[str](), False
     # A node comes after those whose output it reads.
@@ -134,6 +136,16 @@ def _input_quantization(path: Path, name: str) -> Quantization | None:
             "to it: export it with one for all channels, or with a float input"
         )
     return found.pop() if found else None
+
+
+def _constant(value: onnx.AttributeProto) -> onnx.TensorProto | None:
+    """What a Constant holds; None of text and of sparse tensors, which are no scale."""
+    if value.name == "value":
+        return value.t
+    if value.name not in _NUMBERS:
+        return None
+    numbers = np.array(onnx.helper.get_attribute_value(value), _NUMBERS[value.name])
+    return onnx.numpy_helper.from_array(numbers)
 
 
 def _makes_real(node: onnx.NodeProto) -> bool:

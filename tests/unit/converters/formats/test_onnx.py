@@ -199,3 +199,10 @@ def test_an_input_that_is_taken_as_it_is_may_be_quantised_further_on(tmp_path: P
         {"most": np.float32(200)},
     )
     assert found(path) is None
+
+
+@pytest.mark.parametrize("value", [{"value_float": 0.5}, {"value_floats": [0.5]}])
+def test_a_scale_may_be_a_constant_that_is_no_tensor(tmp_path: Path, value: dict[str, object]) -> None:
+    held = helper.make_node("Constant", [], ["step"], **value)
+    path = quantised(tmp_path / "q.onnx", [held, node("DequantizeLinear", "image step zero", "real", axis=0)])
+    assert found(path) == Quantization(0.5, 110)
