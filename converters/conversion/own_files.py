@@ -30,6 +30,14 @@ from harness.models.spec import (
 _WITH_BACKGROUND = 1001
 """Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
 
+_LEAST_INDICES = 5
+"""Numbers in a row that tell: fewer may well be scores that happen to be whole and to differ."""
+_MOST_CLASSES = 100_000
+"""More than any data set has; scores that are whole numbers are sums, of pixels or of votes."""
+_WHAT_TO_EXPORT = "export the scores of all classes, or the best class as one whole number"
+_SAMPLES = 2
+"""Images that tell how a file answers."""
+
 _SAME_DETECTION = 1e-2
 """Largest difference between scores or box corners of an image run alone and in a batch."""
 
@@ -90,7 +98,7 @@ def variant_of(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> Varian
         return _detector(graph, base, said)
     outputs = classifier_outputs(graph, said.outputs)
     preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
-    inputs = fixed_inputs(preprocess, 2)
+    inputs = fixed_inputs(preprocess, _SAMPLES)
     return Variant(
         platform=base.platform,
         input=graph.input,
@@ -128,10 +136,11 @@ def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
     """
     _is_fixed(graph)
     preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
+    inputs = fixed_inputs(preprocess, _SAMPLES)
     if base.detection:
-        _detection(graph, base.detection, fixed_inputs(preprocess, 2), said)
+        _detection(graph, base.detection, inputs, said)
     else:
-        classifier_outputs(graph, said.outputs)
+        _check_scores(graph, classifier_outputs(graph, said.outputs), inputs)
     if not said.preprocess:
         own_inputs.check_range(graph, base, preprocess)
 
@@ -140,7 +149,7 @@ def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     """Describe a detector that is to be served."""
     assert base.detection is not None
     preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
-    inputs = fixed_inputs(preprocess, 2)
+    inputs = fixed_inputs(preprocess, _SAMPLES)
     detection = _detection(graph, base.detection, inputs, said)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
     return Variant(
@@ -197,32 +206,66 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
     has_boxes = any(len(output.shape) == 2 and output.shape[1] == 4 for output in graph.outputs)
     if wanted and not has_boxes and (classes := _classes_of_best(graph, wanted[0])):
         raise ConversionError(
-            f"{graph.path}: {wanted[0]} has the best scores only, and {classes} whose they are: export the "
-            "scores of all classes, or the best class as one whole number"
+            f"{graph.path}: {wanted[0]} has the best scores only, and {classes} whose they are: "
+            f"{_WHAT_TO_EXPORT}"
         )
     if not is_clear:
-        found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
-        hint = f"; --outputs {fitting[0]} chooses one" if fitting and not has_boxes else ""
-        raise ConversionError(
-            f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes "
-            f"[n] wanted; it has {found.replace(chr(39), '')}{hint}"
+        raise _no_classifier(
+            graph, f"; --outputs {fitting[0]} chooses one" if fitting and not has_boxes else ""
         )
     return tuple(replace(output, is_requested=output.name == wanted[0]) for output in graph.outputs)
 
 
+def _no_classifier(graph: Graph, hint: str) -> ConversionError:
+    found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
+    return ConversionError(
+        f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes [n] "
+        f"wanted; it has {found.replace(chr(39), '')}{hint}"
+    )
+
+
+def _check_scores(graph: Graph, outputs: tuple[TensorSpec, ...], inputs: Array) -> None:
+    """See that the scores to request are none that only look so, by their shape and type.
+
+    Raises:
+        ConversionError: they are numbers of classes, the best first.
+    """
+    index, output = next(pair for pair in enumerate(outputs) if pair[1].is_requested)
+    if output.is_scores and _are_indices([graph.run(image[np.newaxis])[index] for image in inputs]):
+        raise _no_classifier(
+            graph, f"; {output.name} holds the numbers of classes, not scores: {_WHAT_TO_EXPORT}"
+        )
+
+
+def _are_indices(answers: Sequence[Array]) -> bool:
+    """Whether scores, each of one image, are the places that a top-k or a sort names."""
+    rows = np.stack([answer.ravel() for answer in answers]).astype(np.float64)
+    # A quantised network's scores are whole numbers too, but reach beyond their count or have equals.
+    limit = _MOST_CLASSES if np.issubdtype(answers[0].dtype, np.floating) else rows.shape[1]
+    is_place = (rows >= 0) & (rows < limit) & (rows == np.rint(rows))
+    is_distinct = (np.diff(np.sort(rows, axis=1), axis=1) > 0).all()
+    return rows.shape[1] >= _LEAST_INDICES and bool(is_place.all() and is_distinct)
+
+
 def _classes_of_best(graph: Graph, scores: str) -> str:
     """The output beside sorted scores that names their classes; or nothing, where they are not of a top-k."""
-    output = next(each for each in graph.outputs if each.name == scores)
-    others = [each for each in graph.outputs if each is not output and each.dtype.is_whole]
-    beside = [each.name for each in others if each.shape == output.shape]
-    if not output.is_scores or not beside:
+    index, output = next(pair for pair in enumerate(graph.outputs) if pair[1].name == scores)
+    others = [pair for pair in enumerate(graph.outputs) if pair[0] != index and pair[1].shape == output.shape]
+    if not output.is_scores or not others:
         return ""
     shape = (graph.fixed_batch or 1, *graph.input.shape)
     images = [np.full(shape, value).astype(graph.input.dtype.value) for value in (1, 2, 7)]
-    found = [graph.run(image)[graph.outputs.index(output)].reshape(shape[0], -1) for image in images]
-    falls = [np.diff(each.astype(np.float64)) for each in found]
+    answers = [graph.run(image) for image in images]
+    falls = [np.diff(each[index].reshape(shape[0], -1).astype(np.float64)) for each in answers]
     # Scores that do not differ at all are in no order.
-    return beside[0] if all((fall <= 0).all() and fall.any() for fall in falls) else ""
+    if not all((fall <= 0).all() and fall.any() for fall in falls):
+        return ""
+    beside = (
+        other.name
+        for place, other in others
+        if other.dtype.is_whole or _are_indices([row for each in answers for row in each[place]])
+    )
+    return next(beside, "")
 
 
 def _is_fixed(graph: Graph) -> bool:

@@ -304,6 +304,56 @@ def test_a_file_of_another_task_is_refused(outputs):
         own_files.variant_of(_own(outputs), _BASE)
 
 
+def _ranked(batch):
+    """Classes, the best first."""
+    return np.stack([np.random.default_rng(int(abs(row).sum())).permutation(6) for row in batch])
+
+
+# Five of six bytes may be a quantised network's scores.
+@pytest.mark.parametrize(
+    ("dtype", "best"), [(np.float32, 5), (np.float32, 6), (np.float16, 6), (np.uint8, 6)]
+)
+def test_numbers_of_classes_are_no_scores_whatever_their_type(dtype, best):
+    output = TensorSpec("best", DType(np.dtype(dtype).name), (best,))
+    graph = _own((output,), lambda batch: [_ranked(batch)[:, :best].astype(dtype)])
+    with pytest.raises(
+        ConversionError,
+        match=r"^own.onnx: not an image classifier: one output of scores .*; it has best \w+ \[n, \d\]; "
+        "best holds the numbers of classes, not scores: export the scores of all classes, or the best class",
+    ):
+        own_files.check_task(graph, _BASE)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        # Of a quantised network: equal ones, or beyond the number of classes.
+        np.array([0, 1, 2, 2, 3, 4], np.uint8),
+        np.array([0, 1, 2, 9, 30, 200], np.uint8),
+        np.array([-3, 0, 1, 2, 4, 5], np.int8),
+        # Few, saturated, or sums.
+        np.array([0, 1, 2, 3], np.float32),
+        np.array([1, 0, 0, 0, 0, 0], np.float32),
+        np.array([1, 2, 3, 4, 5, 2e6], np.float32),
+        np.array([0, 1, 2, 3, 4, 5.5], np.float32),
+        np.array([0, 1, 2, 3, 4, -np.inf], np.float32),
+    ],
+)
+def test_scores_that_are_whole_numbers_are_scores(scores):
+    output = TensorSpec("scores", DType(scores.dtype.name), scores.shape)
+    own_files.check_task(_own((output,), lambda batch: [np.tile(scores, (len(batch), 1))]), _BASE)
+
+
+def test_the_best_scores_are_known_by_their_classes_as_real_numbers_too():
+    def run(batch):
+        values = np.linspace(0.9, 0.1, 6, dtype=np.float32)
+        return [np.tile(values, (len(batch), 1)), _ranked(batch).astype(np.float32)]
+
+    outputs = tuple(TensorSpec(name, DType.FP32, (6,)) for name in ("values", "indices"))
+    with pytest.raises(ConversionError, match="values has the best scores only, and indices whose they are"):
+        own_files.check_task(_own(outputs, run), _BASE, own_files.Said(outputs=("values",)))
+
+
 @pytest.mark.parametrize(
     ("path", "platform", "expected"),
     [
