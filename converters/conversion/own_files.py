@@ -243,7 +243,8 @@ def _are_indices(answers: Sequence[Array]) -> bool:
     # A quantised network's scores are whole numbers too, but reach beyond their count or have equals.
     limit = _MOST_CLASSES if np.issubdtype(answers[0].dtype, np.floating) else rows.shape[1]
     is_place = (rows >= 0) & (rows < limit) & (rows == np.rint(rows))
-    is_distinct = (np.diff(np.sort(rows, axis=1), axis=1) > 0).all()
+    ordered = np.sort(rows, axis=1)
+    is_distinct = (ordered[:, 1:] > ordered[:, :-1]).all()
     return rows.shape[1] >= _LEAST_INDICES and bool(is_place.all() and is_distinct)
 
 
@@ -256,9 +257,9 @@ def _classes_of_best(graph: Graph, scores: str) -> str:
     shape = (graph.fixed_batch or 1, *graph.input.shape)
     images = [np.full(shape, value).astype(graph.input.dtype.value) for value in (1, 2, 7)]
     answers = [graph.run(image) for image in images]
-    falls = [np.diff(each[index].reshape(shape[0], -1).astype(np.float64)) for each in answers]
+    rows = [each[index].reshape(shape[0], -1) for each in answers]
     # Scores that do not differ at all are in no order.
-    if not all((fall <= 0).all() and fall.any() for fall in falls):
+    if not all((row[:, 1:] <= row[:, :-1]).all() and (row[:, 1:] < row[:, :-1]).any() for row in rows):
         return ""
     beside = (
         other.name

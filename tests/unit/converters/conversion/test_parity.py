@@ -113,6 +113,24 @@ def test_an_export_that_answers_nan_is_refused(inputs):
         parity.compare(source, export, _variant(), inputs)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_is_left_out_is_compared_by_its_being_so(inputs):
+    """As by the logarithm of a probability that is too small, or by a mask."""
+
+    def masked(batch):
+        scores = _scores(batch)
+        scores[:, 0] = -np.inf
+        return [scores]
+
+    source = _graph(masked)
+    assert parity.compare(source, source, _variant(), inputs).parity.max_abs_diff == 0.0
+    with pytest.raises(ConversionError, match=r"largest difference inf \(allowed 0\.001\)"):
+        parity.compare(source, _graph(lambda batch: [_scores(batch)]), _variant(), inputs)
+    shape = TensorSpec("scores", DType.FP32, (_CLASSES,))
+    tolerance = own_files.variant_of(_own((shape,), lambda batch: masked(batch * 1000)), _BASE).tolerance
+    assert 0 < tolerance < 1
+
+
 def test_another_class_is_refused_however_small_the_difference(inputs):
     def tied(batch):
         return [np.zeros((len(batch), _CLASSES), np.float32)]
@@ -336,9 +354,10 @@ def test_numbers_of_classes_are_no_scores_whatever_their_type(dtype, best):
         np.array([1, 0, 0, 0, 0, 0], np.float32),
         np.array([1, 2, 3, 4, 5, 2e6], np.float32),
         np.array([0, 1, 2, 3, 4, 5.5], np.float32),
-        np.array([0, 1, 2, 3, 4, -np.inf], np.float32),
+        np.array([0, 1, 2, -np.inf, -np.inf, 5], np.float32),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_scores_that_are_whole_numbers_are_scores(scores):
     output = TensorSpec("scores", DType(scores.dtype.name), scores.shape)
     own_files.check_task(_own((output,), lambda batch: [np.tile(scores, (len(batch), 1))]), _BASE)
