@@ -13,7 +13,7 @@ from converters.conversion import own_detectors, own_inputs
 from converters.conversion.parity import classes
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
-from harness.answers.precision import allowed_difference
+from harness.answers.precision import GPU_SHARE, QUANTUM, allowed_difference, largest_difference
 from harness.errors import ConversionError
 from harness.machine.paths import absolute
 from harness.models import MODELS, own_recipes
@@ -35,8 +35,10 @@ _LEAST_INDICES = 5
 _MOST_CLASSES = 100_000
 """More than any data set has; scores that are whole numbers are sums, of pixels or of votes."""
 _WHAT_TO_EXPORT = "export the scores of all classes, or the best class as one whole number"
-_SAMPLES = 2
-"""Images that tell how a file answers."""
+_SAMPLES = 4
+"""Images that tell how a classifier answers."""
+_DETECTOR_SAMPLES = 2
+"""Of a detector, which may take seconds for each."""
 
 _SAME_DETECTION = 1e-2
 """Largest difference between scores or box corners of an image run alone and in a batch."""
@@ -105,7 +107,7 @@ def variant_of(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> Varian
         outputs=outputs,
         preprocess=preprocess,
         label_offset=_label_offset(graph, outputs, said),
-        max_batch_size=base.max_batch_size if _takes_batches(graph, inputs, _is_same_class) else 1,
+        max_batch_size=base.max_batch_size if _takes_batches(graph, inputs, _is_same_answer) else 1,
         source=base.source,
         tolerance=_tolerance(graph, inputs, base.tolerance),
     )
@@ -136,7 +138,7 @@ def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
     """
     _is_fixed(graph)
     preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
-    inputs = fixed_inputs(preprocess, _SAMPLES)
+    inputs = fixed_inputs(preprocess, _DETECTOR_SAMPLES if base.detection else _SAMPLES)
     if base.detection:
         _detection(graph, base.detection, inputs, said)
     else:
@@ -149,7 +151,7 @@ def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     """Describe a detector that is to be served."""
     assert base.detection is not None
     preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
-    inputs = fixed_inputs(preprocess, _SAMPLES)
+    inputs = fixed_inputs(preprocess, _DETECTOR_SAMPLES)
     detection = _detection(graph, base.detection, inputs, said)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
     return Variant(
@@ -284,24 +286,33 @@ def _is_fixed(graph: Graph) -> bool:
 
 
 def _takes_batches(graph: Graph, inputs: Array, is_same: Callable[[TensorSpec, Array, Array], bool]) -> bool:
-    """Whether two samples at once give what they give one by one; `is_same` compares one output of one."""
+    """Whether samples at once give what they give one by one; `is_same` compares one output of one."""
     if _is_fixed(graph):
         return False
-    single = [graph.run(inputs[index : index + 1]) for index in range(2)]
+    single = [graph.run(inputs[index : index + 1]) for index in range(len(inputs))]
     try:
-        double = graph.run(inputs)
+        at_once = graph.run(inputs)
     except Exception:  # noqa: BLE001 - each framework has its own, often bare RuntimeError
         return False
     return all(
         together[index : index + 1].shape == apart[index_of].shape
         and is_same(output, together[index : index + 1], apart[index_of])
         for index, apart in enumerate(single)
-        for index_of, (output, together) in enumerate(zip(graph.outputs, double, strict=True))
+        for index_of, (output, together) in enumerate(zip(graph.outputs, at_once, strict=True))
     )
 
 
-def _is_same_class(output: TensorSpec, together: Array, apart: Array) -> bool:
-    return bool((classes(together) == classes(apart)).all())
+def _is_same_answer(output: TensorSpec, together: Array, apart: Array) -> bool:
+    """Whether a classifier names the same class, by scores as near as the live server's must be."""
+    if (classes(together) != classes(apart)).any():
+        return False
+    if np.issubdtype(apart.dtype, np.floating):
+        allowed = allowed_difference(apart, GPU_SHARE, is_half=apart.dtype == np.float16)
+    elif output.is_scores:
+        allowed = QUANTUM
+    else:
+        return True
+    return largest_difference(together, apart) <= allowed
 
 
 def _tolerance(graph: Graph, inputs: Array, share: float) -> float:

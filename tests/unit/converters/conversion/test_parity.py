@@ -294,12 +294,35 @@ def _mixes_samples(batch):
     return [scores]
 
 
+def _adds_the_batchs_mean(batch, share=1.0):
+    """The class stays the image's own, and only its lead over the others does not."""
+    means = batch.mean(axis=(1, 2, 3)).astype(np.float32) * np.float32(share)
+    scores = np.zeros((len(batch), 1000), np.float32)
+    scores[:, 7], scores[:, 8] = 2, means - means.mean()
+    return [scores]
+
+
+def _adds_a_little_of_it(batch):
+    return _adds_the_batchs_mean(batch, 1e-3)
+
+
 @pytest.mark.parametrize(
-    ("run", "fixed_batch"), [(_refuses_two, 0), (_mixes_samples, 0), (lambda batch: _refuses_two(batch), 1)]
+    ("run", "fixed_batch"),
+    [
+        (_adds_the_batchs_mean, 0),
+        (_refuses_two, 0),
+        (_mixes_samples, 0),
+        (lambda batch: _refuses_two(batch), 1),
+    ],
 )
 def test_a_file_that_takes_one_sample_at_a_time_is_served_so(run, fixed_batch):
     graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run, fixed_batch=fixed_batch)
     assert own_files.variant_of(graph, _BASE).max_batch_size == 1
+
+
+def test_scores_that_a_batch_only_rounds_otherwise_are_served_in_batches():
+    graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), _adds_a_little_of_it)
+    assert own_files.variant_of(graph, _BASE).max_batch_size == 64
 
 
 def test_a_fixed_batch_of_several_is_refused():
