@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.conversion import candidate, model_files, own_files, publish, weights
+from converters.conversion import candidate, model_files, own_files, own_inputs, publish, weights
 from converters.conversion.own_files import NOTHING_SAID, Said
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
@@ -30,7 +30,7 @@ from harness.models.spec import ModelSpec, Nms, Task, Variant
 
 logger = logging.getLogger(__name__)
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raise it when a change here makes other entries from the same weights."""
 
 _DISTRIBUTIONS = {"tensorflow": ("tensorflow-cpu", "tensorflow")}
@@ -125,7 +125,11 @@ def convert(request: Request) -> Manifest:
     entry = request.entry_dir.name
     with publish.claim(request.repository, entry):
         if not _is_anothers(request):
-            return _made(request, entry)
+            made = _made(request, entry)
+            # Only what the user has said is taken so.
+            if doubt := own_inputs.clipping(made.variant.preprocess):
+                logger.warning("warning: %s: %s", request.weights, doubt)
+            return made
     apart = own_files.entry_name_apart(Path(request.weights), request.platform)
     logger.info("%s is another file's entry: that of %s is %s", entry, request.weights, apart)
     return convert(replace(request, entry=apart))

@@ -9,25 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.conversion import own_detectors
+from converters.conversion import own_detectors, own_inputs
 from converters.conversion.parity import classes
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
-from harness.answers.precision import allowed_difference
-from harness.data.preprocess import apply
+from harness.answers.precision import GPU_SHARE, QUANTUM, allowed_difference, largest_difference
 from harness.errors import ConversionError
 from harness.machine.paths import absolute
 from harness.models import MODELS, own_recipes
 from harness.models.platforms import Platform
-from harness.models.recipes import COCO_300_PT, fit
 from harness.models.spec import (
     Detection,
     DType,
-    Layout,
     Numbering,
-    Preprocess,
-    Quantization,
-    Resize,
     Task,
     TensorSpec,
     Variant,
@@ -35,6 +29,16 @@ from harness.models.spec import (
 
 _WITH_BACKGROUND = 1001
 """Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
+
+_LEAST_INDICES = 5
+"""Numbers in a row that tell: fewer may well be scores that happen to be whole and to differ."""
+_MOST_CLASSES = 100_000
+"""More than any data set has; scores that are whole numbers are sums, of pixels or of votes."""
+_WHAT_TO_EXPORT = "export the scores of all classes, or the best class as one whole number"
+_SAMPLES = 4
+"""Images that tell how a classifier answers."""
+_DETECTOR_SAMPLES = 2
+"""Of a detector, which may take seconds for each."""
 
 _SAME_DETECTION = 1e-2
 """Largest difference between scores or box corners of an image run alone and in a batch."""
@@ -95,15 +99,15 @@ def variant_of(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> Varian
     if base.detection:
         return _detector(graph, base, said)
     outputs = classifier_outputs(graph, said.outputs)
-    preprocess = _preprocess(graph, base, said.preprocess)
-    inputs = fixed_inputs(preprocess, 2)
+    preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
+    inputs = fixed_inputs(preprocess, _SAMPLES)
     return Variant(
         platform=base.platform,
         input=graph.input,
         outputs=outputs,
         preprocess=preprocess,
         label_offset=_label_offset(graph, outputs, said),
-        max_batch_size=base.max_batch_size if _takes_batches(graph, inputs, _is_same_class) else 1,
+        max_batch_size=base.max_batch_size if _takes_batches(graph, inputs, _is_same_answer) else 1,
         source=base.source,
         tolerance=_tolerance(graph, inputs, base.tolerance),
     )
@@ -127,76 +131,27 @@ def _label_offset(graph: Graph, outputs: tuple[TensorSpec, ...], said: Said) -> 
 
 
 def check_task(graph: Graph, base: Variant, said: Said = NOTHING_SAID) -> None:
-    """See that a file is of its model's task, a classifier or a detector, and takes samples one by one.
+    """See that a file is of its model's task, takes samples one by one, and can hold what the recipe makes.
 
     Raises:
-        ConversionError: it is not.
+        ConversionError: it is not, does not or cannot.
     """
     _is_fixed(graph)
+    preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
+    inputs = fixed_inputs(preprocess, _DETECTOR_SAMPLES if base.detection else _SAMPLES)
     if base.detection:
-        _detection(graph, base.detection, fixed_inputs(_preprocess(graph, base, said.preprocess), 2), said)
+        _detection(graph, base.detection, inputs, said)
     else:
-        classifier_outputs(graph, said.outputs)
-
-
-def _preprocess(graph: Graph, base: Variant, text: str) -> Preprocess:
-    """The recipe, with the axis order, size and type of the file's input.
-
-    Raises:
-        ConversionError: the input is of a type that no image has, or the recipe does not make such numbers.
-    """
-    dtype, layout = graph.input.dtype, graph.layout
-    is_quantized = graph.quantization is not None
-    if dtype in (DType.INT64, DType.INT32) or (dtype == DType.INT8 and not is_quantized):
-        scale = " without a scale" if dtype == DType.INT8 else ""
-        raise ConversionError(f"{graph.path}: images of {dtype}{scale} are not supported")
-    task = Task.DETECTION if base.detection else Task.CLASSIFICATION
-    chosen = own_recipes.parse(text, task) if text else base.preprocess
-    height, width = graph.size_px
-    if own_recipes.asks_for_size(text) and chosen.size_px != graph.size_px:
-        raise ConversionError(f"{graph.path}: takes images of {height}x{width}, not as {text!r} says")
-    if own_recipes.asks_for_layout(text) and chosen.layout != layout:
-        raise ConversionError(f"{graph.path}: takes images as {layout}, not as {text!r} says")
-
-    def fitted(recipe: Preprocess, quantization: Quantization | None = None) -> Preprocess:
-        return fit(recipe, layout=layout, size_px=graph.size_px, dtype=dtype, quantization=quantization)
-
-    if dtype.is_whole and not is_quantized:
-        if chosen.name == own_recipes.OWN and chosen.steps:
-            raise ConversionError(
-                f"{graph.path}: takes bytes as they are: leave scale, mean and std out of {text!r}"
-            )
-        return fitted(chosen)
-    makes_bytes = chosen.dtype == DType.UINT8
-    # Exports of the same network that leave the normalisation to the client.
-    arithmetic = fitted(COCO_300_PT if makes_bytes else chosen, graph.quantization)
-    if is_quantized and _takes_pixels(arithmetic):
-        return fitted(chosen)
-    if makes_bytes and text:
-        raise ConversionError(
-            f"{graph.path}: takes {dtype}, and {text} makes bytes; "
-            f"{COCO_300_PT.name} makes numbers from -1 to 1"
-        )
-    return arithmetic
-
-
-def _takes_pixels(recipe: Preprocess) -> bool:
-    """Whether a quantised input stores each pixel as it is, or its neighbour, as the published networks' do.
-
-    Then it gets pixels as they are, which is what such a network was trained with.
-    """
-    if recipe.dtype != DType.UINT8:
-        return False
-    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    plain = replace(recipe, resize=Resize.ASPECT_LINEAR, size_px=(16, 16), crop=1.0, layout=Layout.NHWC)
-    return int(np.abs(apply(every, plain).astype(np.int64) - every).max()) <= 1
+        _check_scores(graph, classifier_outputs(graph, said.outputs), inputs)
+    if not said.preprocess:
+        own_inputs.check_range(graph, base, preprocess)
 
 
 def _detector(graph: Graph, base: Variant, said: Said) -> Variant:
     """Describe a detector that is to be served."""
     assert base.detection is not None
-    preprocess = _preprocess(graph, base, said.preprocess)
-    inputs = fixed_inputs(preprocess, 2)
+    preprocess = own_inputs.recipe_of(graph, base, said.preprocess)
+    inputs = fixed_inputs(preprocess, _DETECTOR_SAMPLES)
     detection = _detection(graph, base.detection, inputs, said)
     read = (detection.boxes, detection.scores, detection.classes, detection.count)
     return Variant(
@@ -253,32 +208,67 @@ def classifier_outputs(graph: Graph, chosen: Sequence[str] = ()) -> tuple[Tensor
     has_boxes = any(len(output.shape) == 2 and output.shape[1] == 4 for output in graph.outputs)
     if wanted and not has_boxes and (classes := _classes_of_best(graph, wanted[0])):
         raise ConversionError(
-            f"{graph.path}: {wanted[0]} has the best scores only, and {classes} whose they are: export the "
-            "scores of all classes, or the best class as one whole number"
+            f"{graph.path}: {wanted[0]} has the best scores only, and {classes} whose they are: "
+            f"{_WHAT_TO_EXPORT}"
         )
     if not is_clear:
-        found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
-        hint = f"; --outputs {fitting[0]} chooses one" if fitting and not has_boxes else ""
-        raise ConversionError(
-            f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes "
-            f"[n] wanted; it has {found.replace(chr(39), '')}{hint}"
+        raise _no_classifier(
+            graph, f"; --outputs {fitting[0]} chooses one" if fitting and not has_boxes else ""
         )
     return tuple(replace(output, is_requested=output.name == wanted[0]) for output in graph.outputs)
 
 
+def _no_classifier(graph: Graph, hint: str) -> ConversionError:
+    found = ", ".join(f"{output.name} {output.dtype} {['n', *output.shape]}" for output in graph.outputs)
+    return ConversionError(
+        f"{graph.path}: not an image classifier: one output of scores [n, classes] and/or one of classes [n] "
+        f"wanted; it has {found.replace(chr(39), '')}{hint}"
+    )
+
+
+def _check_scores(graph: Graph, outputs: tuple[TensorSpec, ...], inputs: Array) -> None:
+    """See that the scores to request are none that only look so, by their shape and type.
+
+    Raises:
+        ConversionError: they are numbers of classes, the best first.
+    """
+    index, output = next(pair for pair in enumerate(outputs) if pair[1].is_requested)
+    if output.is_scores and _are_indices([graph.run(image[np.newaxis])[index] for image in inputs]):
+        raise _no_classifier(
+            graph, f"; {output.name} holds the numbers of classes, not scores: {_WHAT_TO_EXPORT}"
+        )
+
+
+def _are_indices(answers: Sequence[Array]) -> bool:
+    """Whether scores, each of one image, are the places that a top-k or a sort names."""
+    rows = np.stack([answer.ravel() for answer in answers]).astype(np.float64)
+    # A quantised network's scores are whole numbers too, but reach beyond their count or have equals.
+    limit = _MOST_CLASSES if np.issubdtype(answers[0].dtype, np.floating) else rows.shape[1]
+    is_place = (rows >= 0) & (rows < limit) & (rows == np.rint(rows))
+    ordered = np.sort(rows, axis=1)
+    is_distinct = (ordered[:, 1:] > ordered[:, :-1]).all()
+    return rows.shape[1] >= _LEAST_INDICES and bool(is_place.all() and is_distinct)
+
+
 def _classes_of_best(graph: Graph, scores: str) -> str:
     """The output beside sorted scores that names their classes; or nothing, where they are not of a top-k."""
-    output = next(each for each in graph.outputs if each.name == scores)
-    others = [each for each in graph.outputs if each is not output and each.dtype.is_whole]
-    beside = [each.name for each in others if each.shape == output.shape]
-    if not output.is_scores or not beside:
+    index, output = next(pair for pair in enumerate(graph.outputs) if pair[1].name == scores)
+    others = [pair for pair in enumerate(graph.outputs) if pair[0] != index and pair[1].shape == output.shape]
+    if not output.is_scores or not others:
         return ""
     shape = (graph.fixed_batch or 1, *graph.input.shape)
     images = [np.full(shape, value).astype(graph.input.dtype.value) for value in (1, 2, 7)]
-    found = [graph.run(image)[graph.outputs.index(output)].reshape(shape[0], -1) for image in images]
-    falls = [np.diff(each.astype(np.float64)) for each in found]
+    answers = [graph.run(image) for image in images]
+    rows = [each[index].reshape(shape[0], -1) for each in answers]
     # Scores that do not differ at all are in no order.
-    return beside[0] if all((fall <= 0).all() and fall.any() for fall in falls) else ""
+    if not all((row[:, 1:] <= row[:, :-1]).all() and (row[:, 1:] < row[:, :-1]).any() for row in rows):
+        return ""
+    beside = (
+        other.name
+        for place, other in others
+        if other.dtype.is_whole or _are_indices([row for each in answers for row in each[place]])
+    )
+    return next(beside, "")
 
 
 def _is_fixed(graph: Graph) -> bool:
@@ -296,24 +286,33 @@ def _is_fixed(graph: Graph) -> bool:
 
 
 def _takes_batches(graph: Graph, inputs: Array, is_same: Callable[[TensorSpec, Array, Array], bool]) -> bool:
-    """Whether two samples at once give what they give one by one; `is_same` compares one output of one."""
+    """Whether samples at once give what they give one by one; `is_same` compares one output of one."""
     if _is_fixed(graph):
         return False
-    single = [graph.run(inputs[index : index + 1]) for index in range(2)]
+    single = [graph.run(inputs[index : index + 1]) for index in range(len(inputs))]
     try:
-        double = graph.run(inputs)
+        at_once = graph.run(inputs)
     except Exception:  # noqa: BLE001 - each framework has its own, often bare RuntimeError
         return False
     return all(
         together[index : index + 1].shape == apart[index_of].shape
         and is_same(output, together[index : index + 1], apart[index_of])
         for index, apart in enumerate(single)
-        for index_of, (output, together) in enumerate(zip(graph.outputs, double, strict=True))
+        for index_of, (output, together) in enumerate(zip(graph.outputs, at_once, strict=True))
     )
 
 
-def _is_same_class(output: TensorSpec, together: Array, apart: Array) -> bool:
-    return bool((classes(together) == classes(apart)).all())
+def _is_same_answer(output: TensorSpec, together: Array, apart: Array) -> bool:
+    """Whether a classifier names the same class, by scores as near as the live server's must be."""
+    if (classes(together) != classes(apart)).any():
+        return False
+    if np.issubdtype(apart.dtype, np.floating):
+        allowed = allowed_difference(apart, GPU_SHARE, is_half=apart.dtype == np.float16)
+    elif output.is_scores:
+        allowed = QUANTUM
+    else:
+        return True
+    return largest_difference(together, apart) <= allowed
 
 
 def _tolerance(graph: Graph, inputs: Array, share: float) -> float:

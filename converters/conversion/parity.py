@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converters.formats.graph import Array, Graph, relayout
-from harness.answers.precision import QUANTUM
+from harness.answers.precision import QUANTUM, largest_difference
 from harness.errors import ConversionError
 from harness.models.manifest import Parity
 from harness.models.spec import TensorSpec, Variant
@@ -168,7 +168,7 @@ def source_index(source: Graph, names: Sequence[str], name: str) -> int:
 def _largest_difference(expected: Array, answer: Array) -> float:
     if expected.shape != answer.shape:
         raise ConversionError(f"shapes differ: {expected.shape} at the source, {answer.shape} in the export")
-    return float(np.abs(expected.astype(np.float64) - answer.astype(np.float64)).max())
+    return largest_difference(expected, answer)
 
 
 def _check(parity: Parity, source: Graph, export: Graph) -> None:

@@ -30,10 +30,22 @@ OPSET = 13
 _FATAL_ONLY = 4
 _LARGEST_BYTES = 2**31 - 1
 """Of a protobuf message."""
-_READS_QUANTIZED = ("DequantizeLinear", "QLinearConv")
-"""Operations whose inputs begin with a quantised tensor, its scale and its zero point."""
-_REARRANGES = ("Transpose", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice")
-"""Operations whose output has the very numbers of their input."""
+_READS_QUANTIZED = ("DequantizeLinear", "QLinear")
+"""How operations begin that have, behind each quantised tensor, its scale and its zero point."""
+_REARRANGES = (
+    *("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "DepthToSpace", "SpaceToDepth"),
+    *("Slice", "Split", "Gather", "MaxPool", "Concat", "Pad", "Resize"),
+)
+"""Operations whose output stores numbers as their first input does: the very ones, some of them, or more of
+their kind; those of `Concat` as any of its inputs."""
+_NUMBERS = {"value_float": "f", "value_floats": "f", "value_int": "i8", "value_ints": "i8"}
+"""Attributes in which a Constant holds numbers that are no tensor, and their types."""
+_TELLS_SIZE = ("Shape", "Size")
+"""Operations that read no number of their input."""
+_REAL = (
+    *(onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16),
+    *(onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16),
+)
 _TYPES = {"float": "float32", "double": "float64"}
 """ONNX's names that are not numpy's."""
 
@@ -82,34 +94,63 @@ def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterato
 
 
 def _input_quantization(path: Path, name: str) -> Quantization | None:
-    """How an input stores real numbers, by the operations that read it; None where another takes it as it is.
+    """How an input stores real numbers, by the operations that read it; None where all take it as it is.
 
     Raises:
-        ConversionError: its scale differs by channel, or is calculated: no pixel could be stored by it.
+        ConversionError: its scale differs by channel, or is calculated: no pixel could be stored by it; or
+            something reads it beside what dequantises it.
     """
     graph = onnx.load(path, load_external_data=False).graph
     known = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            known[node.output[0]] = node.attribute[0].t
-    found, names = set(), {name}
+        if node.op_type == "Constant" and (tensor := _constant(node.attribute[0])):
+            known[node.output[0]] = tensor
+    found, others = set[Quantization | None](), list[str]()
+    stored, changed, is_dequantized = {name}, set[str](), False
     # A node comes after those whose output it reads.
     for node in graph.node:
-        if not names & set(node.input):
+        if node.op_type in _TELLS_SIZE:
             continue
-        if node.op_type in _REARRANGES:
-            names.update(node.output)
-        elif node.op_type in _READS_QUANTIZED:
-            # An operand that is left out may have an empty name.
-            found.add(_quantization([known.get(each) for each in node.input[1:3] if each], path))
-        else:
-            return None
+        # An operand that is left out may have an empty name, as a result may.
+        places = [place for place, each in enumerate(node.input) if each and each in stored]
+        is_touched = bool(places or (changed - {""}) & set(node.input))
+        if node.op_type.startswith(_READS_QUANTIZED):
+            is_dequantized |= is_touched
+            for place in places:
+                operands = [each for each in node.input[place + 1 : place + 3] if each]
+                found.add(_quantization([known.get(each) for each in operands], path))
+        elif node.op_type in _REARRANGES and (0 in places or (places and node.op_type == "Concat")):
+            stored.update(node.output)
+        elif is_touched:
+            others += [node.op_type] if places else []
+            changed.update(() if _makes_real(node) else node.output)
+    if others and is_dequantized:
+        raise ConversionError(
+            f"{path}: input {name} is read by {', '.join(dict.fromkeys(others))} beside or before what "
+            "dequantises it, so nobody can tell which numbers it takes: export it with nothing else between "
+            "the input and its DequantizeLinear, or with a float input"
+        )
     if None in found or len(found) > 1:
         raise ConversionError(
             f"{path}: input {name} is stored with no single scale and zero point, so images cannot be given "
             "to it: export it with one for all channels, or with a float input"
         )
     return found.pop() if found else None
+
+
+def _constant(value: onnx.AttributeProto) -> onnx.TensorProto | None:
+    """What a Constant holds; None of text and of sparse tensors, which are no scale."""
+    if value.name == "value":
+        return value.t
+    if value.name not in _NUMBERS:
+        return None
+    numbers = np.array(onnx.helper.get_attribute_value(value), _NUMBERS[value.name])
+    return onnx.numpy_helper.from_array(numbers)
+
+
+def _makes_real(node: onnx.NodeProto) -> bool:
+    """Whether a node makes real numbers, which may be quantised again in a way of their own."""
+    return node.op_type == "Cast" and any(each.name == "to" and each.i in _REAL for each in node.attribute)
 
 
 def _quantization(tensors: list[onnx.TensorProto | None], path: Path) -> Quantization | None:

@@ -68,7 +68,22 @@ def allowed_difference(scores: npt.NDArray[Any], share: float, *, is_half: bool 
     """
     rounding = float(np.finfo(np.float16 if is_half else np.float32).eps)
     values = scores.astype(np.float64)
-    return share * float(np.ptp(values)) + _ROUNDINGS * rounding * float(np.abs(values).max())
+    # A class that cannot win may have a score of minus infinity, which has no spread.
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0
+    return share * float(np.ptp(finite)) + _ROUNDINGS * rounding * float(np.abs(finite).max())
+
+
+def largest_difference(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """How far apart two arrays of one shape are, at most.
+
+    Equal infinities are not apart; NaN is from anything, itself included, and makes the difference NaN.
+    """
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    apart = np.zeros_like(first)
+    np.subtract(first, second, out=apart, where=first != second)
+    return float(np.abs(apart).max())
 
 
 def is_full(precision: str | None) -> bool:
@@ -109,6 +124,7 @@ def shortfall(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=1e-3):
         values = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     deficit = values.max(axis=1, keepdims=True) - values
-    spread = values.std(axis=1, keepdims=True)
-    # Where all score alike, any may win.
-    return np.asarray(np.divide(deficit, spread, out=np.zeros_like(deficit), where=spread > 0))
+    spread = values.std(axis=1, keepdims=True, where=np.isfinite(values))
+    # Where all score alike, any may win but those that cannot.
+    alike = np.where(np.isfinite(deficit), 0.0, deficit)
+    return np.asarray(np.divide(deficit, spread, out=alike, where=spread > 0))

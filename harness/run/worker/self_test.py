@@ -18,6 +18,7 @@ from harness.answers.precision import (
     QUANTUM,
     allowed_difference,
     is_near_best,
+    largest_difference,
     shortfall,
 )
 from harness.errors import InferenceError, RequestFailed
@@ -131,7 +132,7 @@ def _farthest(variant: Variant, answers: Sequence[Tensors], expected: dict[str, 
 
 def _distance(spec: TensorSpec, answer: Any, wanted: Any) -> _Distance:
     found = answer.reshape(wanted.shape)
-    difference = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
+    difference = largest_difference(found, wanted)
     if np.issubdtype(wanted.dtype, np.floating):
         allowed = allowed_difference(wanted, GPU_SHARE)
         is_same_class = found.argmax() == wanted.argmax()

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from harness.answers.accuracy import score_classification
-from harness.answers.precision import is_full, is_near_best, scores_of
+from harness.answers.precision import (
+    allowed_difference,
+    is_full,
+    is_near_best,
+    largest_difference,
+    scores_of,
+)
 from harness.models import MODELS
 from harness.models.model_config import ServerSettings, model_config
 from harness.models.platforms import Platform
@@ -26,6 +32,30 @@ def test_a_class_without_a_rival_is_the_only_one_that_may_win() -> None:
     certain = np.zeros((1, 1001), np.float32)
     certain[0, 7] = 1
     assert np.flatnonzero(is_near_best(certain)[0]).tolist() == [7]
+
+
+def test_a_class_that_is_left_out_stretches_no_spread_and_never_wins() -> None:
+    left_out = np.append(LOGITS, [[-np.inf]], axis=1)
+    assert (is_near_best(left_out) == np.append(is_near_best(LOGITS), [[False]], axis=1)).all()
+    assert allowed_difference(left_out, 0.01) == allowed_difference(LOGITS, 0.01)
+    alone = np.array([[-np.inf, 0.0, -np.inf]])
+    assert is_near_best(alone).tolist() == [[False, True, False]]
+    assert allowed_difference(np.full(3, -np.inf), 0.01) == 0.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ([-np.inf, 1.5, 2.0], 0.5),
+        ([np.inf, 1.0, 2.0], np.inf),
+        ([-1e30, 1.0, 2.0], np.inf),
+        ([-np.inf, np.nan, 2.0], np.nan),
+    ],
+)
+def test_equal_infinities_are_not_apart(other: list[float], expected: float) -> None:
+    one = np.array([-np.inf, 1.0, 2.0], np.float32)
+    assert largest_difference(one, np.array(other, np.float32)) == pytest.approx(expected, nan_ok=True)
 
 
 def test_near_labels_count_as_right_for_their_own_sample_only() -> None:

@@ -113,6 +113,24 @@ def test_an_export_that_answers_nan_is_refused(inputs):
         parity.compare(source, export, _variant(), inputs)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_is_left_out_is_compared_by_its_being_so(inputs):
+    """As by the logarithm of a probability that is too small, or by a mask."""
+
+    def masked(batch):
+        scores = _scores(batch)
+        scores[:, 0] = -np.inf
+        return [scores]
+
+    source = _graph(masked)
+    assert parity.compare(source, source, _variant(), inputs).parity.max_abs_diff == 0.0
+    with pytest.raises(ConversionError, match=r"largest difference inf \(allowed 0\.001\)"):
+        parity.compare(source, _graph(lambda batch: [_scores(batch)]), _variant(), inputs)
+    shape = TensorSpec("scores", DType.FP32, (_CLASSES,))
+    tolerance = own_files.variant_of(_own((shape,), lambda batch: masked(batch * 1000)), _BASE).tolerance
+    assert 0 < tolerance < 1
+
+
 def test_another_class_is_refused_however_small_the_difference(inputs):
     def tied(batch):
         return [np.zeros((len(batch), _CLASSES), np.float32)]
@@ -276,12 +294,35 @@ def _mixes_samples(batch):
     return [scores]
 
 
+def _adds_the_batchs_mean(batch, share=1.0):
+    """The class stays the image's own, and only its lead over the others does not."""
+    means = batch.mean(axis=(1, 2, 3)).astype(np.float32) * np.float32(share)
+    scores = np.zeros((len(batch), 1000), np.float32)
+    scores[:, 7], scores[:, 8] = 2, means - means.mean()
+    return [scores]
+
+
+def _adds_a_little_of_it(batch):
+    return _adds_the_batchs_mean(batch, 1e-3)
+
+
 @pytest.mark.parametrize(
-    ("run", "fixed_batch"), [(_refuses_two, 0), (_mixes_samples, 0), (lambda batch: _refuses_two(batch), 1)]
+    ("run", "fixed_batch"),
+    [
+        (_adds_the_batchs_mean, 0),
+        (_refuses_two, 0),
+        (_mixes_samples, 0),
+        (lambda batch: _refuses_two(batch), 1),
+    ],
 )
 def test_a_file_that_takes_one_sample_at_a_time_is_served_so(run, fixed_batch):
     graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), run, fixed_batch=fixed_batch)
     assert own_files.variant_of(graph, _BASE).max_batch_size == 1
+
+
+def test_scores_that_a_batch_only_rounds_otherwise_are_served_in_batches():
+    graph = _own((TensorSpec("scores", DType.FP32, (1000,)),), _adds_a_little_of_it)
+    assert own_files.variant_of(graph, _BASE).max_batch_size == 64
 
 
 def test_a_fixed_batch_of_several_is_refused():
@@ -302,6 +343,57 @@ def test_a_fixed_batch_of_several_is_refused():
 def test_a_file_of_another_task_is_refused(outputs):
     with pytest.raises(ConversionError, match=r"own\.onnx: not an image classifier"):
         own_files.variant_of(_own(outputs), _BASE)
+
+
+def _ranked(batch):
+    """Classes, the best first."""
+    return np.stack([np.random.default_rng(int(abs(row).sum())).permutation(6) for row in batch])
+
+
+# Five of six bytes may be a quantised network's scores.
+@pytest.mark.parametrize(
+    ("dtype", "best"), [(np.float32, 5), (np.float32, 6), (np.float16, 6), (np.uint8, 6)]
+)
+def test_numbers_of_classes_are_no_scores_whatever_their_type(dtype, best):
+    output = TensorSpec("best", DType(np.dtype(dtype).name), (best,))
+    graph = _own((output,), lambda batch: [_ranked(batch)[:, :best].astype(dtype)])
+    with pytest.raises(
+        ConversionError,
+        match=r"^own.onnx: not an image classifier: one output of scores .*; it has best \w+ \[n, \d\]; "
+        "best holds the numbers of classes, not scores: export the scores of all classes, or the best class",
+    ):
+        own_files.check_task(graph, _BASE)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        # Of a quantised network: equal ones, or beyond the number of classes.
+        np.array([0, 1, 2, 2, 3, 4], np.uint8),
+        np.array([0, 1, 2, 9, 30, 200], np.uint8),
+        np.array([-3, 0, 1, 2, 4, 5], np.int8),
+        # Few, saturated, or sums.
+        np.array([0, 1, 2, 3], np.float32),
+        np.array([1, 0, 0, 0, 0, 0], np.float32),
+        np.array([1, 2, 3, 4, 5, 2e6], np.float32),
+        np.array([0, 1, 2, 3, 4, 5.5], np.float32),
+        np.array([0, 1, 2, -np.inf, -np.inf, 5], np.float32),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_scores_that_are_whole_numbers_are_scores(scores):
+    output = TensorSpec("scores", DType(scores.dtype.name), scores.shape)
+    own_files.check_task(_own((output,), lambda batch: [np.tile(scores, (len(batch), 1))]), _BASE)
+
+
+def test_the_best_scores_are_known_by_their_classes_as_real_numbers_too():
+    def run(batch):
+        values = np.linspace(0.9, 0.1, 6, dtype=np.float32)
+        return [np.tile(values, (len(batch), 1)), _ranked(batch).astype(np.float32)]
+
+    outputs = tuple(TensorSpec(name, DType.FP32, (6,)) for name in ("values", "indices"))
+    with pytest.raises(ConversionError, match="values has the best scores only, and indices whose they are"):
+        own_files.check_task(_own(outputs, run), _BASE, own_files.Said(outputs=("values",)))
 
 
 @pytest.mark.parametrize(

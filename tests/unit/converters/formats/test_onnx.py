@@ -1,4 +1,4 @@
-"""Weights that lie beside an ONNX file: found wherever the file may name them, and copied with it."""
+"""ONNX files: weights beside them, and how their inputs are quantised."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from converters.conversion.model_files import digest
-from converters.formats.onnx import copy_onnx, external_files
+from converters.formats.onnx import copy_onnx, external_files, open_onnx
+from harness.errors import ConversionError
+from harness.models.spec import Quantization
 
 WEIGHTS = np.arange(4, dtype=np.float32)
 
@@ -76,3 +78,131 @@ def test_a_copy_has_all_its_weights_itself(model: Path, tmp_path: Path) -> None:
     assert np.array_equal(numpy_helper.to_array(nodes[0].attribute[0].t), WEIGHTS)
     branches = {attribute.name: attribute.g for attribute in nodes[1].attribute}
     assert np.array_equal(numpy_helper.to_array(branches["then_branch"].initializer[0]), WEIGHTS)
+
+
+def quantised(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, object] | None = None,
+    output: str = "real",
+) -> Path:
+    """A file whose `image`, of bytes, is read by these operations."""
+    values = {"scale": np.float32(1.5), "zero": np.uint8(110)} | (constants or {})
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def found(path: Path) -> Quantization | None:
+    with open_onnx(path, (8, 8)) as graph:
+        return graph.quantization
+
+
+def node(operation: str, inputs: str, outputs: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(operation, inputs.split(), outputs.split(), **attributes)
+
+
+DEQUANTIZE = node("DequantizeLinear", "kept scale zero", "real")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [node("MaxPool", "image", "kept", kernel_shape=[2, 2])],
+        [node("Pad", "image pads zero", "kept")],
+        [helper.make_node("Resize", ["image", "", "scales"], ["kept"])],
+        [node("Gather", "image order", "kept", axis=1)],
+        [node("Split", "image", "r g b", axis=1), node("Concat", "b g r", "kept", axis=1)],
+        [node("Slice", "image starts ends", "half"), node("SpaceToDepth", "half", "kept", blocksize=2)],
+    ],
+)
+def test_a_quantised_input_is_known_behind_what_stores_its_numbers_alike(
+    tmp_path: Path, before: list[onnx.NodeProto]
+) -> None:
+    constants = {
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "order": np.array([2, 1, 0]),
+        "starts": np.array([0, 0, 0, 0]),
+        "ends": np.array([9, 3, 4, 4]),
+    }
+    path = quantised(tmp_path / "q.onnx", [*before, DEQUANTIZE], constants)
+    assert found(path) == Quantization(1.5, 110)
+
+
+def test_to_ask_for_an_inputs_size_is_not_to_read_its_numbers(tmp_path: Path) -> None:
+    """As every export of `x.view(x.size(0), -1)` does."""
+    path = quantised(
+        tmp_path / "q.onnx",
+        [
+            node("DequantizeLinear", "image scale zero", "real"),
+            node("Shape", "image", "sizes"),
+            node("Gather", "sizes first", "count"),
+            node("Concat", "count rest", "shape", axis=0),
+            node("Reshape", "real shape", "flat"),
+        ],
+        {"first": np.array([0]), "rest": np.array([-1])},
+        "flat",
+    )
+    assert found(path) == Quantization(1.5, 110)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reader"),
+    [
+        (
+            [
+                node("DequantizeLinear", "image scale zero", "one"),
+                node("Cast", "image", "two", to=onnx.TensorProto.FLOAT),
+                node("Add", "one two", "real"),
+            ],
+            "Cast",
+        ),
+        (
+            [
+                node("Clip", "image zero", "clipped"),
+                node("Flatten", "clipped", "kept"),
+                DEQUANTIZE,
+            ],
+            "Clip",
+        ),
+    ],
+)
+def test_an_input_that_is_not_only_dequantised_is_asked_about(
+    tmp_path: Path, nodes: list[onnx.NodeProto], reader: str
+) -> None:
+    path = quantised(tmp_path / "q.onnx", nodes)
+    with pytest.raises(
+        ConversionError, match=rf"^{path}: input image is read by {reader} beside or before what dequantises"
+    ):
+        found(path)
+
+
+def test_an_input_that_is_taken_as_it_is_may_be_quantised_further_on(tmp_path: Path) -> None:
+    path = quantised(
+        tmp_path / "q.onnx",
+        [
+            # Its second result is left out, as the second operand of Clip is.
+            helper.make_node("MaxPool", ["image"], ["same", ""], kernel_shape=[1, 1]),
+            node("Cast", "same", "pixels", to=onnx.TensorProto.FLOAT),
+            helper.make_node("Clip", ["pixels", "", "most"], ["clipped"]),
+            node("QuantizeLinear", "clipped scale zero", "stored"),
+            helper.make_node("Clip", ["stored", "", "zero"], ["kept"]),
+            DEQUANTIZE,
+        ],
+        {"most": np.float32(200)},
+    )
+    assert found(path) is None
+
+
+@pytest.mark.parametrize("value", [{"value_float": 0.5}, {"value_floats": [0.5]}])
+def test_a_scale_may_be_a_constant_that_is_no_tensor(tmp_path: Path, value: dict[str, object]) -> None:
+    held = helper.make_node("Constant", [], ["step"], **value)
+    path = quantised(tmp_path / "q.onnx", [held, node("DequantizeLinear", "image step zero", "real", axis=0)])
+    assert found(path) == Quantization(0.5, 110)

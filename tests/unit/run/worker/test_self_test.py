@@ -185,6 +185,22 @@ def test_numbers_that_are_none_are_no_answer(check: Callable[..., SelfTest]) -> 
         check(SCORES, golden_of(outputs), served)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_class_that_is_left_out_may_be_so_and_may_not_win(
+    check: Callable[..., SelfTest], is_exact: bool
+) -> None:
+    outputs = scores(0)
+    (name,) = outputs
+    outputs[name][:, 5] = -np.inf
+    found = check(SCORES, golden_of(outputs), outputs, is_exact=is_exact)
+    assert found.shortfall == 0
+    served = {name: outputs[name].copy()}
+    served[name][3, 5] = 20
+    with pytest.raises(InferenceError, match="not the verified model"):
+        check(SCORES, golden_of(outputs), served, is_exact=is_exact)
+
+
 def test_another_winner_is_another_model_however_near_its_score_is_unless_bits_are_fewer(
     check: Callable[..., SelfTest],
 ) -> None:
