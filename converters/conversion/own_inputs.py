@@ -107,7 +107,7 @@ def _task(base: Variant) -> Task:
 def _others(recipe: Preprocess, task: Task) -> Iterator[tuple[str, Preprocess]]:
     """Other arithmetic that an input can hold, as `--preprocess` takes it."""
     named = [name for name, each in RECIPES.items() if is_for(task, each) and each.dtype == DType.FP32]
-    for text in (*named, f"{recipe.name},scale=1/255", f"{recipe.name},scale=1"):
+    for text in (*named, *(f"{recipe.name},scale={scale},mean=0,std=1" for scale in ("1/255", "1"))):
         other = replace(recipe, steps=own_recipes.parse(text, task).steps)
         if _fits(other):
             yield text, other

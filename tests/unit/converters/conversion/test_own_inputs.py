@@ -48,17 +48,17 @@ def taken(graph: Graph, base: Variant, text: str = "") -> Preprocess:
         (
             *(MOBILENET, 1 / 255, 0),
             "its input holds 0 to 1, and the recipe imagenet_mobilenet makes -1 to 1: say --preprocess "
-            "imagenet_mobilenet,scale=1/255, which makes 0 to 1, if it was trained so, or --preprocess "
-            "imagenet_mobilenet to keep it",
+            "imagenet_mobilenet,scale=1/255,mean=0,std=1, which makes 0 to 1, if it was trained so, or "
+            "--preprocess imagenet_mobilenet to keep it",
         ),
-        (MOBILENET, 1.0, -128, "holds 0 to 255, .* makes -1 to 1: .* imagenet_mobilenet,scale=1, which"),
-        (RESNET, 1.0, 0, "holds 0 to 255, .* imagenet makes -124 to 151: say --preprocess imagenet,scale=1,"),
-        (RESNET, 1.1326, 17, "holds -19.3 to 270, .* makes -124 to 151: say --preprocess imagenet,scale=1,"),
+        (MOBILENET, 1.0, -128, "holds 0 to 255, .* makes -1 to 1: .* imagenet_mobilenet,scale=1,mean=0,std"),
+        (RESNET, 1.0, 0, "holds 0 to 255, .* imagenet makes -124 to 151: say .* imagenet,scale=1,mean=0"),
+        (RESNET, 1.1326, 17, "holds -19.3 to 270, .* makes -124 to 151: say .* imagenet,scale=1,mean=0"),
         # Nothing is cut off, but all that is made comes to two or three of its steps.
         (MOBILENET, 1.0, -1, "holds -127 to 128, and the recipe imagenet_mobilenet makes -1 to 1"),
         (RESNET, 1 / 128, 128, "holds -1 to 0.992, .*: say --preprocess imagenet_mobilenet, which makes -1"),
         (RESNET, 1e-6, 0, "makes -124 to 151: say --preprocess scale=…,mean=…,std=…, as it was trained, or "),
-        (DETECTOR, 1 / 255, 0, "0 to 1, and .* coco-300-pt makes -1 to 1: say .* coco-300-pt,scale=1/255,"),
+        (DETECTOR, 1 / 255, 0, "0 to 1, .* coco-300-pt makes -1 to 1: say .* coco-300-pt,scale=1/255,mean=0"),
     ],
 )
 def test_a_range_that_contradicts_the_models_recipe_is_asked_about(
