@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,7 @@ def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterato
     Raises:
         ConversionError: not an ONNX file, or not one image in.
     """
+    _check_beside(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads
@@ -129,16 +130,99 @@ def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int
     return tuple(axis for axis, (said, size) in enumerate(sizes) if said != size)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the numbers of a tensor lie beside an ONNX file."""
+
+    location: str
+    offset: int
+    size: int | None
+    """None for all from there on."""
+
+    @property
+    def end(self) -> int:
+        """How many bytes the file has at least."""
+        return self.offset + (self.size or 0)
+
+
 def external_files(path: Path) -> list[Path]:
-    """The files beside an ONNX file that hold its weights; none where it holds them itself, or is damaged."""
+    """The files beside an ONNX file that hold its weights; none of a file that is damaged.
+
+    Raises:
+        ConversionError: it does not say which bytes of them.
+    """
     try:
         model = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError):
         return []
+    return [
+        path.parent / name for name in sorted({_place(tensor, path).location for tensor in _beside(model)})
+    ]
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read a file with the weights that lie beside it; those may be links, as in Hugging Face's cache.
+
+    Raises:
+        ConversionError: not an ONNX file, or weights that are not there.
+    """
+    _check_beside(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ConversionError(f"{path}: not an ONNX file: {reason_of(error)}") from error
+    for tensor in _beside(model):
+        place = _place(tensor, path)
+        with (path.parent / place.location).open("rb") as stream:
+            stream.seek(place.offset)
+            tensor.raw_data = stream.read(place.size)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return model
+
+
+def _check_beside(path: Path) -> None:
+    """See that all weights that a file has beside it are there.
+
+    Raises:
+        ConversionError: one is not, or not in the file's folder.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return  # ONNX Runtime says what is wrong
+    wanted: dict[str, int] = {}
+    for place in (_place(tensor, path) for tensor in _beside(model)):
+        wanted[place.location] = max(place.end, wanted.get(place.location, 0))
+    for location, size in wanted.items():
+        name = PurePosixPath(location)
+        if name.is_absolute() or ".." in name.parts:
+            raise ConversionError(
+                f"{path}: its weights are in {location}, outside its folder: save it with them beside it"
+            )
+        file = path.parent / name
+        if not file.is_file():
+            raise ConversionError(f"{path}: its weights, {location}, are not beside it")
+        if (there := file.stat().st_size) < size:
+            raise ConversionError(
+                f"{path}: its weights, {location}, are cut short: {size} bytes wanted, {there} there; copy "
+                "them again"
+            )
+
+
+def _place(tensor: onnx.TensorProto, path: Path) -> _Place:
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    numbers = [said.get("offset", "0"), said.get("length", "0")]
+    if not all(number.isdecimal() for number in numbers):
+        raise ConversionError(f"{path}: is damaged: its weights {tensor.name} have no place in a file")
+    offset, size = map(int, numbers)
+    return _Place(said.get("location", ""), offset, size if "length" in said else None)
+
+
+def _beside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Tensors whose numbers are in other files."""
     tensors = itertools.chain.from_iterable(map(_tensors, (model.graph, *model.functions)))
-    external = (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
-    names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
-    return [path.parent / name for name in sorted(names)]
+    return [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
@@ -164,7 +248,7 @@ def copy_onnx(source: Path, target: Path) -> None:
     size = sum(file.stat().st_size for file in beside)
     if size > _LARGEST_BYTES:
         raise ConversionError(f"{source}: weights of {size / 1e9:.1f} GB; an ONNX file holds up to 2 GB")
-    onnx.save(onnx.load(source), target)
+    onnx.save(load_onnx(source), target)
 
 
 def export_onnx(frozen: "FrozenGraph", source: Path, target: Path, layout: Layout) -> None:

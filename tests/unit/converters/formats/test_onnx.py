@@ -8,7 +8,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from converters.conversion.model_files import digest
-from converters.formats.onnx import copy_onnx, external_files
+from converters.formats.onnx import copy_onnx, external_files, load_onnx, open_onnx
+from harness.errors import ConversionError
 
 WEIGHTS = np.arange(4, dtype=np.float32)
 
@@ -76,3 +77,37 @@ def test_a_copy_has_all_its_weights_itself(model: Path, tmp_path: Path) -> None:
     assert np.array_equal(numpy_helper.to_array(nodes[0].attribute[0].t), WEIGHTS)
     branches = {attribute.name: attribute.g for attribute in nodes[1].attribute}
     assert np.array_equal(numpy_helper.to_array(branches["then_branch"].initializer[0]), WEIGHTS)
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_weights_beside_a_file_may_be_links_to_where_a_cache_keeps_them(model: Path, link) -> None:
+    cache = model.parent / "cache"
+    cache.mkdir()
+    for file in external_files(model):
+        link(file, file.rename(cache / file.name))
+    (weights,) = load_onnx(model).graph.initializer
+    assert np.array_equal(numpy_helper.to_array(weights), WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            {"location": "weights", "offset": "8", "length": "16"},
+            "weights, are cut short: 24 bytes wanted, 16",
+        ),
+        ({"location": "gone"}, "its weights, gone, are not beside it"),
+        ({"location": "../weights"}, r"its weights are in \.\./weights, outside its folder"),
+        ({"location": "/weights"}, "its weights are in /weights, outside its folder"),
+        ({"location": "weights", "offset": "-8"}, "damaged"),
+    ],
+)
+def test_weights_that_are_not_where_they_are_to_be_are_named(model: Path, entries, message: str) -> None:
+    broken = onnx.load(model, load_external_data=False)
+    (weights,) = broken.graph.initializer
+    weights.ClearField("external_data")
+    for key, value in entries.items():
+        weights.external_data.add(key=key, value=value)
+    model.write_bytes(broken.SerializeToString())
+    with pytest.raises(ConversionError, match=f"^{model}: .*{message}"), open_onnx(model, (8, 8)):
+        pass
