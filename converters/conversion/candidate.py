@@ -90,14 +90,17 @@ def opened(
     """Open an export, `target`, and its source; what they are is said at `Candidate`."""
     with ExitStack() as stack:
         checked = stack.enter_context(_with_the_sources_nms(spec, declared, source, target))
-        size_px = said.size_px(spec.task)
-        reference = stack.enter_context(model_files.open_file(source.path, spec, size_px))
+        size_px, layout = said.size_px(spec.task), said.layout(spec.task)
+        reference = stack.enter_context(model_files.open_file(source.path, spec, size_px, layout))
         export = stack.enter_context(_open_export(checked, spec, reference))
         yield Candidate(spec, declared, said, source, reference, target, export)
 
 
 def _open_export(path: Path, spec: ModelSpec, reference: Graph) -> AbstractContextManager[Graph]:
-    return model_files.open_file(path, spec, reference.size_px, as_served=True)
+    # TorchScript that is built here is NCHW, whatever its source is.
+    is_built_here = path.suffix == ".pt" != reference.path.suffix
+    layout = None if is_built_here else reference.layout
+    return model_files.open_file(path, spec, reference.size_px, layout, as_served=True)
 
 
 @contextmanager

@@ -285,10 +285,9 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
 def _export(request: Request, source: SourceFile, target: Path) -> None:
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
-        with model_files.open_file(
-            source.path, request.spec, request.said.size_px(request.spec.task)
-        ) as graph:
-            own_files.check_task(graph, request.variant, request.said)
+        task, said = request.spec.task, request.said
+        with model_files.open_file(source.path, request.spec, said.size_px(task), said.layout(task)) as graph:
+            own_files.check_task(graph, request.variant, said)
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
     with progress.waiting(f"{request.entry_dir.name}: exporting"):
         model_files.export(request.platform, source.path, target, request.spec, request.nms)

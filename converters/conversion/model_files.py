@@ -9,7 +9,7 @@ from pathlib import Path
 
 from converters.conversion import own_files
 from converters.conversion.own_files import NOTHING_SAID, Said
-from converters.formats.graph import Graph
+from converters.formats.graph import Graph, Images
 from harness.errors import ConfigError, ConversionError
 from harness.models import manifest
 from harness.models.manifest import USER_FILE
@@ -21,7 +21,12 @@ Size = tuple[int, int]
 
 
 def open_file(
-    path: Path, spec: ModelSpec, size_px: Size | None = None, *, as_served: bool = False
+    path: Path,
+    spec: ModelSpec,
+    size_px: Size | None = None,
+    layout: Layout | None = None,
+    *,
+    as_served: bool = False,
 ) -> AbstractContextManager[Graph]:
     """Open a model file with the framework that its ending stands for.
 
@@ -29,6 +34,7 @@ def open_file(
         path: `.pb`, `.graphdef`, SavedModel folder, `.onnx`, `.tflite`, `.pt`, `.pth` or `.xml`.
         spec: the model whose task it shares; says what the file leaves open.
         size_px: where the file leaves it open, as PyTorch's always do; the model's own if None.
+        layout: where the file leaves that open; if None, the first that runs (PyTorch: NCHW).
         as_served: as the server is to run it, where that rounds otherwise: frozen; and by one thread, as an
             instance that shares the cores with others. One that has them all rounds as the source does, which
             is run so.
@@ -38,16 +44,16 @@ def open_file(
     """
     if not path.exists():
         raise ConversionError(f"{path} is missing; convert the model again")
-    size_px = size_px or next(iter(spec.variants.values())).preprocess.size_px
+    images = Images(size_px or next(iter(spec.variants.values())).preprocess.size_px, layout)
     threads = 1 if as_served else 0
     if path.is_dir():
         from converters.formats.tensorflow import open_saved_model
 
-        return open_saved_model(path, size_px, threads)
+        return open_saved_model(path, images, threads)
     platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
     if platform == Platform.PYTORCH:
-        return _open_torch(path, spec, size_px, as_served=as_served)
-    return _OPENERS[platform](path, spec, size_px, threads)
+        return _open_torch(path, spec, images, as_served=as_served)
+    return _OPENERS[platform](path, spec, images, threads)
 
 
 def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
@@ -174,35 +180,36 @@ def _named(spec: ModelSpec) -> Variant | None:
 
 
 def _open_graph_def(
-    path: Path, spec: ModelSpec, size_px: Size, threads: int
+    path: Path, spec: ModelSpec, images: Images, threads: int
 ) -> AbstractContextManager[Graph]:
     from converters.formats.tensorflow import open_graph_def
 
-    return open_graph_def(path, _named(spec), size_px, threads)
+    return open_graph_def(path, _named(spec), images, threads)
 
 
-def _open_onnx(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
+def _open_onnx(path: Path, _: ModelSpec, images: Images, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.onnx import open_onnx
 
-    return open_onnx(path, size_px, threads)
+    return open_onnx(path, images, threads)
 
 
-def _open_openvino(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
+def _open_openvino(path: Path, _: ModelSpec, images: Images, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.openvino import open_openvino
 
-    return open_openvino(path, size_px, threads)
+    return open_openvino(path, images, threads)
 
 
-def _open_tflite(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
+def _open_tflite(path: Path, _: ModelSpec, images: Images, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.tflite import open_tflite
 
-    return open_tflite(path, size_px, threads)
+    return open_tflite(path, images, threads)
 
 
 def _open_torch(
-    path: Path, spec: ModelSpec, size_px: Size, *, as_served: bool
+    path: Path, spec: ModelSpec, images: Images, *, as_served: bool
 ) -> AbstractContextManager[Graph]:
-    expected = replace(spec.variants[Platform.PYTORCH].input, shape=(3, *size_px))
+    shape = (*images.size_px, 3) if images.layout == Layout.NHWC else (3, *images.size_px)
+    expected = replace(spec.variants[Platform.PYTORCH].input, shape=shape)
     if path.suffix == ".pt":
         from converters.formats.torch import open_torchscript
 
@@ -214,7 +221,7 @@ def _open_torch(
     return open_state_dict(path, expected)
 
 
-_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Size, int], AbstractContextManager[Graph]]] = {
+_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Images, int], AbstractContextManager[Graph]]] = {
     Platform.TENSORFLOW: _open_graph_def,
     Platform.ONNXRUNTIME: _open_onnx,
     Platform.OPENVINO: _open_openvino,

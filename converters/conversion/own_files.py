@@ -59,6 +59,11 @@ class Said:
         """(height, width) of images where the file leaves it open; None where that is not said either."""
         return own_recipes.size_of(self.preprocess, task)
 
+    def layout(self, task: Task) -> Layout | None:
+        """Axis order of images where the file leaves it open; None where that is not said either."""
+        text = self.preprocess
+        return own_recipes.parse(text, task).layout if own_recipes.asks_for_layout(text) else None
+
 
 NOTHING_SAID = Said()
 

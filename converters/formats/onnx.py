@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
+from converters.formats.graph import Array, Graph, Images, describe_images, dtype_of, layout_of
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
@@ -39,12 +39,12 @@ _TYPES = {"float": "float32", "double": "float64"}
 
 
 @contextmanager
-def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
+def open_onnx(path: Path, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open an ONNX file; tensors have the graph's names.
 
     Args:
         path: the file.
-        size_px: (height, width) to use where the file leaves its own open.
+        images: what to take where the file leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -61,18 +61,15 @@ def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterato
     if len(session.get_inputs()) != 1:
         raise ConversionError(f"{path}: one input wanted; it has {len(session.get_inputs())}")
     source, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
-    shape = close_shape(source.shape, size_px)
-    if len(shape) != 4:
+    if len(source.shape) != 4:
         raise ConversionError(f"{path}: input {source.name} is {source.shape}; a batch of images is wanted")
     word = source.type.removeprefix("tensor(").removesuffix(")")
     dtype = dtype_of(source.name, _TYPES.get(word, word), path)
-    layout_of(shape[1:], path)
 
     def run(batch: Array) -> list[Array]:
         return [np.asarray(value) for value in session.run(names, {source.name: batch})]
 
-    fixed_batch = source.shape[0] if isinstance(source.shape[0], int) and source.shape[0] > 0 else 0
-    graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
+    graph = describe_images(path, source.name, dtype, source.shape, images, names, run)
     declared = [output.shape[1:] for output in session.get_outputs()]
     open_axes = (_open_axes(*pair) for pair in zip(declared, graph.outputs, strict=True))
     yield replace(

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of
+from converters.formats.graph import Array, Graph, Images, describe_images, dtype_of
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
-from harness.models.spec import TensorSpec, Variant
+from harness.models.spec import Variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Else all sessions of a process share the pool of threads that the first one made (local_device.cc).
@@ -154,15 +154,13 @@ def _without_globs(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def open_graph_def(
-    path: Path, named: Variant | None, size_px: tuple[int, int], threads: int = 0
-) -> Iterator[Graph]:
+def open_graph_def(path: Path, named: Variant | None, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open a frozen graph; tensors have node names, as Triton's backend wants them.
 
     Args:
         path: the file.
         named: see `read_frozen`.
-        size_px: (height, width) to use where the graph leaves its own open.
+        images: what to take where the graph leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -178,16 +176,16 @@ def open_graph_def(
         source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
         with _session(threads) as session:
             outputs = dict(zip(names[1:], targets, strict=True))
-            yield _describe(path, session, frozen.input_name, source, outputs, size_px)
+            yield _describe(path, session, frozen.input_name, source, outputs, images)
 
 
 @contextmanager
-def open_saved_model(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
+def open_saved_model(path: Path, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them.
 
     Args:
         path: the folder.
-        size_px: (height, width) to use where the signature leaves its own open.
+        images: what to take where the signature leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -208,7 +206,7 @@ def open_saved_model(path: Path, size_px: tuple[int, int], threads: int = 0) -> 
         targets = {
             name: graph.get_tensor_by_name(info.name) for name, info in sorted(signature.outputs.items())
         }
-        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, size_px)
+        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, images)
 
 
 def _session(threads: int) -> Any:
@@ -227,11 +225,9 @@ def _describe(
     input_name: str,
     source: Any,
     targets: dict[str, Any],
-    size_px: tuple[int, int],
+    images: Images,
 ) -> Graph:
-    shape = source.shape.as_list() if source.shape.rank is not None else []
-    closed = close_shape(shape, size_px)
-    if len(closed) != 4 or 0 in closed[1:]:
+    if source.shape.rank != 4:
         raise ConversionError(
             f"{path}: input {input_name} is {source.shape}; a batch of images of one size is wanted"
         )
@@ -240,8 +236,9 @@ def _describe(
     def run(batch: Array) -> list[Array]:
         return [np.asarray(value) for value in session.run(tensors, {source: batch})]
 
-    spec = TensorSpec(input_name, dtype_of(input_name, source.dtype.as_numpy_dtype, path), closed[1:])
-    return describe(path, spec, list(targets), closed[0], run)
+    dtype = dtype_of(input_name, source.dtype.as_numpy_dtype, path)
+    declared = ["?" if side is None else side for side in source.shape.as_list()]
+    return describe_images(path, input_name, dtype, declared, images, list(targets), run)
 
 
 def export_graph_def(source: Path, target: Path, named: Variant | None) -> None:

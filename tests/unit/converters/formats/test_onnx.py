@@ -8,6 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from converters.conversion.model_files import digest
+from converters.formats.graph import Images
 from converters.formats.onnx import copy_onnx, external_files, load_onnx, open_onnx
 from harness.errors import ConversionError
 
@@ -109,5 +110,5 @@ def test_weights_that_are_not_where_they_are_to_be_are_named(model: Path, entrie
     for key, value in entries.items():
         weights.external_data.add(key=key, value=value)
     model.write_bytes(broken.SerializeToString())
-    with pytest.raises(ConversionError, match=f"^{model}: .*{message}"), open_onnx(model, (8, 8)):
+    with pytest.raises(ConversionError, match=f"^{model}: .*{message}"), open_onnx(model, Images((8, 8))):
         pass
