@@ -71,7 +71,12 @@ class Candidate:
     def _compare_detections(self) -> Comparison:
         source_variant = model_files.variant_of_source(self.reference, self.spec, self.source.kind, self.said)
         found = detection_parity.compare(
-            self.reference, source_variant, self.export, self.variant, self.inputs
+            self.reference,
+            source_variant,
+            self.export,
+            self.variant,
+            self.inputs,
+            is_copy=model_files.is_copied(self.source.path, self.export.path),
         )
         return found if self.export.path == self.target else replace(found, golden=self._golden(found.kept))
 

@@ -295,6 +295,14 @@ def _export(request: Request, source: SourceFile, target: Path) -> None:
 
 def _report(request: Request, comparison: Comparison) -> None:
     found = comparison.parity
+    if comparison.found_nothing:
+        logger.warning(
+            "warning: %s: finds nothing in any of %d test images; as the file is served as it is, its "
+            "answers are not compared further",
+            request.entry_dir.name,
+            found.samples,
+        )
+        return
     what = f"{found.agreement:.2%} of the boxes" if request.variant.detection else "every class"
     logger.info(
         "%s: equals its source on %d inputs: largest difference %.2g (allowed %.2g), %s the same",

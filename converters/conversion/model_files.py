@@ -86,6 +86,13 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         write(source, target, named)
 
 
+def is_copied(source: Path, target: Path) -> bool:
+    """Whether `export` takes a file as it is, instead of writing another one."""
+    if source.is_dir() or target.is_dir():
+        return source.is_dir() == target.is_dir()
+    return target.suffix in (source.suffix, ".graphdef" if source.suffix == ".pb" else "")
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a model file or folder, with the files beside it that hold its weights."""
     files = files_of(path)

@@ -74,6 +74,34 @@ def _detections(batch):
     return [boxes, np.ones((count, 2), np.int64), scores]
 
 
+def _blind_detector(suffix):
+    """A detector of one's own that finds nothing in the test images."""
+
+    def run(batch):
+        boxes, labels, scores = _detections(batch)
+        return [boxes, labels, scores * 0]
+
+    outputs = (
+        TensorSpec("bboxes", DType.FP32, (2, 4)),
+        TensorSpec("labels", DType.INT64, (2,)),
+        TensorSpec("scores", DType.FP32, (2,)),
+    )
+    image = TensorSpec("image", DType.FP32, (30, 20, 3))
+    source, target = (Graph(Path(name), image, outputs, 0, run) for name in (f"own{suffix}", "model.onnx"))
+    spec = MODELS["ssd-mobilenet"]
+    declared = get_variant(spec, Platform.ONNXRUNTIME)
+    file = SourceFile(USER_FILE, source.path, "0")
+    return Candidate(spec, declared, NOTHING_SAID, file, source, target.path, target)
+
+
+def test_a_detector_that_finds_nothing_in_the_test_images_is_served_as_it_is_and_not_converted():
+    found = _blind_detector(".onnx").compare()
+    assert found.found_nothing
+    assert not len(found.golden["detections"])
+    with pytest.raises(ConversionError, match=r"own\.pb: finds nothing in .*lower the score threshold"):
+        _blind_detector(".pb").compare()
+
+
 @pytest.mark.parametrize(("suffix", "choices"), [(".onnx", (Nms.CORRECTED, Nms.REFERENCE)), (".pt", ())])
 def test_of_a_users_detector_nms_can_be_chosen_only_where_the_graph_was_built_here(suffix, choices):
     spec = MODELS["ssd-resnet34"]
