@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,8 @@ class FrozenGraph:
     graph_def: Any
     input_name: str
     output_names: tuple[str, ...]
+    is_extended: bool = False
+    """Whether it has nodes that the file has not."""
 
     @property
     def input_shape(self) -> list[int]:
@@ -92,17 +94,42 @@ def _ends(graph_def: Any, path: Path, named: Variant | None) -> FrozenGraph:
             return FrozenGraph(graph_def, named.input.name, outputs)
     consumed = {node_name(reference) for node in graph_def.node for reference in node.input}
     placeholders = [node.name for node in graph_def.node if node.op == "Placeholder"]
-    outputs = tuple(
+    ends = [
         node.name
         for node in graph_def.node
         if node.name not in consumed and node.op not in ("Const", "NoOp", "Placeholder")
-    )
+    ]
+    outputs = _output_nodes(graph_def, path, ends)
     if len(placeholders) != 1 or not outputs:
         raise ConversionError(
             f"{path}: one input (placeholder) and at least one output wanted; "
             f"it has {len(placeholders)} and {len(outputs)}"
         )
-    return FrozenGraph(graph_def, placeholders[0], outputs)
+    return FrozenGraph(graph_def, placeholders[0], outputs, is_extended=not names.issuperset(outputs))
+
+
+def _output_nodes(graph_def: Any, path: Path, ends: Sequence[str]) -> tuple[str, ...]:
+    """Give each output of an operation that has several a node of its own: servers ask by nodes' names."""
+    with tf.Graph().as_default() as graph:
+        _import(graph_def, path)
+        operations = [graph.get_operation_by_name(name) for name in ends]
+    result, taken = [], {node.name for node in graph_def.node}
+    for operation in operations:
+        for index, tensor in enumerate(operation.outputs):
+            name = f"{operation.name}_{index}"
+            while name in taken:
+                name += "_"
+            is_single = len(operation.outputs) == 1
+            result.append(operation.name if is_single else _named_output(graph_def, name, tensor))
+    return tuple(result)
+
+
+def _import(graph_def: Any, path: Path) -> None:
+    """Import into the default graph."""
+    try:
+        tf.import_graph_def(graph_def, name="")
+    except ValueError as error:
+        raise ConversionError(f"{path}: TensorFlow cannot load the graph ({reason_of(error)})") from error
 
 
 def _freeze(path: Path) -> FrozenGraph:
@@ -168,10 +195,7 @@ def open_graph_def(path: Path, named: Variant | None, images: Images, threads: i
     """
     frozen = read_frozen(path, named)
     with tf.Graph().as_default() as graph:
-        try:
-            tf.import_graph_def(frozen.graph_def, name="")
-        except ValueError as error:
-            raise ConversionError(f"{path}: TensorFlow cannot load the graph ({reason_of(error)})") from error
+        _import(frozen.graph_def, path)
         names = (frozen.input_name, *frozen.output_names)
         source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
         with _session(threads) as session:
@@ -242,9 +266,10 @@ def _describe(
 
 
 def export_graph_def(source: Path, target: Path, named: Variant | None) -> None:
-    """Write a frozen graph; a frozen graph is taken as it is."""
-    if source.is_dir():
-        target.write_bytes(serialise(read_frozen(source, named).graph_def))
+    """Write a frozen graph; one is taken as it is, unless an operation of several outputs ends it."""
+    frozen = read_frozen(source, named)
+    if source.is_dir() or frozen.is_extended:
+        target.write_bytes(serialise(frozen.graph_def))
     else:
         shutil.copyfile(source, target)
 
