@@ -13,6 +13,7 @@ from converters.conversion.weights import SourceFile
 from converters.formats.graph import Array, Graph
 from converters.inputs import fixed_inputs
 from harness.models.manifest import USER_FILE
+from harness.models.platforms import ending_of
 from harness.models.spec import ModelSpec, Nms, Variant
 
 
@@ -48,7 +49,7 @@ class Candidate:
         variant = own_files.variant_of(export, self.declared, self.said)
         if self.target.name != variant.model_filename:
             variant = replace(variant, other_filename=self.target.name)
-        is_built_here = self.source.path.suffix != self.target.suffix
+        is_built_here = ending_of(self.source.path) != self.target.suffix
         # A graph that was built here has what could be chosen.
         return replace(variant, nms_choices=self.declared.nms_choices) if is_built_here else variant
 
@@ -103,7 +104,7 @@ def opened(
 
 def _open_export(path: Path, spec: ModelSpec, reference: Graph) -> AbstractContextManager[Graph]:
     # TorchScript that is built here is NCHW, whatever its source is.
-    is_built_here = path.suffix == ".pt" != reference.path.suffix
+    is_built_here = path.suffix == ".pt" != ending_of(reference.path)
     layout = None if is_built_here else reference.layout
     return model_files.open_file(path, spec, reference.size_px, layout, as_served=True)
 

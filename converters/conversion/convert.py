@@ -24,7 +24,7 @@ from harness.machine.paths import absolute
 from harness.models import get_variant, manifest, own_recipes
 from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file
 from harness.models.model_config import model_config, to_text
-from harness.models.platforms import Platform
+from harness.models.platforms import Platform, ending_of
 from harness.models.recipes import is_for
 from harness.models.spec import ModelSpec, Nms, Task, Variant
 
@@ -58,7 +58,7 @@ class Request:
         """Reject what contradicts itself."""
         if self.nms != Nms.CORRECTED and self.nms not in self.variant.nms_choices:
             raise ConfigError(f"--nms {self.nms} is not for {self.spec.name} on {self.platform}")
-        if self.nms != Nms.CORRECTED and self.is_own_file and Path(self.weights).suffix != ".onnx":
+        if self.nms != Nms.CORRECTED and self.is_own_file and ending_of(Path(self.weights)) != ".onnx":
             raise ConfigError(f"--nms {self.nms}: {self.weights} has its own NMS, which is served as it is")
         if self.said != NOTHING_SAID and not self.is_own_file:
             raise ConfigError(
@@ -100,7 +100,7 @@ class Request:
     def filename(self) -> str:
         """Of the file to be served: a user's own may keep its kind."""
         facts = self.platform.facts
-        kept = (name for name in facts.other_filenames if Path(name).suffix == Path(self.weights).suffix)
+        kept = (name for name in facts.other_filenames if Path(name).suffix == ending_of(Path(self.weights)))
         return next(kept, facts.model_filename)
 
     @property

@@ -13,7 +13,7 @@ from converters.formats.graph import Graph, Images
 from harness.errors import ConfigError, ConversionError
 from harness.models import manifest
 from harness.models.manifest import USER_FILE
-from harness.models.platforms import BY_ENDING, Platform
+from harness.models.platforms import BY_ENDING, Platform, ending_of
 from harness.models.spec import Layout, ModelSpec, Nms, Variant
 
 Size = tuple[int, int]
@@ -50,7 +50,7 @@ def open_file(
         from converters.formats.tensorflow import open_saved_model
 
         return open_saved_model(path, images, threads)
-    platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
+    platform = BY_ENDING.get(ending_of(path), Platform.TENSORFLOW)
     if platform == Platform.PYTORCH:
         return _open_torch(path, spec, images, as_served=as_served)
     return _OPENERS[platform](path, spec, images, threads)
@@ -63,9 +63,9 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         ConversionError: it cannot be expressed there.
     """
     named = _named(spec)
-    if source.suffix == target.suffix and source.is_file():
+    if ending_of(source) == target.suffix and source.is_file():
         _copy(source, target)
-    elif source.suffix == ".onnx":
+    elif ending_of(source) == ".onnx":
         _export_from_onnx(platform, source, target, spec, nms)
     elif platform == Platform.PYTORCH:
         _export_torchscript(source, target, spec)
@@ -90,20 +90,21 @@ def is_copied(source: Path, target: Path) -> bool:
     """Whether `export` takes a file as it is, instead of writing another one."""
     if source.is_dir() or target.is_dir():
         return source.is_dir() == target.is_dir()
-    return target.suffix in (source.suffix, ".graphdef" if source.suffix == ".pb" else "")
+    ending = ending_of(source)
+    return target.suffix in (ending, ".graphdef" if ending == ".pb" else "")
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a model file or folder, with the files beside it that hold its weights."""
     files = files_of(path)
-    if path.suffix == ".onnx" and len(files) > 1:
+    if ending_of(path) == ".onnx" and len(files) > 1:
         return hashlib.sha256("".join(map(manifest.digest, files)).encode()).hexdigest()
     return manifest.digest(path)
 
 
 def files_of(path: Path) -> list[Path]:
     """All files that a model consists of."""
-    if path.suffix == ".onnx" and path.is_file():
+    if ending_of(path) == ".onnx" and path.is_file():
         from converters.formats.onnx import external_files
 
         return [path, *(file for file in external_files(path) if file.is_file())]
@@ -111,11 +112,11 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.suffix == ".onnx":
+    if ending_of(source) == ".onnx":
         from converters.formats.onnx import copy_onnx
 
         copy_onnx(source, target)
-    elif source.suffix == ".xml":
+    elif ending_of(source) == ".xml":
         from converters.formats.openvino import copy_openvino
 
         copy_openvino(source, target)
@@ -132,7 +133,7 @@ def variant_of_source(graph: Graph, spec: ModelSpec, kind: str, said: Said = NOT
         kind: of its weights; `file` for a user's own.
         said: what the user says of that.
     """
-    declared = spec.variants[BY_ENDING.get(graph.path.suffix, Platform.TENSORFLOW)]
+    declared = spec.variants[BY_ENDING.get(ending_of(graph.path), Platform.TENSORFLOW)]
     return own_files.variant_of(graph, declared, said) if kind == USER_FILE else declared
 
 
@@ -169,7 +170,7 @@ def _export_onnx(source: Path, target: Path, named: Variant | None, layout: Layo
 def _export_torchscript(source: Path, target: Path, spec: ModelSpec) -> None:
     from converters.networks.torch import export_chain, export_state_dict
 
-    if source.suffix == ".pth":
+    if ending_of(source) == ".pth":
         export_state_dict(source, target)
     elif spec.variants[Platform.PYTORCH].source == "tensorflow":
         from converters.networks.tensorflow_chain import read_chain
@@ -217,7 +218,7 @@ def _open_torch(
 ) -> AbstractContextManager[Graph]:
     shape = (*images.size_px, 3) if images.layout == Layout.NHWC else (3, *images.size_px)
     expected = replace(spec.variants[Platform.PYTORCH].input, shape=shape)
-    if path.suffix == ".pt":
+    if ending_of(path) == ".pt":
         from converters.formats.torch import open_torchscript
 
         return open_torchscript(path, expected, as_served=as_served)

@@ -139,6 +139,24 @@ def test_an_onnx_file_in_fp16_and_one_that_leaves_its_size_open(tmp_path):
         assert made.variant.input.shape == (3, *sides)
 
 
+@pytest.mark.parametrize("platform", [Platform.ONNXRUNTIME, Platform.OPENVINO])
+def test_an_onnx_file_of_scores_in_double_precision_whose_ending_is_in_capitals(tmp_path, platform):
+    from onnx import TensorProto, helper, load
+
+    write_onnx_classifier(tmp_path / "net.onnx")
+    model = load(tmp_path / "net.onnx")
+    model.graph.node.append(helper.make_node("Cast", ["scores"], ["double"], to=TensorProto.DOUBLE))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("double", TensorProto.DOUBLE, ["n", 12]))
+    (tmp_path / "double.ONNX").write_bytes(model.SerializeToString())
+    made = _convert(tmp_path, tmp_path / "double.ONNX", platform)
+    assert made.variant.outputs[0].dtype == DType.FP64
+    entry = tmp_path / "repository" / made.entry
+    assert (entry / "config.pbtxt").read_text().count("TYPE_FP64") == 1
+    samples = np.load(entry / "golden.npz")
+    labels = source.predict(entry, samples["input"])
+    assert labels.tolist() == samples["output:double"].argmax(axis=1).tolist()
+
+
 @pytest.mark.parametrize("quantization", [(1.25, -10), (1.5, 110), (0.02, -3)])
 def test_an_onnx_files_quantised_input_gets_what_the_recipe_makes_of_an_image(tmp_path, quantization):
     """By the formula of ONNX's QuantizeLinear, on an image that no resizing changes."""
