@@ -14,6 +14,9 @@ from harness.models.spec import DType, Layout, Quantization, TensorSpec
 
 Array = NDArray[Any]
 
+OTHER_IMAGES = "; --preprocess size=…,layout=… says others"
+"""What to try where a file does not say which images it takes."""
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -116,7 +119,7 @@ def describe(
     output_names: Sequence[str] | None,
     fixed_batch: int,
     run: Callable[[Array], list[Array]],
-    hint: str = "",
+    hint: Callable[[str], str] = lambda _: "",
 ) -> Graph:
     """Complete a graph's description by running it once, on zeros.
 
@@ -127,7 +130,7 @@ def describe(
             numbered as Triton's PyTorch backend does.
         fixed_batch: the batch size that it insists on; 0 for any.
         run: runs it.
-        hint: what to try should it not run.
+        hint: what to try should it not run, for the reason that its framework gives.
 
     Raises:
         ConversionError: it doesn't run, or its answers have no batch axis.
@@ -136,9 +139,12 @@ def describe(
     zeros = np.zeros((batch, *input_spec.shape), dtype=input_spec.dtype.value)
     try:
         answers = run(zeros)
+    except ConversionError:
+        raise
     except Exception as error:  # each framework has its own, often bare RuntimeError
+        reason = reason_of(error)
         raise ConversionError(
-            f"{path}: does not run on an input of {list(zeros.shape)}: {reason_of(error)}{hint}"
+            f"{path}: does not run on an input of {list(zeros.shape)}: {reason}{hint(reason)}"
         ) from error
     outputs = []
     output_names = output_names or [f"OUTPUT__{index}" for index in range(len(answers))]
@@ -173,7 +179,11 @@ def describe_images(
         ConversionError: its input is no image, or it does not run on any.
     """
     shapes = closed_shapes(declared, images)
-    hint = "" if shapes[0][1:] == tuple(declared[1:]) else "; --preprocess size=…,layout=… says others"
+    is_open = shapes[0][1:] != tuple(declared[1:])
+
+    def hint(_reason: str) -> str:
+        return OTHER_IMAGES if is_open else ""
+
     for shape in shapes:
         layout_of(shape[1:], path)
         try:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters.formats.graph import Array, Graph, describe
+from converters.formats.graph import OTHER_IMAGES, Array, Graph, describe
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
@@ -22,7 +22,8 @@ from harness.models.spec import DType, TensorSpec
 INPUT_NAME = "INPUT__0"
 """TorchScript names no tensors: Triton's PyTorch backend goes by this, the number being the position."""
 
-_OTHER_SIZE = "; --preprocess size=… says another size, which is in no such file"
+_OF_SIZE = re.compile(r"shape|size|dimension|channel", re.IGNORECASE)
+"""What PyTorch says of images of another size, or another order of axes, than a module takes."""
 _LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError)
 _AROUND = {"module", "_orig_mod", "model"}
 """DataParallel's, torch.compile's, and PyTorch Lightning's customary name."""
@@ -32,7 +33,7 @@ _OBJECT = re.compile(r"Unsupported (?:global|class|operand)\W+(?:GLOBAL )?([\w.]
 
 @contextmanager
 def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = False) -> Iterator[Graph]:
-    """Open a TorchScript file, which doesn't say what it takes: `expected` does, or the same in fp16.
+    """Open a TorchScript file, which doesn't say what it takes: `expected` does, or the same in another type.
 
     Args:
         path: the file.
@@ -51,13 +52,15 @@ def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = Fals
         reason = _other_kind(path) or f"PyTorch cannot load it as TorchScript: {reason_of(error)}"
         raise ConversionError(f"{path}: {reason}") from error
     threads = 1 if as_served else 0
-    try:
-        graph = describe_module(path, module, expected, threads)
-    except ConversionError as error:
+    refusals = []
+    for dtype in (expected.dtype, DType.FP16, DType.FP64):
         try:
-            graph = describe_module(path, module, replace(expected, dtype=DType.FP16), threads)
-        except ConversionError:
-            raise error from None
+            graph = describe_module(path, module, replace(expected, dtype=dtype), threads)
+            break
+        except ConversionError as error:
+            refusals.append(error)
+    else:
+        raise refusals[0]
     yield graph
 
 
@@ -145,7 +148,25 @@ def describe_module(path: Path, module: Any, expected: TensorSpec, threads: int 
     def run(batch: Array) -> list[Array]:
         with torch.inference_mode(), _using(threads):
             answer = module(torch.from_numpy(np.array(batch)))
-        return [value.numpy() for value in ([answer] if isinstance(answer, Tensor) else answer)]
+        return _numbers(path, answer)
 
     taken = TensorSpec(INPUT_NAME, expected.dtype, expected.shape)
-    return describe(path, taken, None, 0, run, _OTHER_SIZE)
+    return describe(path, taken, None, 0, run, lambda reason: OTHER_IMAGES if _OF_SIZE.search(reason) else "")
+
+
+def _numbers(path: Path, answer: Any) -> list[Array]:
+    """What a module answered, as a server takes it.
+
+    Raises:
+        ConversionError: no server takes it.
+    """
+    values = answer if isinstance(answer, tuple | list) else [answer]
+    if others := [value for value in values if not isinstance(value, Tensor)]:
+        keys = f"dictionary ({', '.join(map(str, others[0]))})" if _is_dict(others[0]) else ""
+        raise ConversionError(
+            f"{path}: answers with a {keys or type(others[0]).__name__}, and Triton takes a tensor or a "
+            "tuple of tensors: export a module that returns these"
+        )
+    if any(value.dtype == torch.bfloat16 for value in values):
+        raise ConversionError(f"{path}: answers in bfloat16: export a module that returns float32 (.float())")
+    return [value.numpy() for value in values]

@@ -89,6 +89,54 @@ def test_torchscript_of_another_size_is_told_it(tmp_path, nets):
     assert source.predict(tmp_path / "repository" / made.entry, samples).shape == (len(samples),)
 
 
+def test_what_triton_does_not_take_from_torchscript_is_said_and_no_size_is_asked_for(tmp_path, nets):
+    import torch
+    from torch import nn
+
+    class Answering(nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.net, self.answer = nets["normalised"], answer
+
+        def forward(self, x):
+            return self.answer(self.net(x))
+
+    answers = {
+        "dict": lambda scores: {"logits": scores, "best": scores.argmax(1)},
+        "nested": lambda scores: (scores, (scores, scores)),
+        "bf16": lambda scores: scores.to(torch.bfloat16),
+    }
+    texts = {}
+    for name, answer in answers.items():
+        images = torch.zeros(2, 3, 96, 96)
+        torch.jit.trace(Answering(answer).eval(), images, strict=False).save(tmp_path / f"{name}.pt")
+        texts[name] = _refusal(tmp_path, tmp_path / f"{name}.pt")
+    assert texts["dict"].startswith(": answers with a dictionary (logits, best), and Triton takes a tensor")
+    assert texts["nested"].startswith(": answers with a tuple, and Triton takes a tensor")
+    assert texts["bf16"].startswith(": answers in bfloat16: export a module that returns float32")
+    assert "--preprocess" not in "".join(texts.values())
+
+
+def test_torchscript_of_the_other_axis_order_is_told_it(tmp_path, nets):
+    import torch
+    from torch import nn
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nets["normalised"]
+
+        def forward(self, x):
+            return self.net(x.permute(0, 3, 1, 2))
+
+    torch.jit.script(Last().eval()).save(tmp_path / "last.pt")
+    assert "; --preprocess size=…,layout=… says others" in _refusal(tmp_path, tmp_path / "last.pt")
+    made = _convert(tmp_path, tmp_path / "last.pt", Platform.PYTORCH, Said("size=96,layout=NHWC"))
+    assert made.variant.input.shape == (96, 96, 3)
+    samples = np.load(tmp_path / "repository" / made.entry / "golden.npz")["input"]
+    assert source.predict(tmp_path / "repository" / made.entry, samples).shape == (len(samples),)
+
+
 def test_pytorch_files_of_another_kind_are_told_by_name(tmp_path, nets):
     import torch
 
