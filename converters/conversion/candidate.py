@@ -6,15 +6,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from converters.conversion import detection_parity, model_files, own_files, parity
 from converters.conversion.own_files import Said
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
-from converters.formats.graph import Array, Graph
+from converters.formats.graph import Array, Graph, relayout
 from converters.inputs import fixed_inputs
+from harness.errors import ConversionError
 from harness.models.manifest import USER_FILE
 from harness.models.platforms import ending_of
 from harness.models.spec import ModelSpec, Nms, Variant
+
+_SAME = 1e-3
+"""How far, relative to themselves, answers of one graph to one image may be apart by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,21 @@ class Candidate:
         Raises:
             ConversionError: further apart than the variant allows.
         """
-        return self._compare_detections() if self.variant.detection else self._compare_tensors()
+        try:
+            return self._compare_detections() if self.variant.detection else self._compare_tensors()
+        except ConversionError as error:
+            if not self._is_random():
+                raise
+            raise ConversionError(
+                f"{self.source.path}: answers the same image otherwise each time, so that nothing can be "
+                "compared with it: export it for inference, e.g. after eval(), which ends dropout"
+            ) from error
+
+    def _is_random(self) -> bool:
+        """Whether the source does not even equal itself."""
+        image = relayout(self.inputs[:1], self.variant.preprocess.layout, self.reference.layout)
+        pairs = zip(self.reference.run(image), self.reference.run(image), strict=True)
+        return not all(np.allclose(one, other, rtol=_SAME, equal_nan=True) for one, other in pairs)
 
     def _compare_tensors(self) -> Comparison:
         return parity.compare(self.reference, self.export, self.variant, self.inputs)

@@ -36,6 +36,9 @@ from harness.models.spec import (
 _WITH_BACKGROUND = 1001
 """Classes of a network that counts ImageNet's from 1, as TensorFlow's do: class 0 is none of them."""
 
+_LONGEST_STEM = 160
+"""Of a file's name in its entry's: files and folders that are called after that have 255 letters at most."""
+
 _SAME_DETECTION = 1e-2
 """Largest difference between scores or box corners of an image run alone and in a batch."""
 
@@ -71,14 +74,19 @@ NOTHING_SAID = Said()
 def entry_name(path: Path, platform: Platform) -> str:
     """Name an entry after its file; never as one of the named models'."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
+    if len(stem) > _LONGEST_STEM:
+        stem = f"{stem[:_LONGEST_STEM]}-{_mark(path)}"
     name = f"{stem}_{platform}"
     return f"{stem}-file_{platform}" if is_reserved(name) else name
 
 
 def entry_name_apart(path: Path, platform: Platform) -> str:
     """Name an entry after a file where another file of its name has the plain one: by its path."""
-    mark = hashlib.sha256(os.fsencode(absolute(path))).hexdigest()[:6]
-    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{mark}_{platform}"
+    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{_mark(path)}_{platform}"
+
+
+def _mark(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(absolute(path))).hexdigest()[:6]
 
 
 def is_reserved(entry: str) -> bool:

@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
 with held_back():
     import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 __all__ = [
@@ -76,13 +77,25 @@ def read_frozen(path: Path, named: Variant | None) -> FrozenGraph:
     if path.is_dir():
         return _freeze(path)
     graph_def = tf.compat.v1.GraphDef()
+    content = path.read_bytes()
     try:
-        graph_def.ParseFromString(path.read_bytes())
+        graph_def.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError; TensorFlow's own copy of protobuf may differ
-        raise ConversionError(f"{path}: not a TensorFlow graph ({reason_of(error)})") from error
+        reason = f"not a TensorFlow graph ({reason_of(error)})"
+        if _is_saved_model(content):
+            reason = "the file of a SavedModel, not a frozen graph: give its folder"
+        raise ConversionError(f"{path}: {reason}") from error
     if variables := [node.name for node in graph_def.node if node.op in _VARIABLE_OPS]:
         raise ConversionError(f"{path}: not frozen: {variables[0]} is a variable; freeze the graph first")
     return _ends(graph_def, path, named)
+
+
+def _is_saved_model(content: bytes) -> bool:
+    """Whether a file is what a SavedModel's folder has as saved_model.pb."""
+    try:
+        return bool(saved_model_pb2.SavedModel.FromString(content).meta_graphs)
+    except Exception:  # noqa: BLE001 - as above
+        return False
 
 
 def _ends(graph_def: Any, path: Path, named: Variant | None) -> FrozenGraph:
@@ -219,11 +232,18 @@ def open_saved_model(path: Path, images: Images, threads: int = 0) -> Iterator[G
         try:
             with held_back(), _without_globs(path) as folder:
                 model = tf.compat.v1.saved_model.load(session, _TAGS, folder)
-            signature = model.signature_def[_SIGNATURE]
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConversionError(
                 f"{path}: not a SavedModel that can be served ({reason_of(error)})"
             ) from error
+        # Asked for one that is not there, the map makes it.
+        if _SIGNATURE not in model.signature_def:
+            others = ", ".join(name for name in sorted(model.signature_def) if not name.startswith("__"))
+            raise ConversionError(
+                f"{path}: has no signature {_SIGNATURE}, which servers ask for, but {others or 'none'}: save "
+                f"it with signatures={{'{_SIGNATURE}': …}}"
+            )
+        signature = model.signature_def[_SIGNATURE]
         if len(signature.inputs) != 1:
             raise ConversionError(f"{path}: one input wanted; {_SIGNATURE} has {len(signature.inputs)}")
         ((input_name, source),) = signature.inputs.items()

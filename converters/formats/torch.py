@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,9 @@ from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.spec import DType, TensorSpec
+
+_OF_EXPORT = {"archive_format", "serialized_exported_program.json"}
+"""What is in every archive of torch.export of one of its versions, and in no other."""
 
 INPUT_NAME = "INPUT__0"
 """TorchScript names no tensors: Triton's PyTorch backend goes by this, the number being the position."""
@@ -66,12 +70,24 @@ def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = Fals
 
 def _other_kind(path: Path) -> str:
     """What a file that is no TorchScript is instead, and what to do; empty where nobody knows."""
+    if _is_exported_program(path):
+        return "a program of torch.export, not TorchScript: save torch.jit.trace(model, example) instead"
     try:
         with held_back():
             torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         return _pickled(error)
     return "a state dict, not TorchScript: name it .pth (torchvision's resnet50's), or save TorchScript"
+
+
+def _is_exported_program(path: Path) -> bool:
+    """Whether a file is an archive that `torch.export.save` made."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return False
+    return bool(names & _OF_EXPORT)
 
 
 def _pickled(error: Exception) -> str:

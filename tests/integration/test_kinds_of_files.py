@@ -146,6 +146,9 @@ def test_pytorch_files_of_another_kind_are_told_by_name(tmp_path, nets):
         torch.save(torch.nn.Sequential(net.head), tmp_path / name)
     torch.jit.script(net).save(tmp_path / "script.pth")
     torch.save({"a": net.state_dict(), "b": net.state_dict()}, tmp_path / "two.pth")
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 96, 96),)), tmp_path / "program.pt")
+    text = _refusal(tmp_path, tmp_path / "program.pt")
+    assert text.startswith(": a program of torch.export, not TorchScript: save torch.jit.trace(")
     assert "a state dict, not TorchScript: name it .pth" in _refusal(tmp_path, tmp_path / "state.pt")
     for name in ("whole.pt", "whole.pth"):
         text = _refusal(tmp_path, tmp_path / name)

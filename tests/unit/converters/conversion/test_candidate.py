@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_a_users_file_is_served_as_it_says_itself():
     candidate = _candidate(USER_FILE, name="softmax")
     assert [output.name for output in candidate.variant.outputs] == ["softmax"]
     assert candidate.compare().parity.agreement == 1.0
+
+
+def test_a_source_that_does_not_equal_itself_is_called_random():
+    candidate = _candidate(USER_FILE)
+    chance = np.random.default_rng(0)
+
+    def run(batch):
+        (scores,) = candidate.export.run(batch)
+        return [scores * chance.integers(0, 2, scores.shape).astype(np.float32)]
+
+    with pytest.raises(ConversionError, match=r"^source\.pb: answers the same image otherwise each time"):
+        replace(candidate, reference=replace(candidate.reference, run=run)).compare()
 
 
 def _detections(batch):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from converters.conversion import model_files
+from converters.formats import tensorflow
 from converters.formats.tensorflow import export_graph_def, export_saved_model, read_frozen, serialise, tf
+from harness.errors import ConversionError
 from harness.models import MODELS
 
 SIDE_PX = 224
@@ -70,3 +72,23 @@ def test_each_output_of_an_operation_that_ends_a_graph_can_be_asked_for(tmp_path
             "top_1_": [[1, 2]],
             "top_1": [1],
         }
+
+
+def test_a_saved_model_without_the_signature_that_is_served_names_those_it_has(
+    frozen_file, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(tensorflow, "_SIGNATURE", "predict")
+        export_saved_model(frozen_file, tmp_path / "net", None)
+    message = "net: has no signature serving_default, which servers ask for, but predict: save it with"
+    with (
+        pytest.raises(ConversionError, match=message),
+        model_files.open_file(tmp_path / "net", MODELS["mobilenet"]),
+    ):
+        pass
+
+
+def test_the_file_of_a_saved_model_is_no_frozen_graph(frozen_file, tmp_path):
+    export_saved_model(frozen_file, tmp_path / "net", None)
+    with pytest.raises(ConversionError, match=r"saved_model\.pb: the file of a SavedModel.*give its folder"):
+        read_frozen(tmp_path / "net" / "saved_model.pb", None)
