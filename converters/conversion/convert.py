@@ -1,6 +1,7 @@
 """One conversion: weights, export, comparison, publication."""
 
 import hashlib
+import itertools
 import logging
 import re
 import shutil
@@ -21,7 +22,7 @@ from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
 from harness.machine.extras import how_to_install
 from harness.machine.paths import absolute
-from harness.models import get_variant, manifest, own_recipes
+from harness.models import get_variant, in_use, manifest, own_recipes
 from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file
 from harness.models.model_config import model_config, to_text
 from harness.models.platforms import Platform, ending_of
@@ -122,25 +123,39 @@ def convert(request: Request) -> Manifest:
         ConfigError: the request contradicts the model.
         ConversionError: weights that cannot be had, or an export that does not equal its source.
     """
-    entry = request.entry_dir.name
-    with publish.claim(request.repository, entry):
-        if not _is_anothers(request):
-            return _made(request, entry)
-    apart = own_files.entry_name_apart(Path(request.weights), request.platform)
-    logger.info("%s is another file's entry: that of %s is %s", entry, request.weights, apart)
-    return convert(replace(request, entry=apart))
+    names = _names(request)
+    for name, following in itertools.pairwise(names):
+        named = replace(request, entry=name)
+        with publish.claim(request.repository, name):
+            if not (taken := _taken(named)):
+                return _made(named, name)
+        logger.info("%s is %s: that of %s is %s", name, taken, request.weights, following)
+    with publish.claim(request.repository, names[-1]):
+        return _made(replace(request, entry=names[-1]), names[-1])
 
 
-def _is_anothers(request: Request) -> bool:
-    """Whether the entry that a user's file would get is that of another file, which is still there."""
-    if not request.is_own_file or request.entry:
-        return False
+def _names(request: Request) -> tuple[str, ...]:
+    """What the entry may be called: the plain name, or the next where the one before is taken."""
+    if request.entry or not request.is_own_file:
+        return (request.entry_dir.name,)
+    path, options = Path(request.weights), repr((request.spec.name, request.nms, request.said))
+    apart = (own_files.entry_name_apart(path, request.platform, each) for each in ("", options))
+    return (request.default_entry, *apart)
+
+
+def _taken(request: Request) -> str:
+    """What the entry is, that must not become one of this user's file; empty where it may."""
     try:
-        other = Path(manifest.load(request.entry_dir).weights_file)
+        existing = manifest.load(request.entry_dir)
     except ConversionError:
-        return False
-    path = absolute(Path(request.weights))
-    return other.exists() and path.exists() and not other.samefile(path)
+        return ""
+    other, path = Path(existing.weights_file), absolute(Path(request.weights))
+    if not other.exists() or not path.exists():
+        return ""
+    if not other.samefile(path):
+        return "another file's entry"
+    is_used = in_use.is_used_by_another(request.repository, path)
+    return "used by another run with other options" if is_used and existing.tools != _tools(request) else ""
 
 
 def _made(request: Request, entry: str) -> Manifest:

@@ -80,13 +80,13 @@ def entry_name(path: Path, platform: Platform) -> str:
     return f"{stem}-file_{platform}" if is_reserved(name) else name
 
 
-def entry_name_apart(path: Path, platform: Platform) -> str:
-    """Name an entry after a file where another file of its name has the plain one: by its path."""
-    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{_mark(path)}_{platform}"
+def entry_name_apart(path: Path, platform: Platform, options: str = "") -> str:
+    """Name an entry after a file where the plain name is taken: by its path, and by its options if given."""
+    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{_mark(path, options)}_{platform}"
 
 
-def _mark(path: Path) -> str:
-    return hashlib.sha256(os.fsencode(absolute(path))).hexdigest()[:6]
+def _mark(path: Path, options: str = "") -> str:
+    return hashlib.sha256(os.fsencode(absolute(path)) + options.encode()).hexdigest()[:6]
 
 
 def is_reserved(entry: str) -> bool:

@@ -9,7 +9,7 @@ from converters.conversion.convert import Request, convert
 from converters.conversion.own_files import Said
 from harness.data import preprocess
 from harness.errors import ConfigError, ConversionError
-from harness.models import MODELS, manifest
+from harness.models import MODELS, in_use, manifest
 from harness.models.platforms import Platform
 from harness.models.spec import DType
 from tests.small_models import write_onnx_classifier
@@ -319,3 +319,16 @@ def test_two_files_of_one_name_are_two_entries(tmp_path):
     # What is gone needs no name.
     paths[0].unlink()
     assert _convert(tmp_path, paths[1], Platform.ONNXRUNTIME).entry == "net_onnxruntime"
+
+
+def test_an_entry_that_a_run_uses_is_not_replaced_by_one_with_other_options(tmp_path):
+    repository, path = tmp_path / "repository", tmp_path / "net.onnx"
+    write_onnx_classifier(path, sides=("h", "w"))
+    plain = _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=32"))
+    with in_use.hold(repository, path):
+        assert _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=32")) == plain
+        other = _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=64"))
+        assert other.entry.startswith("net-")
+        assert manifest.load(repository / plain.entry) == plain
+    assert _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=64")).entry == plain.entry
+    assert not list(repository.glob(".*"))
