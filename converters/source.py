@@ -50,7 +50,8 @@ def predict(
             f"samples are {samples.dtype} {list(samples.shape[1:])}, {facts.entry} takes "
             f"{variant.input.dtype} {list(variant.input.shape)}"
         )
-    with model_files.open_file(_source(facts, entry_dir), spec, variant.preprocess.size_px) as graph:
+    recipe = variant.preprocess
+    with model_files.open_file(_source(facts, entry_dir), spec, recipe.size_px, recipe.layout) as graph:
         if variant.detection:
             answer = _detector(graph, facts)
         else:

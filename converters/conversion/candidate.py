@@ -6,14 +6,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from converters.conversion import detection_parity, model_files, own_files, parity
 from converters.conversion.own_files import Said
 from converters.conversion.parity import Comparison
 from converters.conversion.weights import SourceFile
-from converters.formats.graph import Array, Graph
+from converters.formats.graph import Array, Graph, relayout
 from converters.inputs import fixed_inputs
+from harness.errors import ConversionError
 from harness.models.manifest import USER_FILE
+from harness.models.platforms import ending_of
 from harness.models.spec import ModelSpec, Nms, Variant
+
+_SAME = 1e-3
+"""How far, relative to themselves, answers of one graph to one image may be apart by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Candidate:
         variant = own_files.variant_of(export, self.declared, self.said)
         if self.target.name != variant.model_filename:
             variant = replace(variant, other_filename=self.target.name)
-        is_built_here = self.source.path.suffix != self.target.suffix
+        is_built_here = ending_of(self.source.path) != self.target.suffix
         # A graph that was built here has what could be chosen.
         return replace(variant, nms_choices=self.declared.nms_choices) if is_built_here else variant
 
@@ -63,7 +70,21 @@ class Candidate:
         Raises:
             ConversionError: further apart than the variant allows.
         """
-        return self._compare_detections() if self.variant.detection else self._compare_tensors()
+        try:
+            return self._compare_detections() if self.variant.detection else self._compare_tensors()
+        except ConversionError as error:
+            if not self._is_random():
+                raise
+            raise ConversionError(
+                f"{self.source.path}: answers the same image otherwise each time, so that nothing can be "
+                "compared with it: export it for inference, e.g. after eval(), which ends dropout"
+            ) from error
+
+    def _is_random(self) -> bool:
+        """Whether the source does not even equal itself."""
+        image = relayout(self.inputs[:1], self.variant.preprocess.layout, self.reference.layout)
+        pairs = zip(self.reference.run(image), self.reference.run(image), strict=True)
+        return not all(np.allclose(one, other, rtol=_SAME, equal_nan=True) for one, other in pairs)
 
     def _compare_tensors(self) -> Comparison:
         return parity.compare(self.reference, self.export, self.variant, self.inputs)
@@ -71,7 +92,12 @@ class Candidate:
     def _compare_detections(self) -> Comparison:
         source_variant = model_files.variant_of_source(self.reference, self.spec, self.source.kind, self.said)
         found = detection_parity.compare(
-            self.reference, source_variant, self.export, self.variant, self.inputs
+            self.reference,
+            source_variant,
+            self.export,
+            self.variant,
+            self.inputs,
+            is_copy=model_files.is_copied(self.source.path, self.export.path),
         )
         return found if self.export.path == self.target else replace(found, golden=self._golden(found.kept))
 
@@ -90,14 +116,17 @@ def opened(
     """Open an export, `target`, and its source; what they are is said at `Candidate`."""
     with ExitStack() as stack:
         checked = stack.enter_context(_with_the_sources_nms(spec, declared, source, target))
-        size_px = said.size_px(spec.task)
-        reference = stack.enter_context(model_files.open_file(source.path, spec, size_px))
+        size_px, layout = said.size_px(spec.task), said.layout(spec.task)
+        reference = stack.enter_context(model_files.open_file(source.path, spec, size_px, layout))
         export = stack.enter_context(_open_export(checked, spec, reference))
         yield Candidate(spec, declared, said, source, reference, target, export)
 
 
 def _open_export(path: Path, spec: ModelSpec, reference: Graph) -> AbstractContextManager[Graph]:
-    return model_files.open_file(path, spec, reference.size_px, as_served=True)
+    # TorchScript that is built here is NCHW, whatever its source is.
+    is_built_here = path.suffix == ".pt" != ending_of(reference.path)
+    layout = None if is_built_here else reference.layout
+    return model_files.open_file(path, spec, reference.size_px, layout, as_served=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """One conversion: weights, export, comparison, publication."""
 
 import hashlib
+import itertools
 import logging
 import re
 import shutil
@@ -21,10 +22,10 @@ from harness.errors import ConfigError, ConversionError
 from harness.machine import progress
 from harness.machine.extras import how_to_install
 from harness.machine.paths import absolute
-from harness.models import get_variant, manifest, own_recipes
+from harness.models import get_variant, in_use, manifest, own_recipes
 from harness.models.manifest import AUTO, GOLDEN_NAME, OFFICIAL, USER_FILE, Manifest, is_user_file
 from harness.models.model_config import model_config, to_text
-from harness.models.platforms import Platform
+from harness.models.platforms import Platform, ending_of
 from harness.models.recipes import is_for
 from harness.models.spec import ModelSpec, Nms, Task, Variant
 
@@ -58,7 +59,7 @@ class Request:
         """Reject what contradicts itself."""
         if self.nms != Nms.CORRECTED and self.nms not in self.variant.nms_choices:
             raise ConfigError(f"--nms {self.nms} is not for {self.spec.name} on {self.platform}")
-        if self.nms != Nms.CORRECTED and self.is_own_file and Path(self.weights).suffix != ".onnx":
+        if self.nms != Nms.CORRECTED and self.is_own_file and ending_of(Path(self.weights)) != ".onnx":
             raise ConfigError(f"--nms {self.nms}: {self.weights} has its own NMS, which is served as it is")
         if self.said != NOTHING_SAID and not self.is_own_file:
             raise ConfigError(
@@ -100,7 +101,7 @@ class Request:
     def filename(self) -> str:
         """Of the file to be served: a user's own may keep its kind."""
         facts = self.platform.facts
-        kept = (name for name in facts.other_filenames if Path(name).suffix == Path(self.weights).suffix)
+        kept = (name for name in facts.other_filenames if Path(name).suffix == ending_of(Path(self.weights)))
         return next(kept, facts.model_filename)
 
     @property
@@ -122,29 +123,47 @@ def convert(request: Request) -> Manifest:
         ConfigError: the request contradicts the model.
         ConversionError: weights that cannot be had, or an export that does not equal its source.
     """
-    entry = request.entry_dir.name
-    with publish.claim(request.repository, entry):
-        if not _is_anothers(request):
-            made = _made(request, entry)
-            # Only what the user has said is taken so.
-            if doubt := own_inputs.clipping(made.variant.preprocess):
-                logger.warning("warning: %s: %s", request.weights, doubt)
-            return made
-    apart = own_files.entry_name_apart(Path(request.weights), request.platform)
-    logger.info("%s is another file's entry: that of %s is %s", entry, request.weights, apart)
-    return convert(replace(request, entry=apart))
+    names = _names(request)
+    for name, following in itertools.pairwise(names):
+        named = replace(request, entry=name)
+        with publish.claim(request.repository, name):
+            if not (taken := _taken(named)):
+                return _told(request, _made(named, name))
+        logger.info("%s is %s: that of %s is %s", name, taken, request.weights, following)
+    with publish.claim(request.repository, names[-1]):
+        return _told(request, _made(replace(request, entry=names[-1]), names[-1]))
 
 
-def _is_anothers(request: Request) -> bool:
-    """Whether the entry that a user's file would get is that of another file, which is still there."""
-    if not request.is_own_file or request.entry:
-        return False
+def _told(request: Request, made: Manifest) -> Manifest:
+    """What was made, after a word where its input cannot hold all that its recipe makes."""
+    # Only what the user has said is taken so.
+    if doubt := own_inputs.clipping(made.variant.preprocess):
+        logger.warning("warning: %s: %s", request.weights, doubt)
+    return made
+
+
+def _names(request: Request) -> tuple[str, ...]:
+    """What the entry may be called: the plain name, or the next where the one before is taken."""
+    if request.entry or not request.is_own_file:
+        return (request.entry_dir.name,)
+    path, options = Path(request.weights), repr((request.spec.name, request.nms, request.said))
+    apart = (own_files.entry_name_apart(path, request.platform, each) for each in ("", options))
+    return (request.default_entry, *apart)
+
+
+def _taken(request: Request) -> str:
+    """What the entry is, that must not become one of this user's file; empty where it may."""
     try:
-        other = Path(manifest.load(request.entry_dir).weights_file)
+        existing = manifest.load(request.entry_dir)
     except ConversionError:
-        return False
-    path = absolute(Path(request.weights))
-    return other.exists() and path.exists() and not other.samefile(path)
+        return ""
+    other, path = Path(existing.weights_file), absolute(Path(request.weights))
+    if not other.exists() or not path.exists():
+        return ""
+    if not other.samefile(path):
+        return "another file's entry"
+    is_used = in_use.is_used_by_another(request.repository, path)
+    return "used by another run with other options" if is_used and existing.tools != _tools(request) else ""
 
 
 def _made(request: Request, entry: str) -> Manifest:
@@ -289,10 +308,9 @@ def _build(request: Request, source: SourceFile, staging: Path) -> Manifest:
 def _export(request: Request, source: SourceFile, target: Path) -> None:
     if source.kind == USER_FILE:
         # Before it is exported, so that what is wrong is said of the user's file and not of ours.
-        with model_files.open_file(
-            source.path, request.spec, request.said.size_px(request.spec.task)
-        ) as graph:
-            own_files.check_task(graph, request.variant, request.said)
+        task, said = request.spec.task, request.said
+        with model_files.open_file(source.path, request.spec, said.size_px(task), said.layout(task)) as graph:
+            own_files.check_task(graph, request.variant, said)
     logger.info("%s: exporting %s", request.entry_dir.name, source.path)
     with progress.waiting(f"{request.entry_dir.name}: exporting"):
         model_files.export(request.platform, source.path, target, request.spec, request.nms)
@@ -300,6 +318,14 @@ def _export(request: Request, source: SourceFile, target: Path) -> None:
 
 def _report(request: Request, comparison: Comparison) -> None:
     found = comparison.parity
+    if comparison.found_nothing:
+        logger.warning(
+            "warning: %s: finds nothing in any of %d test images; as the file is served as it is, its "
+            "answers are not compared further",
+            request.entry_dir.name,
+            found.samples,
+        )
+        return
     what = f"{found.agreement:.2%} of the boxes" if request.variant.detection else "every class"
     logger.info(
         "%s: equals its source on %d inputs: largest difference %.2g (allowed %.2g), %s the same",

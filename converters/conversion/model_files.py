@@ -9,11 +9,11 @@ from pathlib import Path
 
 from converters.conversion import own_files
 from converters.conversion.own_files import NOTHING_SAID, Said
-from converters.formats.graph import Graph
+from converters.formats.graph import Graph, Images
 from harness.errors import ConfigError, ConversionError
 from harness.models import manifest
 from harness.models.manifest import USER_FILE
-from harness.models.platforms import BY_ENDING, Platform
+from harness.models.platforms import BY_ENDING, Platform, ending_of
 from harness.models.spec import Layout, ModelSpec, Nms, Variant
 
 Size = tuple[int, int]
@@ -21,7 +21,12 @@ Size = tuple[int, int]
 
 
 def open_file(
-    path: Path, spec: ModelSpec, size_px: Size | None = None, *, as_served: bool = False
+    path: Path,
+    spec: ModelSpec,
+    size_px: Size | None = None,
+    layout: Layout | None = None,
+    *,
+    as_served: bool = False,
 ) -> AbstractContextManager[Graph]:
     """Open a model file with the framework that its ending stands for.
 
@@ -29,6 +34,7 @@ def open_file(
         path: `.pb`, `.graphdef`, SavedModel folder, `.onnx`, `.tflite`, `.pt`, `.pth` or `.xml`.
         spec: the model whose task it shares; says what the file leaves open.
         size_px: where the file leaves it open, as PyTorch's always do; the model's own if None.
+        layout: where the file leaves that open; if None, the first that runs (PyTorch: NCHW).
         as_served: as the server is to run it, where that rounds otherwise: frozen; and by one thread, as an
             instance that shares the cores with others. One that has them all rounds as the source does, which
             is run so.
@@ -38,16 +44,16 @@ def open_file(
     """
     if not path.exists():
         raise ConversionError(f"{path} is missing; convert the model again")
-    size_px = size_px or next(iter(spec.variants.values())).preprocess.size_px
+    images = Images(size_px or next(iter(spec.variants.values())).preprocess.size_px, layout)
     threads = 1 if as_served else 0
     if path.is_dir():
         from converters.formats.tensorflow import open_saved_model
 
-        return open_saved_model(path, size_px, threads)
-    platform = BY_ENDING.get(path.suffix, Platform.TENSORFLOW)
+        return open_saved_model(path, images, threads)
+    platform = BY_ENDING.get(ending_of(path), Platform.TENSORFLOW)
     if platform == Platform.PYTORCH:
-        return _open_torch(path, spec, size_px, as_served=as_served)
-    return _OPENERS[platform](path, spec, size_px, threads)
+        return _open_torch(path, spec, images, as_served=as_served)
+    return _OPENERS[platform](path, spec, images, threads)
 
 
 def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms: Nms = Nms.CORRECTED) -> None:
@@ -57,9 +63,9 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         ConversionError: it cannot be expressed there.
     """
     named = _named(spec)
-    if source.suffix == target.suffix and source.is_file():
+    if ending_of(source) == target.suffix and source.is_file():
         _copy(source, target)
-    elif source.suffix == ".onnx":
+    elif ending_of(source) == ".onnx":
         _export_from_onnx(platform, source, target, spec, nms)
     elif platform == Platform.PYTORCH:
         _export_torchscript(source, target, spec)
@@ -80,17 +86,25 @@ def export(platform: Platform, source: Path, target: Path, spec: ModelSpec, nms:
         write(source, target, named)
 
 
+def is_copied(source: Path, target: Path) -> bool:
+    """Whether `export` takes a file as it is, instead of writing another one."""
+    if source.is_dir() or target.is_dir():
+        return source.is_dir() == target.is_dir()
+    ending = ending_of(source)
+    return target.suffix in (ending, ".graphdef" if ending == ".pb" else "")
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a model file or folder, with the files beside it that hold its weights."""
     files = files_of(path)
-    if path.suffix == ".onnx" and len(files) > 1:
+    if ending_of(path) == ".onnx" and len(files) > 1:
         return hashlib.sha256("".join(map(manifest.digest, files)).encode()).hexdigest()
     return manifest.digest(path)
 
 
 def files_of(path: Path) -> list[Path]:
     """All files that a model consists of."""
-    if path.suffix == ".onnx" and path.is_file():
+    if ending_of(path) == ".onnx" and path.is_file():
         from converters.formats.onnx import external_files
 
         return [path, *(file for file in external_files(path) if file.is_file())]
@@ -98,11 +112,11 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if source.suffix == ".onnx":
+    if ending_of(source) == ".onnx":
         from converters.formats.onnx import copy_onnx
 
         copy_onnx(source, target)
-    elif source.suffix == ".xml":
+    elif ending_of(source) == ".xml":
         from converters.formats.openvino import copy_openvino
 
         copy_openvino(source, target)
@@ -119,7 +133,7 @@ def variant_of_source(graph: Graph, spec: ModelSpec, kind: str, said: Said = NOT
         kind: of its weights; `file` for a user's own.
         said: what the user says of that.
     """
-    declared = spec.variants[BY_ENDING.get(graph.path.suffix, Platform.TENSORFLOW)]
+    declared = spec.variants[BY_ENDING.get(ending_of(graph.path), Platform.TENSORFLOW)]
     return own_files.variant_of(graph, declared, said) if kind == USER_FILE else declared
 
 
@@ -156,7 +170,7 @@ def _export_onnx(source: Path, target: Path, named: Variant | None, layout: Layo
 def _export_torchscript(source: Path, target: Path, spec: ModelSpec) -> None:
     from converters.networks.torch import export_chain, export_state_dict
 
-    if source.suffix == ".pth":
+    if ending_of(source) == ".pth":
         export_state_dict(source, target)
     elif spec.variants[Platform.PYTORCH].source == "tensorflow":
         from converters.networks.tensorflow_chain import read_chain
@@ -174,36 +188,37 @@ def _named(spec: ModelSpec) -> Variant | None:
 
 
 def _open_graph_def(
-    path: Path, spec: ModelSpec, size_px: Size, threads: int
+    path: Path, spec: ModelSpec, images: Images, threads: int
 ) -> AbstractContextManager[Graph]:
     from converters.formats.tensorflow import open_graph_def
 
-    return open_graph_def(path, _named(spec), size_px, threads)
+    return open_graph_def(path, _named(spec), images, threads)
 
 
-def _open_onnx(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
+def _open_onnx(path: Path, _: ModelSpec, images: Images, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.onnx import open_onnx
 
-    return open_onnx(path, size_px, threads)
+    return open_onnx(path, images, threads)
 
 
-def _open_openvino(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
+def _open_openvino(path: Path, _: ModelSpec, images: Images, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.openvino import open_openvino
 
-    return open_openvino(path, size_px, threads)
+    return open_openvino(path, images, threads)
 
 
-def _open_tflite(path: Path, _: ModelSpec, size_px: Size, threads: int) -> AbstractContextManager[Graph]:
+def _open_tflite(path: Path, _: ModelSpec, images: Images, threads: int) -> AbstractContextManager[Graph]:
     from converters.formats.tflite import open_tflite
 
-    return open_tflite(path, size_px, threads)
+    return open_tflite(path, images, threads)
 
 
 def _open_torch(
-    path: Path, spec: ModelSpec, size_px: Size, *, as_served: bool
+    path: Path, spec: ModelSpec, images: Images, *, as_served: bool
 ) -> AbstractContextManager[Graph]:
-    expected = replace(spec.variants[Platform.PYTORCH].input, shape=(3, *size_px))
-    if path.suffix == ".pt":
+    shape = (*images.size_px, 3) if images.layout == Layout.NHWC else (3, *images.size_px)
+    expected = replace(spec.variants[Platform.PYTORCH].input, shape=shape)
+    if ending_of(path) == ".pt":
         from converters.formats.torch import open_torchscript
 
         return open_torchscript(path, expected, as_served=as_served)
@@ -214,7 +229,7 @@ def _open_torch(
     return open_state_dict(path, expected)
 
 
-_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Size, int], AbstractContextManager[Graph]]] = {
+_OPENERS: dict[Platform, Callable[[Path, ModelSpec, Images, int], AbstractContextManager[Graph]]] = {
     Platform.TENSORFLOW: _open_graph_def,
     Platform.ONNXRUNTIME: _open_onnx,
     Platform.OPENVINO: _open_openvino,

@@ -166,15 +166,22 @@ def _by_shape(graph: Graph, outputs: Mapping[str, TensorSpec], inputs: Array) ->
         return {}
     classes = [output.name for output in lists if output.dtype.value.startswith("int")]
     if not classes:
-        # As floats both: classes are whole numbers, scores are not.
-        answers = dict(zip((output.name for output in graph.outputs), graph.run(inputs[:1]), strict=True))
-        classes = [output.name for output in lists if (answers[output.name] % 1 == 0).all()]
+        # As floats both: classes are whole numbers; scores are not, but for the zeros of what is not found.
+        values = {output.name: _values(graph, output.name, inputs) for output in lists}
+        whole = [name for name, found in values.items() if (found % 1 == 0).all()]
+        classes = [name for name in whole if values[name].any()] or whole
     scores = [output.name for output in lists if output.name not in classes]
     if len(classes) != 1 or len(scores) != 1:
         return {}
     return {"boxes": boxes[0].name, "classes": classes[0], "scores": scores[0]} | (
         {"count": counts[0]} if counts else {}
     )
+
+
+def _values(graph: Graph, name: str, inputs: Array) -> Array:
+    """All numbers of an output, of all these images."""
+    index = [output.name for output in graph.outputs].index(name)
+    return np.concatenate([graph.run(inputs[row : row + 1])[index].ravel() for row in range(len(inputs))])
 
 
 def _fits(found: Mapping[str, str], outputs: Mapping[str, TensorSpec]) -> bool:

@@ -21,6 +21,7 @@ from harness.models.platforms import Platform
 from harness.models.spec import (
     Detection,
     DType,
+    Layout,
     Numbering,
     Task,
     TensorSpec,
@@ -39,6 +40,8 @@ _SAMPLES = 4
 """Images that tell how a classifier answers."""
 _DETECTOR_SAMPLES = 2
 """Of a detector, which may take seconds for each."""
+_LONGEST_STEM = 160
+"""Of a file's name in its entry's: files and folders that are called after that have 255 letters at most."""
 
 _SAME_DETECTION = 1e-2
 """Largest difference between scores or box corners of an image run alone and in a batch."""
@@ -63,6 +66,11 @@ class Said:
         """(height, width) of images where the file leaves it open; None where that is not said either."""
         return own_recipes.size_of(self.preprocess, task)
 
+    def layout(self, task: Task) -> Layout | None:
+        """Axis order of images where the file leaves it open; None where that is not said either."""
+        text = self.preprocess
+        return own_recipes.parse(text, task).layout if own_recipes.asks_for_layout(text) else None
+
 
 NOTHING_SAID = Said()
 
@@ -70,14 +78,19 @@ NOTHING_SAID = Said()
 def entry_name(path: Path, platform: Platform) -> str:
     """Name an entry after its file; never as one of the named models'."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-.") or "model"
+    if len(stem) > _LONGEST_STEM:
+        stem = f"{stem[:_LONGEST_STEM]}-{_mark(path)}"
     name = f"{stem}_{platform}"
     return f"{stem}-file_{platform}" if is_reserved(name) else name
 
 
-def entry_name_apart(path: Path, platform: Platform) -> str:
-    """Name an entry after a file where another file of its name has the plain one: by its path."""
-    mark = hashlib.sha256(os.fsencode(absolute(path))).hexdigest()[:6]
-    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{mark}_{platform}"
+def entry_name_apart(path: Path, platform: Platform, options: str = "") -> str:
+    """Name an entry after a file where the plain name is taken: by its path, and by its options if given."""
+    return f"{entry_name(path, platform).removesuffix(f'_{platform}')}-{_mark(path, options)}_{platform}"
+
+
+def _mark(path: Path, options: str = "") -> str:
+    return hashlib.sha256(os.fsencode(absolute(path)) + options.encode()).hexdigest()[:6]
 
 
 def is_reserved(entry: str) -> bool:

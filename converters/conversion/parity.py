@@ -29,6 +29,8 @@ class Comparison:
     kept: tuple[int, ...]
     """The inputs that the entry keeps, to be asked of the live server."""
     golden: dict[str, Array]
+    found_nothing: bool = False
+    """Detectors: whether there was nothing to compare but that."""
 
 
 def chunks(variant: Variant) -> tuple[int, ...]:

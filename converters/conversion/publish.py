@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -126,23 +125,9 @@ def _remove_leftovers(repository: Path, claimed: str) -> None:
     """Remove what dead processes were building: whoever builds an entry holds its lock."""
     for folder in repository.glob(f"{_BUILDING}*"):
         entry = folder.name.removeprefix(_BUILDING).rpartition("-")[0]
-        if entry == claimed or not _is_held(_lock_path(repository, entry)):
+        if entry == claimed or not file_lock.is_held(_lock_path(repository, entry)):
             logger.info("removing %s, left behind by a killed conversion", folder)
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        descriptor = os.open(lock, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _lock_path(repository: Path, entry: str) -> Path:

@@ -17,7 +17,7 @@ from harness.machine.files import is_lfs_pointer, whole
 from harness.machine.paths import absolute, weights_dir
 from harness.models import manifest
 from harness.models.manifest import OFFICIAL, SEEDED, USER_FILE
-from harness.models.platforms import Platform
+from harness.models.platforms import Platform, ending_of
 from harness.models.spec import ModelSpec, Variant, Weights
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def own_file(path: Path, spec: ModelSpec, platform: Platform) -> SourceFile:
 
 def accepts(spec: ModelSpec, platform: Platform, path: Path) -> bool:
     """Whether the file's kind is one that the model's entries of `platform` are made from."""
-    return ("" if path.is_dir() else path.suffix or "none") in _suffixes(spec, platform)
+    return ("" if path.is_dir() else ending_of(path) or "none") in _suffixes(spec, platform)
 
 
 def _suffixes(spec: ModelSpec, platform: Platform) -> tuple[str, ...]:

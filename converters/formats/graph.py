@@ -14,6 +14,9 @@ from harness.models.spec import DType, Layout, Quantization, TensorSpec
 
 Array = NDArray[Any]
 
+OTHER_IMAGES = "; --preprocess size=…,layout=… says others"
+"""What to try where a file does not say which images it takes."""
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -45,6 +48,16 @@ class Graph:
         return (first, second) if self.layout == Layout.NHWC else (second, third)
 
 
+@dataclass(frozen=True)
+class Images:
+    """What the images of a file are like where it leaves that open."""
+
+    size_px: tuple[int, int]
+    """(height, width)"""
+    layout: Layout | None = None
+    """None where nobody says: both are tried."""
+
+
 def layout_of(shape: Sequence[int], path: Path) -> Layout:
     """Tell the axis order of an image from where its three channels are.
 
@@ -60,22 +73,29 @@ def layout_of(shape: Sequence[int], path: Path) -> Layout:
     )
 
 
-def close_shape(shape: Sequence[Any], size_px: tuple[int, int]) -> tuple[int, ...]:
-    """Fill in the height and width that a file leaves open.
+def closed_shapes(shape: Sequence[Any], images: Images) -> list[tuple[int, ...]]:
+    """Fill in what a file leaves open of a batch of images.
 
     Args:
-        shape: of a batch of images; an open axis is anything but a positive number.
-        size_px: (height, width) to fill in.
+        shape: with the batch axis; an open axis is anything but a positive number.
+        images: what to fill in.
 
     Returns:
-        The shape, 0 for an open axis that is neither.
+        The shapes that may be meant, the likeliest first: two where the place of the channels is open, too.
+        0 for the batch axis, and for what no image fits.
     """
-    known = [side if isinstance(side, int) and side > 0 else 0 for side in shape]
-    if len(known) == 4:
-        axes = (2, 3) if known[1] == 3 else (1, 2)
-        for axis, side in zip(axes, size_px, strict=True):
-            known[axis] = known[axis] or side
-    return tuple(known)
+    known = tuple(side if isinstance(side, int) and side > 0 else 0 for side in shape)
+    if len(known) != 4:
+        return [known]
+    height, width = images.size_px
+    whole = {Layout.NCHW: (0, 3, height, width), Layout.NHWC: (0, height, width, 3)}
+    channels = {Layout.NCHW: known[1], Layout.NHWC: known[3]}
+    layouts = [layout for layout, side in channels.items() if side == 3][:1]
+    if not layouts:
+        possible = [layout for layout, side in channels.items() if side == 0]
+        layouts = [layout for layout in possible if layout == images.layout] or possible
+    pairs = [zip(known, whole[layout], strict=True) for layout in layouts]
+    return [tuple(side or wanted for side, wanted in each) for each in pairs] or [known]
 
 
 def dtype_of(name: str, dtype: Any, path: Path) -> DType:
@@ -99,7 +119,7 @@ def describe(
     output_names: Sequence[str] | None,
     fixed_batch: int,
     run: Callable[[Array], list[Array]],
-    hint: str = "",
+    hint: Callable[[str], str] = lambda _: "",
 ) -> Graph:
     """Complete a graph's description by running it once, on zeros.
 
@@ -110,7 +130,7 @@ def describe(
             numbered as Triton's PyTorch backend does.
         fixed_batch: the batch size that it insists on; 0 for any.
         run: runs it.
-        hint: what to try should it not run.
+        hint: what to try should it not run, for the reason that its framework gives.
 
     Raises:
         ConversionError: it doesn't run, or its answers have no batch axis.
@@ -119,9 +139,12 @@ def describe(
     zeros = np.zeros((batch, *input_spec.shape), dtype=input_spec.dtype.value)
     try:
         answers = run(zeros)
+    except ConversionError:
+        raise
     except Exception as error:  # each framework has its own, often bare RuntimeError
+        reason = reason_of(error)
         raise ConversionError(
-            f"{path}: does not run on an input of {list(zeros.shape)}: {reason_of(error)}{hint}"
+            f"{path}: does not run on an input of {list(zeros.shape)}: {reason}{hint(reason)}"
         ) from error
     outputs = []
     output_names = output_names or [f"OUTPUT__{index}" for index in range(len(answers))]
@@ -130,6 +153,50 @@ def describe(
             raise ConversionError(f"{path}: output {name} of shape {list(answer.shape)} has no batch axis")
         outputs.append(TensorSpec(name, dtype_of(name, answer.dtype, path), answer.shape[1:]))
     return Graph(path, input_spec, tuple(outputs), fixed_batch, run)
+
+
+def describe_images(
+    path: Path,
+    name: str,
+    dtype: DType,
+    declared: Sequence[Any],
+    images: Images,
+    output_names: Sequence[str],
+    run: Callable[[Array], list[Array]],
+) -> Graph:
+    """Complete a graph's description as `describe`; in the first axis order that runs, where that is open.
+
+    Args:
+        path: the file.
+        name: of its input.
+        dtype: of its input.
+        declared: the input's four axes, open ones as in `closed_shapes`.
+        images: what to take for these.
+        output_names: in the order of `run`'s answers.
+        run: runs it.
+
+    Raises:
+        ConversionError: its input is no image, or it does not run on any.
+    """
+    shapes = closed_shapes(declared, images)
+    is_open = shapes[0][1:] != tuple(declared[1:])
+
+    def hint(_reason: str) -> str:
+        return OTHER_IMAGES if is_open else ""
+
+    for shape in shapes:
+        layout_of(shape[1:], path)
+        try:
+            return describe(path, TensorSpec(name, dtype, shape[1:]), output_names, shape[0], run, hint)
+        except ConversionError:
+            if len(shapes) == 1:
+                raise
+    tried = " nor on ".join(str(list(shape[1:])) for shape in shapes)
+    listing = ", ".join(map(str, declared))
+    raise ConversionError(
+        f"{path}: its input {name} [{listing}] leaves the size and the order of its axes open, and does not "
+        f"run on images of {tried}: say --preprocess size=…,layout={' or '.join(Layout)}"
+    )
 
 
 def relayout(batch: Array, source: Layout, target: Layout) -> Array:

@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from google.protobuf.message import DecodeError
 
-from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
+from converters.formats.graph import Array, Graph, Images, describe_images, dtype_of, layout_of
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
@@ -51,17 +51,18 @@ _TYPES = {"float": "float32", "double": "float64"}
 
 
 @contextmanager
-def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
+def open_onnx(path: Path, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open an ONNX file; tensors have the graph's names.
 
     Args:
         path: the file.
-        size_px: (height, width) to use where the file leaves its own open.
+        images: what to take where the file leaves it open.
         threads: 0 for all cores.
 
     Raises:
         ConversionError: not an ONNX file, or not one image in.
     """
+    _check_beside(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
     options.intra_op_num_threads = threads
@@ -72,18 +73,15 @@ def open_onnx(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterato
     if len(session.get_inputs()) != 1:
         raise ConversionError(f"{path}: one input wanted; it has {len(session.get_inputs())}")
     source, names = session.get_inputs()[0], [output.name for output in session.get_outputs()]
-    shape = close_shape(source.shape, size_px)
-    if len(shape) != 4:
+    if len(source.shape) != 4:
         raise ConversionError(f"{path}: input {source.name} is {source.shape}; a batch of images is wanted")
     word = source.type.removeprefix("tensor(").removesuffix(")")
     dtype = dtype_of(source.name, _TYPES.get(word, word), path)
-    layout_of(shape[1:], path)
 
     def run(batch: Array) -> list[Array]:
         return [np.asarray(value) for value in session.run(names, {source.name: batch})]
 
-    fixed_batch = source.shape[0] if isinstance(source.shape[0], int) and source.shape[0] > 0 else 0
-    graph = describe(path, TensorSpec(source.name, dtype, shape[1:]), names, fixed_batch, run)
+    graph = describe_images(path, source.name, dtype, source.shape, images, names, run)
     declared = [output.shape[1:] for output in session.get_outputs()]
     open_axes = (_open_axes(*pair) for pair in zip(declared, graph.outputs, strict=True))
     yield replace(
@@ -100,7 +98,7 @@ def _input_quantization(path: Path, name: str) -> Quantization | None:
         ConversionError: its scale differs by channel, or is calculated: no pixel could be stored by it; or
             something reads it beside what dequantises it.
     """
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = load_onnx(path).graph
     known = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and (tensor := _constant(node.attribute[0])):
@@ -118,7 +116,7 @@ def _input_quantization(path: Path, name: str) -> Quantization | None:
             is_dequantized |= is_touched
             for place in places:
                 operands = [each for each in node.input[place + 1 : place + 3] if each]
-                found.add(_quantization([known.get(each) for each in operands], path))
+                found.add(_quantization([known.get(each) for each in operands]))
         elif node.op_type in _REARRANGES and (0 in places or (places and node.op_type == "Concat")):
             stored.update(node.output)
         elif is_touched:
@@ -153,11 +151,11 @@ def _makes_real(node: onnx.NodeProto) -> bool:
     return node.op_type == "Cast" and any(each.name == "to" and each.i in _REAL for each in node.attribute)
 
 
-def _quantization(tensors: list[onnx.TensorProto | None], path: Path) -> Quantization | None:
+def _quantization(tensors: list[onnx.TensorProto | None]) -> Quantization | None:
     """Of a scale and, unless it is 0, a zero point; of one number each."""
     if None in tensors:
         return None
-    values = [onnx.numpy_helper.to_array(tensor, os.fspath(path.parent)) for tensor in tensors]
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
     if any(value.size != 1 for value in values):
         return None
     scale, zero_point = (*values, np.zeros(1, np.int32))[:2]
@@ -170,16 +168,99 @@ def _open_axes(declared: list[int | str | None], found: TensorSpec) -> tuple[int
     return tuple(axis for axis, (said, size) in enumerate(sizes) if said != size)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where the numbers of a tensor lie beside an ONNX file."""
+
+    location: str
+    offset: int
+    size: int | None
+    """None for all from there on."""
+
+    @property
+    def end(self) -> int:
+        """How many bytes the file has at least."""
+        return self.offset + (self.size or 0)
+
+
 def external_files(path: Path) -> list[Path]:
-    """The files beside an ONNX file that hold its weights; none where it holds them itself, or is damaged."""
+    """The files beside an ONNX file that hold its weights; none of a file that is damaged.
+
+    Raises:
+        ConversionError: it does not say which bytes of them.
+    """
     try:
         model = onnx.load(path, load_external_data=False)
     except (OSError, DecodeError):
         return []
+    return [
+        path.parent / name for name in sorted({_place(tensor, path).location for tensor in _beside(model)})
+    ]
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read a file with the weights that lie beside it; those may be links, as in Hugging Face's cache.
+
+    Raises:
+        ConversionError: not an ONNX file, or weights that are not there.
+    """
+    _check_beside(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ConversionError(f"{path}: not an ONNX file: {reason_of(error)}") from error
+    for tensor in _beside(model):
+        place = _place(tensor, path)
+        with (path.parent / place.location).open("rb") as stream:
+            stream.seek(place.offset)
+            tensor.raw_data = stream.read(place.size)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return model
+
+
+def _check_beside(path: Path) -> None:
+    """See that all weights that a file has beside it are there.
+
+    Raises:
+        ConversionError: one is not, or not in the file's folder.
+    """
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return  # ONNX Runtime says what is wrong
+    wanted: dict[str, int] = {}
+    for place in (_place(tensor, path) for tensor in _beside(model)):
+        wanted[place.location] = max(place.end, wanted.get(place.location, 0))
+    for location, size in wanted.items():
+        name = PurePosixPath(location)
+        if name.is_absolute() or ".." in name.parts:
+            raise ConversionError(
+                f"{path}: its weights are in {location}, outside its folder: save it with them beside it"
+            )
+        file = path.parent / name
+        if not file.is_file():
+            raise ConversionError(f"{path}: its weights, {location}, are not beside it")
+        if (there := file.stat().st_size) < size:
+            raise ConversionError(
+                f"{path}: its weights, {location}, are cut short: {size} bytes wanted, {there} there; copy "
+                "them again"
+            )
+
+
+def _place(tensor: onnx.TensorProto, path: Path) -> _Place:
+    said = {entry.key: entry.value for entry in tensor.external_data}
+    numbers = [said.get("offset", "0"), said.get("length", "0")]
+    if not all(number.isdecimal() for number in numbers):
+        raise ConversionError(f"{path}: is damaged: its weights {tensor.name} have no place in a file")
+    offset, size = map(int, numbers)
+    return _Place(said.get("location", ""), offset, size if "length" in said else None)
+
+
+def _beside(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Tensors whose numbers are in other files."""
     tensors = itertools.chain.from_iterable(map(_tensors, (model.graph, *model.functions)))
-    external = (tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL)
-    names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
-    return [path.parent / name for name in sorted(names)]
+    return [tensor for tensor in tensors if tensor.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def _tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
@@ -205,7 +286,7 @@ def copy_onnx(source: Path, target: Path) -> None:
     size = sum(file.stat().st_size for file in beside)
     if size > _LARGEST_BYTES:
         raise ConversionError(f"{source}: weights of {size / 1e9:.1f} GB; an ONNX file holds up to 2 GB")
-    onnx.save(onnx.load(source), target)
+    onnx.save(load_onnx(source), target)
 
 
 def export_onnx(frozen: "FrozenGraph", source: Path, target: Path, layout: Layout) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of, layout_of
+from converters.formats.graph import Array, Graph, Images, describe_images, dtype_of
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
-from harness.models.spec import TensorSpec
 
 _TYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "u8": "uint8", "i8": "int8"} | {
     "i32": "int32",
@@ -20,12 +19,12 @@ _TYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "u8": "uint8", "
 
 
 @contextmanager
-def open_openvino(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
+def open_openvino(path: Path, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open an IR file, to be calculated as precisely as it says.
 
     Args:
         path: the .xml.
-        size_px: (height, width) to use where the file leaves its own open.
+        images: what to take where the file leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -35,14 +34,13 @@ def open_openvino(path: Path, size_px: tuple[int, int], threads: int = 0) -> Ite
     if len(model.inputs) != 1:
         raise ConversionError(f"{path}: one input wanted; it has {len(model.inputs)}")
     (source,) = model.inputs
-    shape = close_shape(_sizes(source.partial_shape), size_px)
-    if len(shape) != 4:
+    sizes = _sizes(source.partial_shape)
+    if len(sizes) != 4:
         raise ConversionError(
             f"{path}: input {source.any_name} is {source.partial_shape}; a batch of images is wanted"
         )
     word = source.element_type.get_type_name()
     dtype = dtype_of(source.any_name, _TYPES.get(word, word), path)
-    layout_of(shape[1:], path)
     properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
     try:
         compiled = openvino.Core().compile_model(model, "CPU", properties)
@@ -54,7 +52,7 @@ def open_openvino(path: Path, size_px: tuple[int, int], threads: int = 0) -> Ite
         return [np.array(answers[port]) for port in compiled.outputs]
 
     names = [port.any_name for port in model.outputs]
-    yield describe(path, TensorSpec(source.any_name, dtype, shape[1:]), names, shape[0], run)
+    yield describe_images(path, source.any_name, dtype, sizes, images, names, run)
 
 
 def copy_openvino(source: Path, target: Path) -> None:
@@ -81,6 +79,6 @@ def _read(path: Path) -> openvino.Model:
     return model
 
 
-def _sizes(shape: openvino.PartialShape) -> list[int]:
-    """0 for an open axis; empty where even the number of axes is open."""
-    return [] if shape.rank.is_dynamic else [axis.get_length() if axis.is_static else 0 for axis in shape]
+def _sizes(shape: openvino.PartialShape) -> list[int | str]:
+    """`?` for an open axis; empty where even the number of axes is open."""
+    return [] if shape.rank.is_dynamic else [axis.get_length() if axis.is_static else "?" for axis in shape]

@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of
+from converters.formats.graph import Array, Graph, Images, describe_images, dtype_of
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
-from harness.models.spec import TensorSpec, Variant
+from harness.models.spec import Variant
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Else all sessions of a process share the pool of threads that the first one made (local_device.cc).
 os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "1"
 with held_back():
     import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 __all__ = [
@@ -53,6 +54,8 @@ class FrozenGraph:
     graph_def: Any
     input_name: str
     output_names: tuple[str, ...]
+    is_extended: bool = False
+    """Whether it has nodes that the file has not."""
 
     @property
     def input_shape(self) -> list[int]:
@@ -74,13 +77,25 @@ def read_frozen(path: Path, named: Variant | None) -> FrozenGraph:
     if path.is_dir():
         return _freeze(path)
     graph_def = tf.compat.v1.GraphDef()
+    content = path.read_bytes()
     try:
-        graph_def.ParseFromString(path.read_bytes())
+        graph_def.ParseFromString(content)
     except Exception as error:  # protobuf's DecodeError; TensorFlow's own copy of protobuf may differ
-        raise ConversionError(f"{path}: not a TensorFlow graph ({reason_of(error)})") from error
+        reason = f"not a TensorFlow graph ({reason_of(error)})"
+        if _is_saved_model(content):
+            reason = "the file of a SavedModel, not a frozen graph: give its folder"
+        raise ConversionError(f"{path}: {reason}") from error
     if variables := [node.name for node in graph_def.node if node.op in _VARIABLE_OPS]:
         raise ConversionError(f"{path}: not frozen: {variables[0]} is a variable; freeze the graph first")
     return _ends(graph_def, path, named)
+
+
+def _is_saved_model(content: bytes) -> bool:
+    """Whether a file is what a SavedModel's folder has as saved_model.pb."""
+    try:
+        return bool(saved_model_pb2.SavedModel.FromString(content).meta_graphs)
+    except Exception:  # noqa: BLE001 - as above
+        return False
 
 
 def _ends(graph_def: Any, path: Path, named: Variant | None) -> FrozenGraph:
@@ -92,17 +107,42 @@ def _ends(graph_def: Any, path: Path, named: Variant | None) -> FrozenGraph:
             return FrozenGraph(graph_def, named.input.name, outputs)
     consumed = {node_name(reference) for node in graph_def.node for reference in node.input}
     placeholders = [node.name for node in graph_def.node if node.op == "Placeholder"]
-    outputs = tuple(
+    ends = [
         node.name
         for node in graph_def.node
         if node.name not in consumed and node.op not in ("Const", "NoOp", "Placeholder")
-    )
+    ]
+    outputs = _output_nodes(graph_def, path, ends)
     if len(placeholders) != 1 or not outputs:
         raise ConversionError(
             f"{path}: one input (placeholder) and at least one output wanted; "
             f"it has {len(placeholders)} and {len(outputs)}"
         )
-    return FrozenGraph(graph_def, placeholders[0], outputs)
+    return FrozenGraph(graph_def, placeholders[0], outputs, is_extended=not names.issuperset(outputs))
+
+
+def _output_nodes(graph_def: Any, path: Path, ends: Sequence[str]) -> tuple[str, ...]:
+    """Give each output of an operation that has several a node of its own: servers ask by nodes' names."""
+    with tf.Graph().as_default() as graph:
+        _import(graph_def, path)
+        operations = [graph.get_operation_by_name(name) for name in ends]
+    result, taken = [], {node.name for node in graph_def.node}
+    for operation in operations:
+        for index, tensor in enumerate(operation.outputs):
+            name = f"{operation.name}_{index}"
+            while name in taken:
+                name += "_"
+            is_single = len(operation.outputs) == 1
+            result.append(operation.name if is_single else _named_output(graph_def, name, tensor))
+    return tuple(result)
+
+
+def _import(graph_def: Any, path: Path) -> None:
+    """Import into the default graph."""
+    try:
+        tf.import_graph_def(graph_def, name="")
+    except ValueError as error:
+        raise ConversionError(f"{path}: TensorFlow cannot load the graph ({reason_of(error)})") from error
 
 
 def _freeze(path: Path) -> FrozenGraph:
@@ -154,15 +194,13 @@ def _without_globs(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def open_graph_def(
-    path: Path, named: Variant | None, size_px: tuple[int, int], threads: int = 0
-) -> Iterator[Graph]:
+def open_graph_def(path: Path, named: Variant | None, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open a frozen graph; tensors have node names, as Triton's backend wants them.
 
     Args:
         path: the file.
         named: see `read_frozen`.
-        size_px: (height, width) to use where the graph leaves its own open.
+        images: what to take where the graph leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -170,24 +208,21 @@ def open_graph_def(
     """
     frozen = read_frozen(path, named)
     with tf.Graph().as_default() as graph:
-        try:
-            tf.import_graph_def(frozen.graph_def, name="")
-        except ValueError as error:
-            raise ConversionError(f"{path}: TensorFlow cannot load the graph ({reason_of(error)})") from error
+        _import(frozen.graph_def, path)
         names = (frozen.input_name, *frozen.output_names)
         source, *targets = [graph.get_tensor_by_name(f"{name}:0") for name in names]
         with _session(threads) as session:
             outputs = dict(zip(names[1:], targets, strict=True))
-            yield _describe(path, session, frozen.input_name, source, outputs, size_px)
+            yield _describe(path, session, frozen.input_name, source, outputs, images)
 
 
 @contextmanager
-def open_saved_model(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
+def open_saved_model(path: Path, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open a SavedModel; tensors have the serving signature's names, as Triton's backend wants them.
 
     Args:
         path: the folder.
-        size_px: (height, width) to use where the signature leaves its own open.
+        images: what to take where the signature leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -197,18 +232,25 @@ def open_saved_model(path: Path, size_px: tuple[int, int], threads: int = 0) -> 
         try:
             with held_back(), _without_globs(path) as folder:
                 model = tf.compat.v1.saved_model.load(session, _TAGS, folder)
-            signature = model.signature_def[_SIGNATURE]
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise ConversionError(
                 f"{path}: not a SavedModel that can be served ({reason_of(error)})"
             ) from error
+        # Asked for one that is not there, the map makes it.
+        if _SIGNATURE not in model.signature_def:
+            others = ", ".join(name for name in sorted(model.signature_def) if not name.startswith("__"))
+            raise ConversionError(
+                f"{path}: has no signature {_SIGNATURE}, which servers ask for, but {others or 'none'}: save "
+                f"it with signatures={{'{_SIGNATURE}': …}}"
+            )
+        signature = model.signature_def[_SIGNATURE]
         if len(signature.inputs) != 1:
             raise ConversionError(f"{path}: one input wanted; {_SIGNATURE} has {len(signature.inputs)}")
         ((input_name, source),) = signature.inputs.items()
         targets = {
             name: graph.get_tensor_by_name(info.name) for name, info in sorted(signature.outputs.items())
         }
-        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, size_px)
+        yield _describe(path, session, input_name, graph.get_tensor_by_name(source.name), targets, images)
 
 
 def _session(threads: int) -> Any:
@@ -227,11 +269,9 @@ def _describe(
     input_name: str,
     source: Any,
     targets: dict[str, Any],
-    size_px: tuple[int, int],
+    images: Images,
 ) -> Graph:
-    shape = source.shape.as_list() if source.shape.rank is not None else []
-    closed = close_shape(shape, size_px)
-    if len(closed) != 4 or 0 in closed[1:]:
+    if source.shape.rank != 4:
         raise ConversionError(
             f"{path}: input {input_name} is {source.shape}; a batch of images of one size is wanted"
         )
@@ -240,14 +280,16 @@ def _describe(
     def run(batch: Array) -> list[Array]:
         return [np.asarray(value) for value in session.run(tensors, {source: batch})]
 
-    spec = TensorSpec(input_name, dtype_of(input_name, source.dtype.as_numpy_dtype, path), closed[1:])
-    return describe(path, spec, list(targets), closed[0], run)
+    dtype = dtype_of(input_name, source.dtype.as_numpy_dtype, path)
+    declared = ["?" if side is None else side for side in source.shape.as_list()]
+    return describe_images(path, input_name, dtype, declared, images, list(targets), run)
 
 
 def export_graph_def(source: Path, target: Path, named: Variant | None) -> None:
-    """Write a frozen graph; a frozen graph is taken as it is."""
-    if source.is_dir():
-        target.write_bytes(serialise(read_frozen(source, named).graph_def))
+    """Write a frozen graph; one is taken as it is, unless an operation of several outputs ends it."""
+    frozen = read_frozen(source, named)
+    if source.is_dir() or frozen.is_extended:
+        target.write_bytes(serialise(frozen.graph_def))
     else:
         shutil.copyfile(source, target)
 

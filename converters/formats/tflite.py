@@ -10,21 +10,21 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from converters.formats.graph import Array, Graph, close_shape, describe, dtype_of
+from converters.formats.graph import Array, Graph, Images, describe_images, dtype_of
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.declared.ssd_mobilenet import TFLITE_DETECTION
-from harness.models.spec import Quantization, TensorSpec
+from harness.models.spec import Quantization
 
 
 @contextmanager
-def open_tflite(path: Path, size_px: tuple[int, int], threads: int = 0) -> Iterator[Graph]:
+def open_tflite(path: Path, images: Images, threads: int = 0) -> Iterator[Graph]:
     """Open a TFLite file; tensors have the names that the interpreter reports.
 
     Args:
         path: the file.
-        size_px: (height, width) to use where the file leaves its own open.
+        images: what to take where the file leaves it open.
         threads: 0 for all cores.
 
     Raises:
@@ -44,16 +44,14 @@ def open_tflite(path: Path, size_px: tuple[int, int], threads: int = 0) -> Itera
     # Without open axes there is no signature. Every shape in such a file can be resized: whether the graph
     # stands it is found out by running it.
     signature = source["shape_signature"] if len(source["shape_signature"]) else source["shape"]
-    spec = TensorSpec(
-        source["name"],
-        dtype_of(source["name"], source["dtype"], path),
-        close_shape([int(side) for side in signature], size_px)[1:],
-    )
+    # Any number of images can be asked for: whether it stands that is found out.
+    declared = ["?", *(int(side) if side > 0 else "?" for side in signature[1:])]
+    dtype = dtype_of(source["name"], source["dtype"], path)
+    names = [output["name"] for output in outputs]
     run = _runner(interpreter)
     # That operation takes one image at a time.
-    graph = describe(
-        path, spec, [output["name"] for output in outputs], 0, _one_by_one(run) if is_detector else run
-    )
+    run = _one_by_one(run) if is_detector else run
+    graph = describe_images(path, source["name"], dtype, declared, images, names, run)
     scale, zero_point = source["quantization"]
     # A scale of 0 says that the tensor is not quantised.
     yield replace(graph, quantization=Quantization(float(scale), int(zero_point)) if scale else None)

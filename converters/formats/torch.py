@@ -3,6 +3,7 @@
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,16 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from converters.formats.graph import Array, Graph, describe
+from converters.formats.graph import OTHER_IMAGES, Array, Graph, describe
 from converters.formats.native_output import held_back
 from converters.formats.reasons import reason_of
 from harness.errors import ConversionError
 from harness.models.spec import DType, TensorSpec
 
+_OF_EXPORT = {"archive_format", "serialized_exported_program.json"}
+"""What is in every archive of torch.export of one of its versions, and in no other."""
+
 INPUT_NAME = "INPUT__0"
 """TorchScript names no tensors: Triton's PyTorch backend goes by this, the number being the position."""
 
-_OTHER_SIZE = "; --preprocess size=… says another size, which is in no such file"
+_OF_SIZE = re.compile(r"shape|size|dimension|channel", re.IGNORECASE)
+"""What PyTorch says of images of another size, or another order of axes, than a module takes."""
 _LOAD_ERRORS = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError)
 _AROUND = {"module", "_orig_mod", "model"}
 """DataParallel's, torch.compile's, and PyTorch Lightning's customary name."""
@@ -32,7 +37,7 @@ _OBJECT = re.compile(r"Unsupported (?:global|class|operand)\W+(?:GLOBAL )?([\w.]
 
 @contextmanager
 def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = False) -> Iterator[Graph]:
-    """Open a TorchScript file, which doesn't say what it takes: `expected` does, or the same in fp16.
+    """Open a TorchScript file, which doesn't say what it takes: `expected` does, or the same in another type.
 
     Args:
         path: the file.
@@ -51,24 +56,38 @@ def open_torchscript(path: Path, expected: TensorSpec, *, as_served: bool = Fals
         reason = _other_kind(path) or f"PyTorch cannot load it as TorchScript: {reason_of(error)}"
         raise ConversionError(f"{path}: {reason}") from error
     threads = 1 if as_served else 0
-    try:
-        graph = describe_module(path, module, expected, threads)
-    except ConversionError as error:
+    refusals = []
+    for dtype in (expected.dtype, DType.FP16, DType.FP64):
         try:
-            graph = describe_module(path, module, replace(expected, dtype=DType.FP16), threads)
-        except ConversionError:
-            raise error from None
+            graph = describe_module(path, module, replace(expected, dtype=dtype), threads)
+            break
+        except ConversionError as error:
+            refusals.append(error)
+    else:
+        raise refusals[0]
     yield graph
 
 
 def _other_kind(path: Path) -> str:
     """What a file that is no TorchScript is instead, and what to do; empty where nobody knows."""
+    if _is_exported_program(path):
+        return "a program of torch.export, not TorchScript: save torch.jit.trace(model, example) instead"
     try:
         with held_back():
             torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_ERRORS as error:
         return _pickled(error)
     return "a state dict, not TorchScript: name it .pth (torchvision's resnet50's), or save TorchScript"
+
+
+def _is_exported_program(path: Path) -> bool:
+    """Whether a file is an archive that `torch.export.save` made."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except zipfile.BadZipFile:
+        return False
+    return bool(names & _OF_EXPORT)
 
 
 def _pickled(error: Exception) -> str:
@@ -145,7 +164,25 @@ def describe_module(path: Path, module: Any, expected: TensorSpec, threads: int 
     def run(batch: Array) -> list[Array]:
         with torch.inference_mode(), _using(threads):
             answer = module(torch.from_numpy(np.array(batch)))
-        return [value.numpy() for value in ([answer] if isinstance(answer, Tensor) else answer)]
+        return _numbers(path, answer)
 
     taken = TensorSpec(INPUT_NAME, expected.dtype, expected.shape)
-    return describe(path, taken, None, 0, run, _OTHER_SIZE)
+    return describe(path, taken, None, 0, run, lambda reason: OTHER_IMAGES if _OF_SIZE.search(reason) else "")
+
+
+def _numbers(path: Path, answer: Any) -> list[Array]:
+    """What a module answered, as a server takes it.
+
+    Raises:
+        ConversionError: no server takes it.
+    """
+    values = answer if isinstance(answer, tuple | list) else [answer]
+    if others := [value for value in values if not isinstance(value, Tensor)]:
+        keys = f"dictionary ({', '.join(map(str, others[0]))})" if _is_dict(others[0]) else ""
+        raise ConversionError(
+            f"{path}: answers with a {keys or type(others[0]).__name__}, and Triton takes a tensor or a "
+            "tuple of tensors: export a module that returns these"
+        )
+    if any(value.dtype == torch.bfloat16 for value in values):
+        raise ConversionError(f"{path}: answers in bfloat16: export a module that returns float32 (.float())")
+    return [value.numpy() for value in values]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from harness.errors import ConversionError
 from harness.machine.from_json import loads
 from harness.machine.paths import weights_dir
+from harness.models.platforms import ending_of
 from harness.models.spec import Variant, Weights
 
 MANIFEST_NAME = "MANIFEST.json"
@@ -102,7 +103,7 @@ def files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     weights = path.with_suffix(".bin")
-    return [path, weights] if path.suffix == ".xml" and weights.is_file() else [path]
+    return [path, weights] if ending_of(path) == ".xml" and weights.is_file() else [path]
 
 
 def save(manifest: Manifest, entry_dir: Path) -> None:

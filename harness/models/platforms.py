@@ -14,6 +14,7 @@ Adding one is a member of `Platform` and its declaration in `_DECLARED`. What el
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
 from types import MappingProxyType
 
 
@@ -138,6 +139,12 @@ _DECLARED: Mapping[Platform, Facts] = {
         is_cpu_only=True,
     ),
 }
+
+
+def ending_of(path: PurePath) -> str:
+    """A file's ending as it is declared here, in whichever case it is written."""
+    return path.suffix.lower()
+
 
 BY_ENDING: Mapping[str, Platform] = MappingProxyType(
     {ending: platform for platform in Platform for ending in platform.facts.endings}

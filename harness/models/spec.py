@@ -23,6 +23,8 @@ class DType(StrEnum):
     """Element types that our models use; the value is numpy's name."""
 
     FP32 = "float32"
+    FP64 = "float64"
+    """Of a user's file."""
     FP16 = "float16"
     UINT8 = "uint8"
     INT8 = "int8"

@@ -13,13 +13,13 @@ from typing import Any
 
 from harness.answers import boxes
 from harness.errors import ConfigError, HarnessError, InferenceError
-from harness.machine import files
+from harness.machine import files, paths
 from harness.machine.host import load
 from harness.machine.host.load import Load
 from harness.machine.host.watch import Before, Watch
 from harness.machine.kernel import SHM_DIR
 from harness.machine.processes import start_module
-from harness.models import manifest
+from harness.models import in_use, manifest
 from harness.models.live_config import settings_of
 from harness.run import progress, sweep
 from harness.run.borrowing import borrowed, places, segment_prefix
@@ -88,7 +88,20 @@ def run(config: RunConfig, invocation: str = "") -> Iterator[Result]:
         # Which otherwise would be found out once a model was exported, after minutes.
         with TritonClient(address) as client:
             client.check_is_triton()
-    with Before(invocation or new_invocation()) as before:
+    with _entry_kept(config):
+        yield from _measured(config, invocation or new_invocation())
+
+
+def _entry_kept(config: RunConfig) -> contextlib.AbstractContextManager[None]:
+    """See that the entry of a user's file is not replaced meanwhile."""
+    if not config.choice.is_user_file:
+        return contextlib.nullcontext()
+    return in_use.hold(paths.MODEL_REPOSITORY, Path(config.choice.weights))
+
+
+def _measured(config: RunConfig, invocation: str) -> Iterator[Result]:
+    """The results of an invocation, one by one."""
+    with Before(invocation) as before:
         prepared = prepare(config)
     with servers(config) as (addresses, are_own), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TritonClient(address)) for address in addresses]

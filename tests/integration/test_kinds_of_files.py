@@ -9,7 +9,7 @@ from converters.conversion.convert import Request, convert
 from converters.conversion.own_files import Said
 from harness.data import preprocess
 from harness.errors import ConfigError, ConversionError
-from harness.models import MODELS, manifest
+from harness.models import MODELS, in_use, manifest
 from harness.models.platforms import Platform
 from harness.models.spec import DType
 from tests.small_models import write_onnx_classifier
@@ -89,6 +89,54 @@ def test_torchscript_of_another_size_is_told_it(tmp_path, nets):
     assert source.predict(tmp_path / "repository" / made.entry, samples).shape == (len(samples),)
 
 
+def test_what_triton_does_not_take_from_torchscript_is_said_and_no_size_is_asked_for(tmp_path, nets):
+    import torch
+    from torch import nn
+
+    class Answering(nn.Module):
+        def __init__(self, answer):
+            super().__init__()
+            self.net, self.answer = nets["normalised"], answer
+
+        def forward(self, x):
+            return self.answer(self.net(x))
+
+    answers = {
+        "dict": lambda scores: {"logits": scores, "best": scores.argmax(1)},
+        "nested": lambda scores: (scores, (scores, scores)),
+        "bf16": lambda scores: scores.to(torch.bfloat16),
+    }
+    texts = {}
+    for name, answer in answers.items():
+        images = torch.zeros(2, 3, 96, 96)
+        torch.jit.trace(Answering(answer).eval(), images, strict=False).save(tmp_path / f"{name}.pt")
+        texts[name] = _refusal(tmp_path, tmp_path / f"{name}.pt")
+    assert texts["dict"].startswith(": answers with a dictionary (logits, best), and Triton takes a tensor")
+    assert texts["nested"].startswith(": answers with a tuple, and Triton takes a tensor")
+    assert texts["bf16"].startswith(": answers in bfloat16: export a module that returns float32")
+    assert "--preprocess" not in "".join(texts.values())
+
+
+def test_torchscript_of_the_other_axis_order_is_told_it(tmp_path, nets):
+    import torch
+    from torch import nn
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nets["normalised"]
+
+        def forward(self, x):
+            return self.net(x.permute(0, 3, 1, 2))
+
+    torch.jit.script(Last().eval()).save(tmp_path / "last.pt")
+    assert "; --preprocess size=…,layout=… says others" in _refusal(tmp_path, tmp_path / "last.pt")
+    made = _convert(tmp_path, tmp_path / "last.pt", Platform.PYTORCH, Said("size=96,layout=NHWC"))
+    assert made.variant.input.shape == (96, 96, 3)
+    samples = np.load(tmp_path / "repository" / made.entry / "golden.npz")["input"]
+    assert source.predict(tmp_path / "repository" / made.entry, samples).shape == (len(samples),)
+
+
 def test_pytorch_files_of_another_kind_are_told_by_name(tmp_path, nets):
     import torch
 
@@ -98,6 +146,9 @@ def test_pytorch_files_of_another_kind_are_told_by_name(tmp_path, nets):
         torch.save(torch.nn.Sequential(net.head), tmp_path / name)
     torch.jit.script(net).save(tmp_path / "script.pth")
     torch.save({"a": net.state_dict(), "b": net.state_dict()}, tmp_path / "two.pth")
+    torch.export.save(torch.export.export(net, (torch.zeros(1, 3, 96, 96),)), tmp_path / "program.pt")
+    text = _refusal(tmp_path, tmp_path / "program.pt")
+    assert text.startswith(": a program of torch.export, not TorchScript: save torch.jit.trace(")
     assert "a state dict, not TorchScript: name it .pth" in _refusal(tmp_path, tmp_path / "state.pt")
     for name in ("whole.pt", "whole.pth"):
         text = _refusal(tmp_path, tmp_path / name)
@@ -137,6 +188,24 @@ def test_an_onnx_file_in_fp16_and_one_that_leaves_its_size_open(tmp_path):
             continue
         made = _convert(tmp_path, tmp_path / "open.onnx", Platform.ONNXRUNTIME, Said(text))
         assert made.variant.input.shape == (3, *sides)
+
+
+@pytest.mark.parametrize("platform", [Platform.ONNXRUNTIME, Platform.OPENVINO])
+def test_an_onnx_file_of_scores_in_double_precision_whose_ending_is_in_capitals(tmp_path, platform):
+    from onnx import TensorProto, helper, load
+
+    write_onnx_classifier(tmp_path / "net.onnx")
+    model = load(tmp_path / "net.onnx")
+    model.graph.node.append(helper.make_node("Cast", ["scores"], ["double"], to=TensorProto.DOUBLE))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("double", TensorProto.DOUBLE, ["n", 12]))
+    (tmp_path / "double.ONNX").write_bytes(model.SerializeToString())
+    made = _convert(tmp_path, tmp_path / "double.ONNX", platform)
+    assert made.variant.outputs[0].dtype == DType.FP64
+    entry = tmp_path / "repository" / made.entry
+    assert (entry / "config.pbtxt").read_text().count("TYPE_FP64") == 1
+    samples = np.load(entry / "golden.npz")
+    labels = source.predict(entry, samples["input"])
+    assert labels.tolist() == samples["output:double"].argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize("quantization", [(1.25, -10), (1.5, 110), (0.02, -3)])
@@ -250,3 +319,16 @@ def test_two_files_of_one_name_are_two_entries(tmp_path):
     # What is gone needs no name.
     paths[0].unlink()
     assert _convert(tmp_path, paths[1], Platform.ONNXRUNTIME).entry == "net_onnxruntime"
+
+
+def test_an_entry_that_a_run_uses_is_not_replaced_by_one_with_other_options(tmp_path):
+    repository, path = tmp_path / "repository", tmp_path / "net.onnx"
+    write_onnx_classifier(path, sides=("h", "w"))
+    plain = _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=32"))
+    with in_use.hold(repository, path):
+        assert _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=32")) == plain
+        other = _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=64"))
+        assert other.entry.startswith("net-")
+        assert manifest.load(repository / plain.entry) == plain
+    assert _convert(tmp_path, path, Platform.ONNXRUNTIME, Said("size=64")).entry == plain.entry
+    assert not list(repository.glob(".*"))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.formats.graph import Array, close_shape
+from converters.formats.graph import Array, Images, closed_shapes
 from converters.formats.reasons import reason_of
 from converters.formats.tensorflow import FrozenGraph, read_frozen, serialise, tf, to_tflite
 from converters.inputs import fixed_inputs
@@ -150,7 +150,8 @@ def cut(frozen: FrozenGraph, source: Path, named: Variant) -> Predictors:
             f"{source}: has no node {missing[0]}; only a detector made like the TF Object Detection API's "
             "SSD-MobileNet-v1 can be exported to this framework; give a file of the framework itself"
         )
-    _, height, width, _ = close_shape(frozen.input_shape, named.preprocess.size_px)
+    images = Images(named.preprocess.size_px, named.preprocess.layout)
+    _, height, width, _ = closed_shapes(frozen.input_shape, images)[0]
     drawn = fixed_inputs(fit(named.preprocess, size_px=(height, width)), 1)
     probes = np.concatenate([np.zeros_like(drawn), np.full_like(drawn, 255), drawn])
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from converters.formats.reasons import reason_of
+from converters.formats.onnx import load_onnx
 from converters.networks.architectures import Layer
 from converters.networks.seeds import Floats
 from converters.networks.ssd_resnet34.network import LAYERS
@@ -41,11 +40,7 @@ def read_weights(path: Path) -> Weights:
     Raises:
         ConversionError: not an ONNX file, or not this network; says which layer is missing.
     """
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf's DecodeError, or the checker's own for weights kept elsewhere
-        reason = reason_of(error)
-        raise ConversionError(f"{path}: not an ONNX file: {reason}") from error
+    model = load_onnx(path)
     reader = _Reader(model.graph, path)
     convolutions = list(reader.convolutions())
     weights = {layer.name: _take(layer, convolutions, path) for layer in LAYERS}

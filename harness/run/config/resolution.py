@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.models import MODELS, get_model, get_variant
-from harness.models.platforms import Platform
+from harness.models.platforms import Platform, ending_of
 from harness.models.recipes import RECIPES, has_same_arithmetic
 from harness.models.spec import ModelSpec
 from harness.run.config import config_file, values
@@ -149,7 +149,7 @@ def _target(given: Layers, profile: Profile | None) -> Target:
         words = {key: profile.model or None, "platform": profile.platform.value}
         layers = layers.over(Layer(f"--profile {given.find('profile')}", words))
     if file is not None:
-        by_suffix = PLATFORM_OF_SUFFIX.get(file.suffix)
+        by_suffix = PLATFORM_OF_SUFFIX.get(ending_of(file))
         words = {key: model_of_file(file) or None, "platform": by_suffix and by_suffix.value}
         layers = layers.over(Layer("name of the file", words))
     name = layers.take(key)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from harness.errors import ConfigError
 from harness.machine import paths
 from harness.models import MODELS, get_platform
-from harness.models.platforms import BY_ENDING, Platform
+from harness.models.platforms import BY_ENDING, Platform, ending_of
 from harness.models.spec import ModelSpec
 
 
@@ -85,7 +85,7 @@ def is_model_file(word: str) -> bool:
     if any(word in (spec.name, *spec.aliases) for spec in MODELS.values()):
         return False
     path = Path(word)
-    return path.suffix in PLATFORM_OF_SUFFIX or len(path.parts) > 1 or path.is_file()
+    return ending_of(path) in PLATFORM_OF_SUFFIX or len(path.parts) > 1 or path.is_file()
 
 
 def model_of_file(path: Path) -> str:

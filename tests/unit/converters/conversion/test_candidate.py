@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +67,52 @@ def test_a_users_file_is_served_as_it_says_itself():
     assert candidate.compare().parity.agreement == 1.0
 
 
+def test_a_source_that_does_not_equal_itself_is_called_random():
+    candidate = _candidate(USER_FILE)
+    chance = np.random.default_rng(0)
+
+    def run(batch):
+        (scores,) = candidate.export.run(batch)
+        return [scores * chance.integers(0, 2, scores.shape).astype(np.float32)]
+
+    with pytest.raises(ConversionError, match=r"^source\.pb: answers the same image otherwise each time"):
+        replace(candidate, reference=replace(candidate.reference, run=run)).compare()
+
+
 def _detections(batch):
     """Two boxes of every image, whatever is in it."""
     count = len(batch)
     boxes = np.tile(np.array([[0.1, 0.1, 0.5, 0.5], [0.2, 0.2, 0.9, 0.9]], np.float32), (count, 1, 1))
     scores = np.tile(np.array([0.9, 0.8], np.float32), (count, 1))
     return [boxes, np.ones((count, 2), np.int64), scores]
+
+
+def _blind_detector(suffix):
+    """A detector of one's own that finds nothing in the test images."""
+
+    def run(batch):
+        boxes, labels, scores = _detections(batch)
+        return [boxes, labels, scores * 0]
+
+    outputs = (
+        TensorSpec("bboxes", DType.FP32, (2, 4)),
+        TensorSpec("labels", DType.INT64, (2,)),
+        TensorSpec("scores", DType.FP32, (2,)),
+    )
+    image = TensorSpec("image", DType.FP32, (30, 20, 3))
+    source, target = (Graph(Path(name), image, outputs, 0, run) for name in (f"own{suffix}", "model.onnx"))
+    spec = MODELS["ssd-mobilenet"]
+    declared = get_variant(spec, Platform.ONNXRUNTIME)
+    file = SourceFile(USER_FILE, source.path, "0")
+    return Candidate(spec, declared, NOTHING_SAID, file, source, target.path, target)
+
+
+def test_a_detector_that_finds_nothing_in_the_test_images_is_served_as_it_is_and_not_converted():
+    found = _blind_detector(".onnx").compare()
+    assert found.found_nothing
+    assert not len(found.golden["detections"])
+    with pytest.raises(ConversionError, match=r"own\.pb: finds nothing in .*lower the score threshold"):
+        _blind_detector(".pb").compare()
 
 
 @pytest.mark.parametrize(("suffix", "choices"), [(".onnx", (Nms.CORRECTED, Nms.REFERENCE)), (".pt", ())])

@@ -4,12 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from converters.conversion import convert
+from converters.conversion import convert, own_files
 from converters.conversion.weights import SourceFile
 from harness.errors import ConversionError
 from harness.models import MODELS
 from harness.models.manifest import USER_FILE
 from harness.models.platforms import Platform
+
+
+def test_the_entries_of_files_with_long_names_have_shorter_ones_of_their_own() -> None:
+    paths = [Path("/mine") / f"{'m' * 240}{ending}.onnx" for ending in "ab"]
+    names = [own_files.entry_name(path, Platform.ONNXRUNTIME) for path in paths]
+    assert names[0] != names[1]
+    # With what is put around it, e.g. for the folder of a run.
+    assert all(len(f"20261128-092302_{name}_SingleStream.building") <= 255 for name in names)
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,20 @@ def test_a_file_that_is_no_detector_is_refused_with_what_it_has(roles, found):
         own_files.variant_of(_own(roles), BASE)
 
 
+@pytest.mark.parametrize("brightest", [0, 140])
+def test_scores_and_classes_of_no_name_are_told_apart_where_little_or_nothing_is_found(brightest):
+    """Of the two test images the first is brighter than 140."""
+    roles = {"a": "boxes", "b": "scores", "c": "classes"}
+
+    def run(batch):
+        boxes, scores, classes = (_answer(role, batch) for role in roles.values())
+        is_found = batch.mean(axis=(1, 2, 3)) < brightest
+        return [boxes, scores * is_found[:, None].astype(np.float32), classes]
+
+    found = own_files.variant_of(_own(roles, run=run), BASE).detection
+    assert (found.boxes, found.scores, found.classes) == ("a", "b", "c")
+
+
 def test_a_detector_is_no_classifier():
     with pytest.raises(ConversionError, match=r"own\.onnx: not an image classifier"):
         own_files.check_task(_own(ROLES), MODELS["resnet50"].variants[Platform.ONNXRUNTIME])

@@ -8,7 +8,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from converters.conversion.model_files import digest
-from converters.formats.onnx import copy_onnx, external_files, open_onnx
+from converters.formats.graph import Images
+from converters.formats.onnx import copy_onnx, external_files, load_onnx, open_onnx
 from harness.errors import ConversionError
 from harness.models.spec import Quantization
 
@@ -206,3 +207,37 @@ def test_a_scale_may_be_a_constant_that_is_no_tensor(tmp_path: Path, value: dict
     held = helper.make_node("Constant", [], ["step"], **value)
     path = quantised(tmp_path / "q.onnx", [held, node("DequantizeLinear", "image step zero", "real", axis=0)])
     assert found(path) == Quantization(0.5, 110)
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_weights_beside_a_file_may_be_links_to_where_a_cache_keeps_them(model: Path, link) -> None:
+    cache = model.parent / "cache"
+    cache.mkdir()
+    for file in external_files(model):
+        link(file, file.rename(cache / file.name))
+    (weights,) = load_onnx(model).graph.initializer
+    assert np.array_equal(numpy_helper.to_array(weights), WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            {"location": "weights", "offset": "8", "length": "16"},
+            "weights, are cut short: 24 bytes wanted, 16",
+        ),
+        ({"location": "gone"}, "its weights, gone, are not beside it"),
+        ({"location": "../weights"}, r"its weights are in \.\./weights, outside its folder"),
+        ({"location": "/weights"}, "its weights are in /weights, outside its folder"),
+        ({"location": "weights", "offset": "-8"}, "damaged"),
+    ],
+)
+def test_weights_that_are_not_where_they_are_to_be_are_named(model: Path, entries, message: str) -> None:
+    broken = onnx.load(model, load_external_data=False)
+    (weights,) = broken.graph.initializer
+    weights.ClearField("external_data")
+    for key, value in entries.items():
+        weights.external_data.add(key=key, value=value)
+    model.write_bytes(broken.SerializeToString())
+    with pytest.raises(ConversionError, match=f"^{model}: .*{message}"), open_onnx(model, Images((8, 8))):
+        pass
