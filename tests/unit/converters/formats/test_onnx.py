@@ -101,7 +101,7 @@ def quantised(
 
 
 def found(path: Path) -> Quantization | None:
-    with open_onnx(path, (8, 8)) as graph:
+    with open_onnx(path, Images((8, 8))) as graph:
         return graph.quantization
 
 
