@@ -128,7 +128,7 @@ def cut_off(folder: Path) -> None:
         (lambda folder: write_annotations(folder, images=[{"id": 1, "file_name": "a.jpg"}]), "height"),
         (
             lambda folder: write_annotations(
-                folder, images=[{"id": 1, "file_name": "gone.jpg", "height": 3, "width": 4}]
+                folder, images=[{"id": 1, "file_name": "gone.jpg", "height": 60, "width": 40}]
             ),
             "gone.jpg",
         ),
@@ -196,15 +196,17 @@ def test_a_url_that_is_none_is_exit_code_2(run_harness) -> None:
 def test_a_model_that_cannot_be_run_is_in_the_table_of_the_sweep(
     run_harness, repository_server, tmp_path: Path
 ) -> None:
+    (tmp_path / "part.pbtxt").write_text('backend: "none_such"')
     ended = run_harness(
-        *("--all", *QUICK, "--max-batchsize", "100000"),
+        *("--all", *QUICK, "--server-config", tmp_path / "part.pbtxt"),
         *("--url", repository_server.grpc_url, "--output", tmp_path),
     )
-    assert ended.returncode == 2
+    assert ended.returncode == 3
     assert ["mobilenet", "onnxruntime", "-", "-", "-", "-", "ERROR"] in map(
         str.split, ended.stdout.splitlines()
     )
-    assert "mobilenet on onnxruntime ERROR: --max-batchsize 100000 is impossible" in ended.stdout
+    assert "mobilenet on onnxruntime ERROR: " in ended.stdout
+    assert "none_such" in ended.stdout
 
 
 VARIANT = MODELS["mobilenet"].variants[Platform.ONNXRUNTIME]

@@ -38,7 +38,7 @@ def test_the_best_of_the_candidates_is_printed_and_put_into_a_table_beside_what_
     assert found.noise >= 0.05
     assert (found.choice.instances, found.choice.client_batch) == (1, 1)
     (line,) = ended.stdout.splitlines()
-    assert line.startswith("mobilenet onnxruntime SingleStream: 1 instances, batch 1")
+    assert line.startswith("mobilenet onnxruntime SingleStream: 1 instance, batch 1")
     assert line.endswith(found.figure)
     figures = [float(text.split()[-1]) for text in found.figure.split(" ms")[:-1]]
     assert len(figures) == (2 if cpu_count() > 1 else 1)
