@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.answers import box_forms, coco_scoring
-from harness.answers.doubt import ANY_GAIN, MUCH_BETTER, is_much_better
+from harness.answers.doubt import ANY_GAIN, is_much_better
 from harness.answers.payloads import SIGNIFICANT_SCORE, Payload, records_of, split
 from harness.data.annotations import Annotations, subset
 from harness.machine import progress
@@ -21,7 +21,7 @@ from harness.models.spec import BOX_FORMS, Detection, Numbering, Variant
 _LOW = 0.2
 """mAP from which on nothing else is tried of a named model: the published detectors have as much."""
 _LEAST_GAIN = 0.01
-"""Of mAP, where it is `MUCH_BETTER` times as much: a weak detector's whole is a few points."""
+"""Of mAP, where it is twice as much: a weak detector's whole is a few points."""
 _NEAR_ZERO = 0.01
 _IMAGES, _PLACED_IMAGES = 200, 50
 """How many are scored again, and of how many the places of boxes without their classes: some seconds."""
@@ -108,8 +108,8 @@ def _better_reading(answers: _Answers, is_own_file: bool) -> str:
     readings = [current.boxed(form).numbered(numbering) for numbering in Numbering]
     scores = {reading: answers.score(reading) for reading in readings}
     best, now = max(scores.values()), scores[current] if current in scores else answers.score(current)
-    is_far_better = best - now >= _LEAST_GAIN and best >= MUCH_BETTER * now
-    if not is_far_better and not is_much_better(best, now, ANY_GAIN if is_own_file else MUCH_BETTER):
+    is_better = is_much_better(best, now, least_gain=_LEAST_GAIN)
+    if not is_better and not (is_own_file and is_much_better(best, now, ANY_GAIN)):
         return ""
     # Several are as good where only those classes were found that they number alike.
     options = " or ".join(_options(current, reading) for reading in readings if scores[reading] == best)

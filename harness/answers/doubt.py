@@ -13,14 +13,14 @@ import numpy.typing as npt
 from harness.models.own_recipes import describe
 from harness.models.spec import Variant
 
-MUCH_BETTER = 2.0
+_MUCH_BETTER = 2.0
 """So many times as much is right in the right reading, where nobody has asked for another."""
-LEAST_GAIN = 0.05
+ANY_GAIN = 1.0
+"""The same of a file of the user's own, who may have said the wrong reading: any gain that is no chance."""
+_LEAST_GAIN = 0.05
 """As a share: a shift by one is right by chance, or since neighbours look alike, for far fewer samples."""
 _LEAST_GAINED = 2
 """Samples."""
-ANY_GAIN = 1.0
-"""The same of a file of the user's own, who may have said the wrong reading: any gain that is no chance."""
 _LEAST_SAMPLES = 3
 """With fewer, a good model may well be right as seldom as by guessing."""
 _ABOVE_CHANCE = 1.64
@@ -31,9 +31,11 @@ _CLEAR = 2.4
 samples of three labels, all of them right, are 2.45."""
 
 
-def is_much_better(value: float, than: float, times: float = MUCH_BETTER) -> bool:
+def is_much_better(
+    value: float, than: float, times: float = _MUCH_BETTER, least_gain: float = _LEAST_GAIN
+) -> bool:
     """Whether another reading of the same answers, which scores 0 to 1, must be the right one."""
-    return value - than >= LEAST_GAIN and value >= times * than
+    return value - than >= least_gain and value >= times * than
 
 
 def _is_no_chance(shifted: npt.NDArray[np.int64], true: npt.NDArray[np.int64], share: float) -> bool:
@@ -82,7 +84,7 @@ def _of_classes(
     answered: npt.NDArray[np.int64], true: npt.NDArray[np.int64], variant: Variant, is_own_file: bool
 ) -> Iterator[str]:
     share = float((answered == true).mean())
-    times = ANY_GAIN if is_own_file else MUCH_BETTER
+    times = ANY_GAIN if is_own_file else _MUCH_BETTER
     for shift in (-1, 1):
         shifted = float((answered + shift == true).mean())
         if is_much_better(shifted, share, times) and _is_no_chance(answered + shift, true, share):

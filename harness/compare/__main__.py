@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from harness.compare import page
@@ -16,9 +15,7 @@ from harness.errors import ConfigError
 from harness.machine import command, files
 from harness.machine.command import OneLineParser
 from harness.run.results import recorded_run
-
-_AS_WIDE_AS_IT_GETS = 1000
-"""Where a terminal is narrow, rows are as wide as they are, rather than cut short."""
+from harness.run.results.tables import wide_console
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,7 +62,7 @@ def _beside(folder: Path) -> Path:
 
 
 def _show(comparison: Comparison) -> None:
-    console = Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
+    console = wide_console()
     for row in comparison.rows:
         console.print(f"{row.label}: {title(row.run)} ({row.run.name})", markup=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -40,7 +40,7 @@ def reference_line(result: Result) -> str:
 
 def print_table(collected: Sequence[Result]) -> None:
     """Print one row per result, then why those that are not valid are not; fits 80 columns."""
-    console = _console()
+    console = wide_console()
     first = collected[0]
     columns = ("MLPerf metric", "p50 ms", "p90 ms", "p99 ms", "Accuracy", "Result")
     table = _table("Scenario", *(_ANSWERS if first.is_quick else columns))
@@ -55,7 +55,7 @@ def print_table(collected: Sequence[Result]) -> None:
 
 def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
     """Print one row per result and per model that could not be run, then why; fits 100 columns."""
-    console = _console()
+    console = wide_console()
     is_quick = any(row.is_quick for row in collected if isinstance(row, Result))
     columns = _ANSWERS if is_quick else ("MLPerf metric", "p50 ms", "Accuracy", "Result")
     table = _table("Model", "Platform", "Scenario", *columns)
@@ -75,7 +75,7 @@ def print_sweep(collected: Sequence[Result | Unmeasured]) -> None:
         console.print(line, markup=False)
 
 
-def _console() -> Console:
+def wide_console() -> Console:
     """Where a terminal is narrow, or names are long, rows are as wide as they are, rather than cut short."""
     return Console(highlight=False, soft_wrap=True, width=_AS_WIDE_AS_IT_GETS)
 
